@@ -1,0 +1,51 @@
+# make: a .venv with qsmtpd and what it needs.  The other targets: see README.md.
+PYTHON = python3
+PREFIX = /usr/local
+PORT = 2525
+VENV = .venv
+DEMO = .demo
+PROGRAMS = qsmtpd qsmtpd-maildir qsmtpd-server
+MAN = $(wildcard man/*.[1578])
+
+all: $(VENV)/ready
+
+# The package is used where it lies; the programs in .venv/bin are links to bin/.
+$(VENV)/ready: setup.cfg pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
+	for program in $(PROGRAMS); do ln -sf ../../bin/$$program $(VENV)/bin/$$program; done
+	$(VENV)/bin/python3 -m compileall -q qsmtpd
+	touch $@
+
+demo: all
+	$(VENV)/bin/python3 tests/demo.py --port $(PORT) $(DEMO)
+
+serve: all
+	$(VENV)/bin/python3 tests/demo.py --port $(PORT) --serve $(DEMO)
+
+test: all
+	$(VENV)/bin/python3 tests/tools.py
+	$(VENV)/bin/python3 -m pytest
+
+lint: all
+	$(VENV)/bin/python3 tests/tools.py
+	$(VENV)/bin/ruff check qsmtpd tests
+	$(VENV)/bin/ruff format --check qsmtpd tests
+	$(VENV)/bin/mypy
+	mandoc -T lint $(MAN)
+
+install:
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/qsmtpd
+	cp -R qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/
+	$(PYTHON) -m compileall -q -f -d $(PREFIX)/lib/qsmtpd/qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/qsmtpd
+	ln -sf "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(DESTDIR)$(PREFIX)/lib/qsmtpd/python3
+	for program in $(PROGRAMS); do install -m 755 bin/$$program $(DESTDIR)$(PREFIX)/bin/ || exit; done
+	for page in $(MAN); do \
+		install -d $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; \
+		install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/ || exit; \
+	done
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+.PHONY: all demo serve test lint install clean

@@ -1,0 +1,47 @@
+"""IP addresses as text, and whether one of them is ours.
+
+Imported where an address is not plain IPv4, or an address literal occurs: both
+libraries used here would cost a plain session several milliseconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def canonical(text: bytes) -> bytes | None:
+    """An IPv4 or IPv6 address in its one canonical spelling, or None.
+
+    Brackets and a zone (`%eth0`) are dropped, an IPv4-mapped address
+    (`::ffff:192.0.2.1`) becomes the IPv4 address that it is.
+    """
+    text = text.strip(b"[]").partition(b"%")[0]
+    try:
+        address = ipaddress.ip_address(text.decode("ascii"))
+    except ValueError:  # UnicodeDecodeError is one
+        return None
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address).encode("ascii")
+
+
+def is_local(text: bytes) -> bool:
+    """Does this address belong to this machine?
+
+    The kernel knows: a datagram socket connected to one of its own addresses
+    has that address itself.  Nothing is sent.  0.0.0.0 counts, as in qmail.
+    """
+    import socket
+
+    address = canonical(text)
+    if address is None:
+        return False
+    if address in (b"0.0.0.0", b"::"):
+        return True
+    family = socket.AF_INET6 if b":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address.decode("ascii"), 9))
+            return canonical(probe.getsockname()[0].encode("ascii")) == address
+    except OSError:
+        return False

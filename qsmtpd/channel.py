@@ -1,0 +1,319 @@
+"""The channel: the only owner of the client's descriptors and of unread bytes.
+
+Bytes that have arrived and were not yet used are in one buffer, here; STARTTLS
+discards them here and nowhere else.  Output waits until the next read that
+would block, so that the replies to a pipelined group leave in one write
+(RFC 2920, 3.2).  Every wait has a deadline on the monotonic clock.
+
+The client's descriptors may be one socket, two pipes, files or a terminal,
+blocking or not: this file only polls, reads and writes.  They may be shared
+with other processes, so their flags are never changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from time import monotonic, sleep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class Transport(Protocol):
+        """What carries the bytes: plain descriptors, or TLS over them."""
+
+        def read(self, deadline: float) -> bytes: ...
+        def write(self, data: bytes, deadline: float) -> None: ...
+
+
+CHUNK = 65536  # bytes per read
+#: poll() promises room for this much without blocking (POSIX: PIPE_BUF), even
+#: on a descriptor in blocking mode.
+SAFE_WRITE = 4096
+#: Of a command line that is too long, so much is skipped before we give up.
+SKIP_LIMIT = 16 * 1024 * 1024
+TIMEOUT = 1200.0  # seconds; qmail-smtpd's
+DAY = 86400.0
+
+
+class Gone(Exception):
+    """The client closed the connection, or the connection failed."""
+
+
+class Timeout(Exception):
+    """The client took too long."""
+
+
+class SessionOver(Timeout):
+    """The session as a whole took too long."""
+
+
+class LineTooLong(Exception):
+    """A line beyond its limit; what is left of it is skipped."""
+
+
+class Flood(Exception):
+    """A line without an end."""
+
+
+class Descriptors:
+    """The plain transport: a descriptor to read and one to write."""
+
+    __slots__ = ("_input", "_output", "_readable", "_writable")
+
+    def __init__(self, input: int, output: int) -> None:
+        self._input = input
+        self._output = output
+        self._readable = select.poll()
+        self._readable.register(input, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(output, select.POLLOUT)
+
+    def read(self, deadline: float) -> bytes:
+        """Up to CHUNK bytes, b"" at the end.  Raises Gone or Timeout."""
+        while True:
+            _wait(self._readable, deadline)
+            try:
+                return os.read(self._input, CHUNK)
+            except BlockingIOError:
+                continue  # a shared non-blocking descriptor: somebody else was faster
+            except OSError as error:
+                raise Gone from error
+
+    def write(self, data: bytes, deadline: float) -> None:
+        """Write all of it.  Raises Gone or Timeout."""
+        view = memoryview(data)
+        while view:
+            _wait(self._writable, deadline)
+            try:
+                view = view[os.write(self._output, view[:SAFE_WRITE]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise Gone from error
+
+
+def _wait(poll: select.poll, deadline: float) -> None:
+    left = deadline - monotonic()
+    # A deadline that has passed still takes what is there already.
+    if not poll.poll(max(0, left) * 1000):
+        raise Timeout
+
+
+class Channel:
+    """Lines and chunks from the client, replies to it.
+
+    `timeout` (seconds) bounds each read of data, each whole line and each
+    write; `session` bounds all of it together.  Methods that wait raise Gone,
+    Timeout or SessionOver.
+    """
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "timeout",
+        "_transport",
+        "_input",
+        "_searched",
+        "_skipped",
+        "_output",
+        "_end",
+        "_data_start",
+        "_data_bytes",
+        "_data_rate",
+    )
+
+    def __init__(
+        self, transport: Transport, timeout: float = TIMEOUT, session: float = DAY
+    ) -> None:
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.timeout = timeout
+        self._transport = transport
+        self._input = bytearray()
+        self._searched = 0  # so much of the input holds no LF
+        self._skipped = 0  # bytes thrown away of a line that is too long
+        self._output: list[bytes] = []
+        self._end = monotonic() + session
+        self._data_start = 0.0
+        self._data_bytes = 0
+        self._data_rate = 0
+
+    def limit(self, timeout: float, session: float) -> None:
+        """Set the bounds (seconds); the session's counts from now."""
+        self.timeout = timeout
+        self._end = monotonic() + session
+
+    # -- output ------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the client; they leave with the next flush."""
+        self._output.append(data)
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        if self._output:
+            data = b"".join(self._output)
+            self._output.clear()
+            try:
+                self._transport.write(data, min(monotonic() + self.timeout, self._end))
+            except Timeout as error:
+                raise Gone from error  # who does not read will not read an excuse either
+            self.bytes_out += len(data)
+
+    def pause(self, seconds: float) -> None:
+        """Send what is queued, then let the client wait."""
+        self.flush()
+        sleep(max(0.0, min(seconds, self._end - monotonic())))
+
+    # -- input -------------------------------------------------------------
+
+    def line(self, limit: int) -> bytes:
+        """The next line, with its LF.  The whole of it has to come in `timeout`.
+
+        Raises LineTooLong as soon as more than `limit` bytes stand before the
+        CRLF; the next call then skips the rest of that line, in flat memory,
+        and raises Flood where it has no end.
+        """
+        deadline = monotonic() + self.timeout
+        if self._skipped:
+            self._skip(deadline)
+        while True:
+            found = self._input.find(b"\n", self._searched)
+            if found >= 0:
+                self._searched = 0
+                length = found - (found > 0 and self._input[found - 1] == 0x0D)
+                if length > limit:
+                    del self._input[: found + 1]
+                    raise LineTooLong
+                line = bytes(self._input[: found + 1])
+                del self._input[: found + 1]
+                return line
+            # One byte more may be the CR of the line end.
+            if len(self._input) > limit + 1:
+                self._skipped = len(self._input)
+                self._drop_input()
+                raise LineTooLong
+            self._searched = len(self._input)
+            self._fill(deadline)
+
+    def starts_with(self, prefixes: Iterable[bytes]) -> bytes | None:
+        """The one of these prefixes that the input begins with, or None.
+
+        Waits only as long as the bytes that have come leave it open.
+        """
+        deadline = monotonic() + self.timeout
+        while True:
+            undecided = False
+            for prefix in prefixes:
+                head = bytes(self._input[: len(prefix)])
+                if head == prefix:
+                    return prefix
+                undecided = undecided or prefix.startswith(head)
+            if not undecided:
+                return None
+            self._fill(deadline)
+
+    def start_data(self, rate: int) -> None:
+        """From here on chunk() wants `rate` bytes per second, once `timeout` has passed."""
+        self._data_start = monotonic()
+        self._data_bytes = 0
+        self._data_rate = rate
+
+    def chunk(self) -> bytes:
+        """The bytes that are there, or the next ones to come; never b""."""
+        if not self._input:
+            now = monotonic()
+            deadline = now + self.timeout
+            if self._data_rate:
+                earned = self._data_bytes / self._data_rate
+                deadline = min(deadline, self._data_start + max(self.timeout, earned))
+            self._fill(deadline)
+        data = bytes(self._input)
+        self._drop_input()
+        self._data_bytes += len(data)
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Give back the end of a chunk: it is the next input."""
+        self._input[:0] = data
+        self._searched = 0
+
+    def discard(self) -> int:
+        """Throw away all that was read and not used; return how many bytes."""
+        discarded = len(self._input)
+        self._drop_input()
+        self._skipped = 0
+        return discarded
+
+    # -- inside ------------------------------------------------------------
+
+    def _drop_input(self) -> None:
+        self._input = bytearray()
+        self._searched = 0
+
+    def _skip(self, deadline: float) -> None:
+        while True:
+            found = self._input.find(b"\n")
+            if found >= 0:
+                del self._input[: found + 1]
+                self._skipped = 0
+                return
+            self._skipped += len(self._input)
+            self._drop_input()
+            if self._skipped > SKIP_LIMIT:
+                raise Flood
+            self._fill(deadline)
+
+    def _fill(self, deadline: float) -> None:
+        self.flush()
+        try:
+            data = self._transport.read(min(deadline, self._end))
+        except Timeout as error:
+            if monotonic() >= self._end:
+                raise SessionOver from error
+            raise
+        if not data:
+            raise Gone
+        self.bytes_in += len(data)
+        self._input += data
+
+
+def take_client() -> tuple[int, int]:
+    """Take the client away from descriptors 0 and 1; return its new ones.
+
+    They are duplicates at 10 or above, closed on exec.  /dev/null is left on 0
+    and fd 2's file on 1, so that no child process and no stray print can touch
+    the client.  Every other inherited descriptor above 2 is closed on exec.
+    Raises OSError where 0 or 1 is not open.
+    """
+    for fd in _inherited():
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass  # it was the listing's own
+    client = (
+        fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 10),
+        fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 10),
+    )
+    null = os.open("/dev/null", os.O_RDWR)  # at 3 or above, or the missing 2
+    os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:
+        os.dup2(null, 2)
+        os.dup2(null, 1)
+    if null > 2:
+        os.close(null)
+    return client
+
+
+def _inherited() -> Iterable[int]:
+    try:
+        return [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        return range(3, 1024)

@@ -1,0 +1,160 @@
+"""Control files, and the settings that they and the environment make.
+
+Controls are the files of one QMAILHOME, each read at most once.  Settings are
+what holds for one connection: a variable of the environment, which tcpserver's
+rules can set for each client, overrides the file of the same setting.
+
+A setting is declared where it is used, by asking for it:
+
+    settings.number("databytes", "DATABYTES", 0)
+
+so `qsmtpd --check` finds every setting by building the same objects as a
+session does, with a Settings that takes notes (see qsmtpd.check).
+"""
+
+from __future__ import annotations
+
+import os
+
+from .facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .cdb import Cdb
+
+#: More than this is no control file.
+SIZE_LIMIT = 64 * 1024 * 1024
+BLANKS = b" \t\n"
+
+
+class Controls:
+    """The files below `home`/control (bytes), read when first asked for."""
+
+    __slots__ = ("home", "_files")
+
+    def __init__(self, home: bytes) -> None:
+        self.home = home
+        self._files: dict[str, bytes | None] = {}
+
+    def path(self, name: str) -> bytes:
+        """Where the control file of this name is, or would be."""
+        return self.home + b"/control/" + name.encode("ascii")
+
+    def read(self, name: str) -> bytes | None:
+        """The content, or None where there is no such file.
+
+        Any other reason for not having it is a ControlError: what cannot be
+        read is never taken for absent.
+        """
+        if name not in self._files:
+            self._files[name] = self._read(name)
+        return self._files[name]
+
+    def cdb(self, name: str) -> Cdb | None:
+        """The cdb file of this name, open, or None where there is no such file."""
+        path = self.path(name)
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return None  # and the reader of cdb files need not be imported
+        except OSError as error:
+            raise ControlError(name, error.strerror or "unreadable") from error
+        from .cdb import Cdb
+
+        return Cdb(name, path)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ControlError(name, error.strerror or "unreadable") from error
+        try:
+            parts = []
+            size = 0
+            while part := os.read(fd, 65536):
+                size += len(part)
+                if size > SIZE_LIMIT:
+                    raise ControlError(name, "too large")
+                parts.append(part)
+            return b"".join(parts)
+        except OSError as error:
+            raise ControlError(name, error.strerror or "unreadable") from error
+        finally:
+            os.close(fd)
+
+
+class Settings:
+    """The settings of one connection.  Every method raises ControlError.
+
+    A method is told the control file and the variable of its setting; either
+    may be None where there is none.
+    """
+
+    __slots__ = ("controls", "environ")
+
+    def __init__(self, controls: Controls, environ: Mapping[bytes, bytes]) -> None:
+        self.controls = controls
+        self.environ = environ
+
+    def text(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
+        """(where it is from, its text), or None where it is not set.
+
+        Of a file the first line counts, without blanks at its end (qmail-control).
+        """
+        if variable is not None:
+            value = self.environ.get(variable.encode("ascii"))
+            if value is not None:
+                return variable, value
+        if file is not None:
+            content = self.controls.read(file)
+            if content is not None:
+                return "control/" + file, content.partition(b"\n")[0].rstrip(BLANKS)
+        return None
+
+    def line(self, file: str | None, variable: str | None = None) -> bytes | None:
+        """A line of text without control characters, or None."""
+        found = self.text(file, variable)
+        if found is None:
+            return None
+        where, value = found
+        if any(byte < 32 or byte == 127 for byte in value):
+            raise ControlError(where, "has a control character")
+        return value
+
+    def number(self, file: str | None, variable: str | None, default: int, least: int = 0) -> int:
+        """A number of at most 20 digits; one below `least` counts as `least`."""
+        found = self.text(file, variable)
+        if found is None:
+            return default
+        where, value = found
+        # int() would take "1_000", " +5 " and digits of other scripts.
+        if not (0 < len(value) <= 20 and value.isdigit()):
+            raise ControlError(where, "is not a number")
+        return max(least, int(value))
+
+    def choice(self, file: str | None, variable: str | None, choices: tuple[str, ...]) -> str:
+        """One of these words; the first of them is the default."""
+        found = self.text(file, variable)
+        if found is None:
+            return choices[0]
+        where, value = found
+        for word in choices:
+            if value == word.encode("ascii"):
+                return word
+        raise ControlError(where, "is none of " + ", ".join(choices))
+
+    def lines(self, file: str) -> list[bytes] | None:
+        """The entries of a list file, or None where there is none.
+
+        Blanks at line ends, empty lines and lines that begin with # do not
+        count.  A CR is part of its line, as in qmail.
+        """
+        content = self.controls.read(file)
+        if content is None:
+            return None
+        entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
+        return [entry for entry in entries if entry and not entry.startswith(b"#")]

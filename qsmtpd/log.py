@@ -1,0 +1,65 @@
+"""The log: one line per decision, on fd 2, for multilog.
+
+A line is `key=value` pairs.  A value with a byte outside 33..126, or with `=`
+or `"`, or an empty one, is quoted: `"`, then \\xNN for what is not printable
+ASCII and for `"` and `\\`, then `"`.  So a client can forge neither a line nor a
+field.  The keys are in qsmtpd(8) and are an interface.
+
+Logging never blocks and never fails: others share fd 2, so it is not made
+non-blocking; a line is one write of at most 4,096 bytes, which a descriptor
+that polls writable takes at once.  A line that cannot be written is dropped,
+and the next one that can says how many were (`dropped=`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+_PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')
+#: A longer value is cut; `...` then stands at its end.
+VALUE_LIMIT = 256
+LINE_LIMIT = 4096
+
+
+class Log:
+    """Writes lines to descriptor `fd`; `common` fields stand on every line."""
+
+    __slots__ = ("_fd", "_poll", "_common", "dropped")
+
+    def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._common = common
+        self.dropped = 0
+
+    def line(self, event: str, **fields: bytes | str | int | None) -> None:
+        """Write one line; fields that are None are left out."""
+        pairs: dict[str, bytes | str | int | None] = {"event": event, **self._common, **fields}
+        if self.dropped:
+            pairs["dropped"] = self.dropped
+        words = [key.encode() + b"=" + _quote(v) for key, v in pairs.items() if v is not None]
+        text = b" ".join(words)[: LINE_LIMIT - 1] + b"\n"
+        try:
+            ready = self._poll.poll(0)
+            if ready and ready[0][1] & select.POLLOUT and os.write(self._fd, text) == len(text):
+                self.dropped = 0
+                return
+        except OSError:
+            pass
+        self.dropped += 1
+
+
+def _quote(value: bytes | str | int) -> bytes:
+    raw = value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace")
+    cut = len(raw) > VALUE_LIMIT
+    raw = raw[:VALUE_LIMIT]
+    if raw and not cut and _PLAIN.issuperset(raw):
+        return raw
+    if not all(32 <= byte < 127 for byte in raw) or b'"' in raw or b"\\" in raw:
+        raw = b"".join(
+            b"\\x%02x" % byte if not 32 <= byte < 127 or byte in b'"\\' else bytes((byte,))
+            for byte in raw
+        )
+    return b'"' + raw + (b"..." if cut else b"") + b'"'

@@ -1,0 +1,113 @@
+"""The cold child: one connection on fds 0 and 1, then exit.
+
+This file and server.py are the only ones that end the process or look at
+os.environ.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import __version__, channel, session, ucspi
+from .control import Controls, Settings
+from .facts import ControlError
+from .log import Log
+from .policy import hooks
+from .smtp import replies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
+    from typing import NoReturn
+else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
+QMAILHOME = b"/var/qmail"
+USAGE = """\
+usage: qsmtpd              serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
+       qsmtpd --check      read every control file, and say what is set and what is wrong
+       qsmtpd --version
+       qsmtpd --help
+"""
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The program `qsmtpd`.  `arguments` do not hold its name."""
+    environ = dict(os.environb)
+    if not arguments:
+        status = serve(environ)
+    elif arguments == ["--check"]:
+        from .check import check
+
+        status = check(environ)
+    elif arguments == ["--version"]:
+        os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
+        status = 0
+    elif arguments == ["--help"]:
+        os.write(1, USAGE.encode())
+        status = 0
+    else:
+        os.write(2, b"qsmtpd: unknown argument\n" + USAGE.encode())
+        status = 111
+    # Nothing is buffered anywhere, so nothing needs Python's way out.
+    os._exit(status)
+
+
+def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
+    """Serve the client on fds 0 and 1; return the exit status.
+
+    `environ` are the facts about this connection; `controls` may have been
+    read before, by a server.
+    """
+    # A ^C by hand should end us, not raise; an inherited "ignore" would hide
+    # the queue program's exit status from us.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _drop_coerced_locale(environ)
+    try:
+        client = channel.take_client()
+    except OSError:
+        return 111
+    peer = ucspi.read_peer(environ)
+    log = Log(2, pid=os.getpid(), ip=peer.ip)
+    line = channel.Channel(channel.Descriptors(*client))
+    try:
+        if controls is None:
+            controls = Controls(environ.get(b"QMAILHOME") or QMAILHOME)
+        settings = enter(controls, environ)
+        limits = session.Limits(settings)
+        line.limit(limits.timeout, limits.session)
+        plugins = hooks.standard(settings)
+    except ControlError as error:
+        log.line("control", name=error.name, reason=error.reason)
+        return _refuse(line, replies.NO_CONTROLS)
+    return session.run(line, peer, limits, plugins, log).status
+
+
+def enter(controls: Controls, environ: Mapping[bytes, bytes]) -> Settings:
+    """Go to QMAILHOME, as qmail's programs do and the queue program expects.
+
+    Raises ControlError.
+    """
+    try:
+        os.chdir(controls.home)
+    except OSError as error:
+        name = controls.home.decode("ascii", "backslashreplace")
+        raise ControlError(name, error.strerror or "cannot be entered") from error
+    return Settings(controls, environ)
+
+
+def _refuse(line: channel.Channel, reply: bytes) -> int:
+    try:
+        line.write(reply + b"\r\n")
+        line.flush()
+    except channel.Gone:
+        return 111
+    return 1
+
+
+def _drop_coerced_locale(environ: dict[bytes, bytes]) -> None:
+    """Undo what Python does to the environment of a process without a locale (PEP 538)."""
+    if environ.get(b"LC_CTYPE") == b"C.UTF-8" and b"LANG" not in environ:
+        del environ[b"LC_CTYPE"]

@@ -1,0 +1,50 @@
+"""rcpthosts: the domains that we take mail for.
+
+Configuration: control/rcpthosts, one entry a line: `example.org` is that
+domain, `.example.org` are all domains below it; case does not matter.  More
+entries, as keys, in control/morercpthosts.cdb, which is read only where there
+is a rcpthosts.  A recipient without a domain is local, and always taken.
+Replies: `553 sorry, that domain isn't in my list of allowed rcpthosts
+(#5.7.1)`, also where there is no rcpthosts at all: qmail-smtpd would then relay
+for everybody.
+Log keys: by=rcpthosts, by=rcpthosts-missing.
+"""
+
+from __future__ import annotations
+
+from ..decision import Decision, accept
+from .hooks import NOBODY_ACCEPTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+    from ..facts import Client, Envelope
+
+
+class RcptHosts:
+    """Accepts the recipients of our domains and refuses all others.  Raises ControlError."""
+
+    __slots__ = ("name", "_domains", "_more")
+
+    def __init__(self, settings: Settings) -> None:
+        entries = settings.lines("rcpthosts")
+        self.name = "rcpthosts" if entries is not None else "rcpthosts-missing"
+        self._domains = None if entries is None else frozenset(e.lower() for e in entries)
+        self._more = None if entries is None else settings.controls.cdb("morercpthosts.cdb")
+
+    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+        if self._domains is None:
+            return NOBODY_ACCEPTS
+        _, at, domain = recipient.rpartition(b"@")
+        if not at:
+            return accept()
+        domain = domain.lower()
+        names = [domain]
+        while (dot := domain.find(b".", 1)) >= 0:
+            domain = domain[dot:]
+            names.append(domain)
+        if any(name in self._domains for name in names):
+            return accept()
+        if self._more is not None and any(name in self._more for name in names):
+            return accept()
+        return NOBODY_ACCEPTS

@@ -1,0 +1,405 @@
+"""One run of a qmail-queue-compatible program.
+
+The program reads the message on fd 0 and then the envelope on fd 1: `F` sender
+NUL, for each recipient `T` recipient NUL, and one NUL more (qmail-queue(8)).
+That last NUL is the commit.  Without it the program must queue nothing, so not
+one byte of the envelope is written, or held where an exit could flush it,
+before commit(); and abort() closes the envelope's pipe first.
+
+Only exit status 0 says that the message is queued: not a death by signal, and
+not an exit 0 of a program that we know did not read everything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
+
+    from .control import Settings
+else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
+#: How long a program may take to exit after an abort, and again after TERM.
+GRACE = 5.0
+FOREVER = float("inf")
+#: qmail-queue's convention for the text on the error descriptor.
+ERROR_LIMIT = 255
+
+_PERMANENT = b"qq permanent problem (#5.3.0)"
+_TEMPORARY = b"qq temporary problem (#4.3.0)"
+_CRASHED = b"qq crashed (#4.3.0)"
+_SURPRISE = b"qq waitpid surprise (#4.3.0)"
+_TIMEOUT = b"qq timeout (#4.3.0)"
+_READ_ERROR = b"qq read error (#4.3.0)"
+
+#: qmail-smtpd's text for each exit status; 11 to 40 are permanent, all others
+#: temporary, except 115.
+TEXTS: dict[int, bytes] = {
+    11: b"envelope address too long for qq (#5.1.3)",
+    115: b"envelope address too long for qq (#5.1.3)",
+    31: b"mail server permanently rejected message (#5.3.0)",
+    51: b"qq out of memory (#4.3.0)",
+    52: _TIMEOUT,
+    53: b"qq write error or disk full (#4.3.0)",
+    54: _READ_ERROR,
+    55: b"qq unable to read configuration (#4.3.0)",
+    56: b"qq trouble making network connection (#4.3.0)",
+    61: b"qq trouble in home directory (#4.3.0)",
+    62: b"qq trouble creating files in queue (#4.3.0)",
+    63: b"qq trouble creating files in queue (#4.3.0)",
+    64: b"qq trouble creating files in queue (#4.3.0)",
+    65: b"qq trouble creating files in queue (#4.3.0)",
+    66: b"qq trouble creating files in queue (#4.3.0)",
+    71: b"mail server temporarily rejected message (#4.3.0)",
+    72: b"connection to mail server timed out (#4.4.1)",
+    73: b"connection to mail server rejected (#4.4.1)",
+    74: b"communication with mail server failed (#4.4.2)",
+    81: b"qq internal bug (#4.3.0)",
+    91: b"qq internal bug (#4.3.0)",
+    120: b"unable to exec qq (#4.3.0)",
+}
+
+
+class CannotExec(Exception):
+    """The queue program could not be started: the reason."""
+
+
+class CannotStart(CannotExec):
+    """There was no pipe or no process to be had."""
+
+
+class Verdict:
+    """What became of the message.
+
+    `accepted`: it is queued.  Else `permanent` tells 5xx from 4xx and `text`
+    is the reply without its code.  `exit` says for the log how the program
+    ended; `ambiguous`, that it may have queued the message all the same.
+    """
+
+    __slots__ = ("accepted", "permanent", "text", "exit", "ambiguous")
+
+    def __init__(
+        self,
+        accepted: bool,
+        text: bytes = b"",
+        permanent: bool = False,
+        exit: str = "",
+        ambiguous: bool = False,
+    ) -> None:
+        self.accepted = accepted
+        self.permanent = permanent
+        self.text = text
+        self.exit = exit
+        self.ambiguous = ambiguous
+
+
+class QueueSettings:
+    """Which program, its environment and its limits.  Raises ControlError."""
+
+    __slots__ = ("program", "error_fd", "write_timeout", "timeout", "environ", "announce")
+
+    def __init__(self, settings: Settings) -> None:
+        environ = settings.environ
+        #: No search in PATH, no arguments; relative to QMAILHOME, our cwd.
+        self.program = environ.get(b"QMAILQUEUE") or settings.controls.home + b"/bin/qmail-queue"
+        self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2)
+        self.write_timeout = settings.number("queuewritetimeout", "QUEUEWRITETIMEOUT", 300, least=1)
+        self.timeout = settings.number("queuetimeout", "QUEUETIMEOUT", 540, least=1)
+        self.announce = settings.choice("queueenv", "QUEUEENV", ("none", "spamcontrol"))
+        self.environ = child_environ(environ)
+
+
+_TLS_NAMES = frozenset(
+    b"SSLCTLFD SSLREADFD SSLWRITEFD UCSPITLS CERTFILE KEYFILE DHFILE CADIR CAFILE CCAFILE"
+    b" CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID TLS_GID".split()
+)
+_LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
+
+
+def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The environment without what would give a child our keys, or load code into it."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in _TLS_NAMES
+        and not name.startswith(_LOADER_PREFIXES)
+        and not value.startswith(b"() {")  # a function, to a shell of before 2014
+    }
+
+
+class Queue:
+    """A running queue program.  Raises CannotStart or CannotExec.
+
+    `extra` goes into its environment.  After start: feed() the message, then
+    either commit() or abort(), once.
+    """
+
+    __slots__ = (
+        "pid",
+        "_settings",
+        "_message",
+        "_envelope",
+        "_error",
+        "_pidfd",
+        "_said",
+        "_broken",
+        "_stalled",
+        "_status",
+    )
+
+    def __init__(self, settings: QueueSettings, extra: Mapping[bytes, bytes]) -> None:
+        self._settings = settings
+        self._said = b""
+        self._broken = False  # a write failed: exit 0 is no yes any more
+        self._stalled = False  # it took no bytes for too long
+        self._status: int | None = None  # as waitpid gives it
+        pipes: list[int] = []
+        try:
+            for _ in range(3):
+                pipes.extend(os.pipe())
+        except OSError as error:
+            _close(pipes)
+            raise CannotStart(error.strerror) from error
+        message, self._message, envelope, self._envelope, self._error, said = pipes
+        try:
+            self.pid = os.posix_spawn(
+                settings.program,
+                [settings.program],
+                {**settings.environ, **extra},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, message, 0),
+                    (os.POSIX_SPAWN_DUP2, envelope, 1),
+                    (os.POSIX_SPAWN_DUP2, said, settings.error_fd),
+                ],
+                # A group of its own, so that what hangs can be ended whole.
+                setpgroup=0,
+                # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.
+                setsigdef=[signal.SIGXFSZ],
+                setsigmask=[],
+            )
+        except OSError as error:
+            _close(pipes)
+            if isinstance(error, BlockingIOError):  # EAGAIN: no process to be had
+                raise CannotStart(error.strerror) from error
+            raise CannotExec(error.strerror) from error
+        _close([message, envelope, said])
+        # These flags are of our ends alone: nobody else has them.
+        for fd in (self._message, self._envelope, self._error):
+            os.set_blocking(fd, False)
+        self._pidfd = _open_pidfd(self.pid)
+
+    def feed(self, data: bytes) -> None:
+        """Give it more of the message.  A failure shows in the verdict."""
+        if data and not self._broken:
+            self._write(self._message, data, FOREVER)
+
+    def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict:
+        """Write the envelope, wait for the program to exit, and judge.
+
+        Only here can the message become queued.
+        """
+        deadline = monotonic() + self._settings.timeout
+        readers = [_reading_end(self._message)]
+        self._close_message()
+        if not self._broken:
+            envelope = [b"F", sender, b"\0"]
+            for recipient in recipients:
+                envelope += (b"T", recipient, b"\0")
+            envelope.append(b"\0")
+            self._write(self._envelope, b"".join(envelope), deadline)
+        committed = not self._broken
+        readers.append(_reading_end(self._envelope))
+        self._close_envelope()
+        ended = self._wait(deadline if committed else monotonic() + self._patience())
+        if not ended:
+            self._kill()
+        if any(_unread(fd) for fd in readers):
+            self._broken = True
+        _close([fd for fd in readers if fd >= 0])
+        return self._judge(ambiguous=committed and not ended)
+
+    def abort(self) -> None:
+        """End it with nothing queued.  May be called again, and after commit()."""
+        self._close_envelope()
+        self._close_message()
+        if not self._wait(monotonic() + self._patience()):
+            self._kill()
+        self._close_rest()
+
+    # -- inside ------------------------------------------------------------
+
+    def _patience(self) -> float:
+        """How long to wait for an exit without a commit: not at all where it hangs."""
+        return 0.0 if self._stalled else GRACE
+
+    def _write(self, fd: int, data: bytes, end: float) -> None:
+        """Write all of it, if it goes on within the write timeout and before `end`."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                if not self._writable(fd, min(end, monotonic() + self._settings.write_timeout)):
+                    return
+            except OSError:  # EPIPE: nobody reads any more
+                self._broken = True
+                return
+
+    def _writable(self, fd: int, deadline: float) -> bool:
+        """Wait for room in a pipe; False where the program ends or stalls instead."""
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        while True:
+            ready = self._poll(poll, deadline)
+            if fd in ready:
+                return True
+            if self._exited() or monotonic() >= deadline:
+                self._stalled = not self._exited()
+                self._broken = True
+                return False
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait for the program to exit; False where it does not."""
+        poll = select.poll()
+        while not self._exited():
+            if monotonic() >= deadline:
+                return False
+            self._poll(poll, deadline)
+        return True
+
+    def _poll(self, poll: select.poll, deadline: float) -> list[int]:
+        """One wait: for what `poll` has, for the program's exit and for its error text."""
+        seconds = max(0.0, deadline - monotonic())
+        if self._pidfd >= 0:
+            poll.register(self._pidfd, select.POLLIN)
+        else:
+            seconds = min(seconds, 0.02)
+        if self._error >= 0:
+            poll.register(self._error, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(seconds * 1000)]
+        if self._error in ready:
+            poll.unregister(self._error)
+            self._hear()
+        return ready
+
+    def _hear(self) -> None:
+        """Take what is on the error descriptor, and keep its beginning."""
+        try:
+            while heard := os.read(self._error, 4096):
+                self._said = (self._said + heard)[:ERROR_LIMIT]
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        os.close(self._error)
+        self._error = -1
+
+    def _exited(self) -> bool:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = self.pid, -1
+            if pid == self.pid:
+                self._status = status
+        return self._status is not None
+
+    def _kill(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.pid, number)
+            except OSError:
+                pass
+            if self._wait(monotonic() + GRACE):
+                return
+
+    def _judge(self, ambiguous: bool) -> Verdict:
+        if self._error >= 0:
+            self._hear()  # only what is there: somebody else may hold it open
+        self._close_rest()
+        status = self._status
+        if self._stalled or ambiguous or status is None:
+            return Verdict(False, _TIMEOUT, exit="timeout", ambiguous=ambiguous)
+        if status == -1:
+            return Verdict(False, _SURPRISE, exit="unknown", ambiguous=not self._broken)
+        if os.WIFSIGNALED(status):
+            return Verdict(False, _CRASHED, exit=f"signal {os.WTERMSIG(status)}")
+        code = os.WEXITSTATUS(status)
+        if code == 0 and not self._broken:
+            return Verdict(True, exit="0")
+        exit = str(code)
+        if code == 0:
+            return Verdict(False, _READ_ERROR, exit="0, but did not read everything")
+        if code in self._custom_codes() and len(self._said) > 2:
+            permanent = self._said[:1] == b"D"
+            text = self._said[1:] if self._said[:1] in b"DZ" else self._said
+            return Verdict(False, _flatten(text), permanent, exit)
+        permanent = 11 <= code <= 40 or code == 115
+        text = TEXTS.get(code, _PERMANENT if permanent else _TEMPORARY)
+        return Verdict(False, text, permanent, exit)
+
+    def _custom_codes(self) -> tuple[int, ...]:
+        # notqmail: 82, on fd 6.  The patches that use another fd know 88 as well.
+        return (82,) if self._settings.error_fd == 6 else (82, 88)
+
+    def _close_message(self) -> None:
+        if self._message >= 0:
+            os.close(self._message)
+            self._message = -1
+
+    def _close_envelope(self) -> None:
+        if self._envelope >= 0:
+            os.close(self._envelope)
+            self._envelope = -1
+
+    def _close_rest(self) -> None:
+        _close([fd for fd in (self._error, self._pidfd) if fd >= 0])
+        self._error = self._pidfd = -1
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _open_pidfd(pid: int) -> int:
+    """A descriptor that polls readable when the process exits; -1 where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or one of before 5.3
+        return -1
+
+
+def _reading_end(pipe: int) -> int:
+    """A reading end of the pipe whose writing end this is; -1 where /proc has none.
+
+    It is opened when all is written, just before the writing end is closed:
+    earlier, it would hide that nobody reads any more.
+    """
+    try:
+        return os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _unread(fd: int) -> bool:
+    """Are there bytes in this pipe that nobody has read?"""
+    if fd < 0:
+        return False
+    import termios
+
+    count = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
+    return any(count)
+
+
+def _flatten(text: bytes) -> bytes:
+    """One line that is safe in a reply: printable ASCII, nothing else."""
+    text = bytes(byte if 32 <= byte < 127 else 32 for byte in text)
+    return b" ".join(text.split()) or _TEMPORARY

@@ -1,0 +1,363 @@
+"""The session: reads a line, looks it up, dispatches, replies.
+
+What a command may do in which state is data (smtp/states.py); what is refused
+to whom is policy (policy/); what becomes of a message is commands/data.py.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .channel import Flood, Gone, LineTooLong, SessionOver, Timeout
+from .commands import data
+from .decision import ACCEPT, DROP
+from .facts import Client, ControlError, Envelope, Outcome
+from .queue import QueueSettings
+from .smtp import replies, states
+from .smtp.address import BadParameter, parse_parameters, parse_path, parse_size, split_literal
+from .smtp.command import parse_command
+from .smtp.data import BareLF
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .control import Settings
+    from .facts import Peer
+    from .log import Log
+    from .policy.hooks import Hooks
+
+
+UNKNOWN = b"?"  # in the log: no command of ours
+
+
+class Limits:
+    """What a session allows.  Raises ControlError."""
+
+    __slots__ = (
+        "greeting",
+        "localiphost",
+        "timeout",
+        "session",
+        "line",
+        "address",
+        "recipients",
+        "soft_errors",
+        "max_errors",
+        "error_delay",
+        "max_junk",
+        "data",
+        "queue",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        me = settings.line("me")
+        greeting = settings.line("smtpgreeting")
+        self.greeting = me if greeting is None else greeting
+        if self.greeting is None:
+            raise ControlError("control/me", "is missing")
+        localiphost = settings.line("localiphost")
+        self.localiphost = me if localiphost is None else localiphost
+        self.timeout = settings.number("timeoutsmtpd", "TIMEOUTSMTPD", 1200, least=1)
+        self.session = settings.number("sessiontimeout", "SESSION_TIMEOUT", 86400, least=1)
+        self.line = settings.number("maxcmdlen", "MAXCMDLEN", 2048, least=512)
+        self.address = settings.number("maxaddrlen", "MAXADDRLEN", 900, least=256)
+        self.recipients = settings.number("maxrecipients", "MAXRECIPIENTS", 1000, least=1)
+        self.soft_errors = settings.number("softerrors", "SOFTERRORS", 10)
+        self.max_errors = settings.number("maxerrors", "MAXERRORS", 20)
+        self.error_delay = settings.number("errordelay", "ERRORDELAY", 1)
+        self.max_junk = settings.number("maxjunk", "MAXJUNK", 100)
+        self.data = data.DataSettings(settings)
+        self.queue = QueueSettings(settings)
+
+
+class Counters:
+    """What a connection has done so far.  This survives a fresh session."""
+
+    __slots__ = ("commands", "errors", "junk", "messages", "refused", "_start")
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.errors = 0
+        self.junk = 0
+        self.messages = 0
+        self.refused = 0  # 4xx and 5xx replies
+        self._start = monotonic()
+
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return monotonic() - self._start
+
+    def forgive(self) -> None:
+        """An accepted message: both counts of abuse start anew."""
+        self.errors = self.junk = 0
+
+
+class Hangup(Exception):
+    """The session ends: a word for the log, the last reply if there is one, the exit status."""
+
+    def __init__(self, end: str, reply: bytes | None = None, status: int = 1) -> None:
+        super().__init__(end)
+        self.end = end
+        self.reply = reply
+        self.status = status
+
+
+def run(channel: Channel, peer: Peer, limits: Limits, hooks: Hooks, log: Log) -> Outcome:
+    """Speak SMTP with the client until one side has enough.  Raises nothing."""
+    counters = Counters()
+    try:
+        Session(channel, peer, limits, hooks, log, counters).converse()
+    except Exception as error:
+        hangup = _explain(error, log)
+        try:
+            if hangup.reply is not None:
+                channel.write(hangup.reply + b"\r\n")
+            channel.flush()
+        except (Gone, Timeout):
+            pass
+    log.line(
+        "session",
+        end=hangup.end,
+        seconds=f"{counters.seconds():.3f}",
+        bytes_in=channel.bytes_in,
+        bytes_out=channel.bytes_out,
+        commands=counters.commands,
+        messages=counters.messages,
+        refused=counters.refused,
+        errors=counters.errors,
+    )
+    return Outcome(hangup.end, hangup.status)
+
+
+def _explain(error: Exception, log: Log) -> Hangup:
+    """Why a session ends, whatever was raised."""
+    if isinstance(error, Hangup):
+        return error
+    if isinstance(error, SessionOver):
+        return Hangup("session-limit", replies.SESSION_OVER)
+    if isinstance(error, Timeout):
+        return Hangup("timeout", replies.TIMEOUT)
+    if isinstance(error, Gone):
+        return Hangup("client-gone")
+    if isinstance(error, Flood):
+        return Hangup("line-without-end")
+    if isinstance(error, BareLF):
+        return Hangup("bare-lf", replies.BARE_LF)
+    if isinstance(error, ControlError):
+        log.line("control", name=error.name, reason=error.reason)
+        return Hangup("control", replies.NO_CONTROLS)
+    if isinstance(error, MemoryError):
+        return Hangup("memory", replies.OUT_OF_MEMORY)
+    log_trouble(log, error)
+    return Hangup("trouble", replies.TROUBLE)
+
+
+def log_trouble(log: Log, error: Exception, **fields: bytes | str) -> None:
+    """One line for an exception that should not be: what it is and where it came from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    log.line("trouble", error=type(error).__name__, reason=str(error), where=where, **fields)
+
+
+class Session:
+    """One SMTP session, from the greeting on."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        peer: Peer,
+        limits: Limits,
+        hooks: Hooks,
+        log: Log,
+        counters: Counters,
+    ) -> None:
+        self._channel = channel
+        self._limits = limits
+        self._hooks = hooks
+        self._log = log
+        self._counters = counters
+        self._client = Client(peer)
+        self._state = states.IDLE
+        self._envelope = Envelope(b"")
+        self._first = True  # no line has come yet
+        self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
+        assert limits.greeting is not None
+        self._greeting = limits.greeting
+        self._commands = {
+            b"HELO": self._helo,
+            b"EHLO": self._ehlo,
+            b"MAIL": self._mail,
+            b"RCPT": self._rcpt,
+            b"DATA": self._data,
+            b"RSET": lambda argument: replies.FLUSHED,
+            b"NOOP": lambda argument: replies.OK,
+            b"VRFY": lambda argument: replies.VRFY,
+            b"HELP": lambda argument: replies.HELP,
+            b"QUIT": self._quit,
+        }
+
+    def converse(self) -> None:
+        """Greet, then serve commands until something ends the session: it is raised."""
+        self._channel.write(b"220 " + self._greeting + b" ESMTP\r\n")
+        self._send_strangers_away()
+        while True:
+            self._about = {}
+            try:
+                line = self._channel.line(self._limits.line)
+            except LineTooLong:
+                verb, reply = UNKNOWN, replies.LINE_TOO_LONG
+            else:
+                verb, argument = parse_command(line)
+                reply = self._refusal(line, verb) or self._commands[verb](argument)
+            self._answer(verb, reply)
+            self._first = False
+
+    # -- around the commands -----------------------------------------------
+
+    def _send_strangers_away(self) -> None:
+        alien = self._channel.starts_with(states.ALIEN_BYTES)
+        if alien is not None:
+            raise Hangup("not-smtp-" + states.ALIEN_BYTES[alien])
+
+    def _refusal(self, line: bytes, verb: bytes) -> bytes | None:
+        """The reply to a command that is not carried out, or None."""
+        if self._limits.data.bare_lf == "reject-all" and not line.endswith(b"\r\n"):
+            raise BareLF
+        if b"\0" in line:
+            return replies.NUL
+        if verb not in self._commands:
+            if self._first and verb in states.HTTP_VERBS:
+                raise Hangup("not-smtp-http", replies.NOT_SMTP)
+            return replies.UNIMPLEMENTED
+        refusal = states.REFUSALS[self._state].get(verb)
+        if refusal is None and verb in states.RESETS:
+            self._state = states.IDLE
+        return refusal
+
+    def _answer(self, verb: bytes, reply: bytes) -> None:
+        """Send a reply, count it, and slow down or end what goes wrong too often."""
+        counters, limits = self._counters, self._limits
+        counters.commands += 1
+        if verb in states.JUNK:
+            counters.junk += 1
+        if reply in replies.ERRORS or (verb in states.JUNK and counters.junk > limits.max_junk):
+            counters.errors += 1
+            if counters.errors > limits.max_errors:
+                raise Hangup("errors", replies.TOO_MANY_ERRORS)
+            if counters.errors > limits.soft_errors:
+                self._channel.pause(limits.error_delay)
+        if reply[0] in b"45":
+            counters.refused += 1
+            # What an unknown command says is not logged: it may be half an AUTH.
+            known = verb if verb in self._commands else UNKNOWN
+            self._log.line("refused", command=known, **self._about, reply=reply)
+        elif verb in states.NEXT:
+            self._state = states.NEXT[verb]
+        self._channel.write(reply + b"\r\n")
+
+    # -- the commands: argument -> reply -----------------------------------
+
+    def _helo(self, argument: bytes) -> bytes:
+        self._client.helo = argument
+        self._client.esmtp = False
+        return b"250 " + self._greeting
+
+    def _ehlo(self, argument: bytes) -> bytes:
+        self._client.helo = argument
+        self._client.esmtp = True
+        size = b"SIZE %d" % self._limits.data.databytes  # 0: no limit (RFC 1870, 3)
+        return replies.multiline(250, [self._greeting, b"PIPELINING", b"8BITMIME", size])
+
+    def _path(self, argument: bytes) -> tuple[bytes | None, dict[bytes, bytes | None]]:
+        """(the address, or None where it is too long; the parameters)"""
+        address, rest = parse_path(argument)
+        literal = split_literal(address)
+        if literal is not None and self._limits.localiphost is not None:
+            from .address import is_local
+
+            box, text = literal
+            if is_local(text):
+                address = box + b"@" + self._limits.localiphost
+        # The limit counts the NUL that ends an address in the envelope.
+        if len(address) >= self._limits.address:
+            return None, {}
+        return address, parse_parameters(rest)
+
+    def _mail(self, argument: bytes) -> bytes:
+        try:
+            sender, parameters = self._path(argument)
+            size = parse_size(parameters[b"SIZE"]) if b"SIZE" in parameters else 0
+            body = parameters.get(b"BODY", b"7BIT") or b""
+            if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
+                raise BadParameter(body)
+        except BadParameter:
+            return replies.BAD_PARAMETER
+        if sender is None:
+            return replies.SYNTAX
+        if self._limits.data.databytes and size > self._limits.data.databytes:
+            return replies.TOO_BIG
+        self._envelope = Envelope(sender)
+        return replies.OK
+
+    def _rcpt(self, argument: bytes) -> bytes:
+        try:
+            recipient, _ = self._path(argument)
+        except BadParameter:
+            return replies.BAD_PARAMETER
+        if recipient is None:
+            return replies.SYNTAX
+        if len(self._envelope.recipients) >= self._limits.recipients:
+            return replies.TOO_MANY_RECIPIENTS
+        try:
+            plugin, decision = self._hooks.rcpt(self._client, self._envelope, recipient)
+        except ControlError:
+            raise
+        except Exception as error:
+            log_trouble(self._log, error, hook="rcpt")
+            return replies.PLUGIN_TROUBLE
+        if decision.verdict == ACCEPT:
+            replaced = decision.recipient
+            self._envelope.recipients.append(recipient if replaced is None else replaced)
+            return replies.OK
+        self._about = {"by": plugin, **self._transaction(recipient)}
+        reply = b"%d " % decision.code + decision.text
+        if decision.verdict == DROP:
+            raise Hangup("dropped-by-" + plugin, reply)
+        return reply
+
+    def _transaction(self, recipient: bytes) -> dict[str, bytes | str | int]:
+        """The log's fields of who sends what to whom."""
+        return {
+            "helo": self._client.helo or b"",
+            "from": self._envelope.sender,
+            "to": recipient,
+        }
+
+    def _data(self, argument: bytes) -> bytes:
+        recipients = self._envelope.recipients
+        started = monotonic()
+        report: dict[str, int | str] = {"rcpts": len(recipients)}
+        verdict, reply = "aborted", b""
+        try:
+            reply = data.receive(
+                self._channel,
+                self._client,
+                self._envelope,
+                self._limits.data,
+                self._limits.queue,
+                report,
+            )
+            verdict = "accepted" if reply.startswith(b"250") else "refused"
+        finally:
+            report["seconds"] = f"{monotonic() - started:.3f}"
+            message = {**self._transaction(recipients[0]), **report, "reply": reply}
+            self._log.line("message", verdict=verdict, **message)
+        if verdict == "accepted":
+            self._counters.messages += 1
+            self._counters.forgive()
+        return reply
+
+    def _quit(self, argument: bytes) -> bytes:
+        raise Hangup("quit", b"221 " + self._greeting, status=0)

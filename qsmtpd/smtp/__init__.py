@@ -1,0 +1,1 @@
+"""The protocol, pure: no file descriptor, no clock, no environment, no policy."""

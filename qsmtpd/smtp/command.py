@@ -1,0 +1,20 @@
+"""Command line -> verb and argument (RFC 5321, 4.1.1, as qmail-smtpd reads it)."""
+
+from __future__ import annotations
+
+
+def parse_command(line: bytes) -> tuple[bytes, bytes]:
+    """Split a line, with or without its line end, into verb and argument.
+
+    The verb is what stands before the first space, in upper case; only the
+    space separates, a TAB is part of the verb.  Spaces before the argument
+    are skipped, those behind it stay.  One CR before the LF belongs to the
+    line end.
+    """
+    if line.endswith(b"\n"):
+        line = line[:-1]
+        if line.endswith(b"\r"):
+            line = line[:-1]
+    verb, _, argument = line.partition(b" ")
+    # bytes.upper() knows ASCII only, so no foreign letter turns into a verb.
+    return verb.upper(), argument.lstrip(b" ")

@@ -1,0 +1,51 @@
+"""Every reply that does not depend on the conversation, as a named constant.
+
+A reply is its line without CRLF.  Where qmail-smtpd has the reply, this is it,
+byte for byte; those marked (ours) answer what it has no answer for.
+"""
+
+from __future__ import annotations
+
+OK = b"250 ok"
+FLUSHED = b"250 flushed"
+VRFY = b"252 send some mail, i'll try my best"
+HELP = b"214 qsmtpd, an SMTP daemon for qmail-queue: see qsmtpd(8)"  # names this project (ours)
+GO_AHEAD = b"354 go ahead"
+
+UNIMPLEMENTED = b"502 unimplemented (#5.5.1)"
+SYNTAX = b"555 syntax error (#5.5.4)"
+MAIL_FIRST = b"503 MAIL first (#5.5.1)"
+RCPT_FIRST = b"503 RCPT first (#5.5.1)"
+LINE_TOO_LONG = b"500 line too long (#5.5.2)"  # ours
+NUL = b"501 NUL in command (#5.5.2)"  # ours
+BAD_PARAMETER = b"501 malformed parameter (#5.5.4)"  # ours
+
+TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
+TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
+TOO_MANY_RECIPIENTS = b"452 sorry, too many recipients (#4.5.3)"  # SPAMCONTROL's
+
+BARE_LF = b"451 See https://cr.yp.to/docs/smtplf.html."
+TIMEOUT = b"451 timeout (#4.4.2)"
+OUT_OF_MEMORY = b"421 out of memory (#4.3.0)"
+NO_CONTROLS = b"421 unable to read controls (#4.3.0)"
+TOO_MANY_ERRORS = b"421 too many errors (#4.7.0)"  # ours
+SESSION_OVER = b"421 session time limit reached (#4.4.2)"  # ours
+NOT_SMTP = b"421 this is an SMTP server (#4.5.0)"  # ours
+TROUBLE = b"421 internal trouble, try again later (#4.3.0)"  # ours
+PLUGIN_TROUBLE = b"451 policy trouble, try again later (#4.3.0)"  # ours
+
+QUEUE_PIPES = b"451 qqt failure (#4.3.0)"
+QUEUE_EXEC = b"451 unable to exec qq (#4.3.0)"
+
+#: The replies that count as an error of the client: unknown commands, syntax,
+#: sequence.  A refused recipient is none, nor is a 452.
+ERRORS = frozenset(
+    (UNIMPLEMENTED, SYNTAX, MAIL_FIRST, RCPT_FIRST, LINE_TOO_LONG, NUL, BAD_PARAMETER)
+)
+
+
+def multiline(code: int, lines: list[bytes]) -> bytes:
+    """One reply of several lines (RFC 5321, 4.2.1), without the last CRLF."""
+    head = b"%d-" % code
+    last = b"%d " % code + lines[-1]
+    return b"\r\n".join([head + line for line in lines[:-1]] + [last])

@@ -1,0 +1,48 @@
+"""The order of commands, as data.
+
+A session is in one of three states.  REFUSALS says which verb is refused in
+which state, and how; a verb that is not named there is allowed.  NEXT says
+where an allowed verb leads when it succeeds; a verb that is not named there
+changes nothing.  As in qmail-smtpd, HELO is not needed, and MAIL may be given
+again: it starts anew.
+"""
+
+from __future__ import annotations
+
+from . import replies
+
+IDLE = "idle"  # no transaction
+SENDER = "sender"  # MAIL was accepted
+RECIPIENT = "recipient"  # and so was at least one RCPT
+
+REFUSALS: dict[str, dict[bytes, bytes]] = {
+    IDLE: {b"RCPT": replies.MAIL_FIRST, b"DATA": replies.MAIL_FIRST},
+    SENDER: {b"DATA": replies.RCPT_FIRST},
+    RECIPIENT: {},
+}
+
+NEXT: dict[bytes, str] = {
+    b"HELO": IDLE,
+    b"EHLO": IDLE,
+    b"RSET": IDLE,
+    b"MAIL": SENDER,
+    b"RCPT": RECIPIENT,
+    b"DATA": IDLE,
+}
+
+#: Verbs that end the transaction under way as soon as they are allowed, even
+#: when they then fail: no later RCPT or DATA can meet half a transaction.
+RESETS = frozenset((b"HELO", b"EHLO", b"RSET", b"MAIL", b"DATA"))
+
+#: Verbs that do nothing for the mail; too many of them count as errors.
+JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP"))
+
+#: First words of other protocols: a browser can be made to send mail commands
+#: in the body of a request, so the first such line ends the session.
+HTTP_VERBS = frozenset(
+    (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT")
+)
+
+#: First bytes of protocols that do not speak in lines: a TLS ClientHello
+#: (RFC 8446, 5.1: handshake record, version 3.x) and SSH (RFC 4253, 4.2).
+ALIEN_BYTES = {b"\x16\x03": "tls", b"SSH-": "ssh"}

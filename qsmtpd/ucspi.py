@@ -1,0 +1,86 @@
+"""The Peer from the environment, in the spellings of the servers in use.
+
+| server | address and port of the client |
+|---|---|
+| tcpserver, tcpsvd, s6-tcpserver | TCPREMOTEIP, TCPREMOTEPORT |
+| ucspi-tcp6, ucspi-ssl 0.91 and later | TCP6REMOTEIP, … beside or instead of TCP… |
+| sslserver without -e | SSLREMOTEIP, … |
+| systemd (Accept=yes) | REMOTE_ADDR, REMOTE_PORT |
+| stunnel | REMOTE_HOST (an address), REMOTE_PORT |
+| socat | SOCAT_PEERADDR, SOCAT_PEERPORT, SOCAT_SOCKADDR, SOCAT_SOCKPORT |
+| none (piped by hand) | unknown |
+"""
+
+from __future__ import annotations
+
+from .facts import Peer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UNKNOWN = b"unknown"
+_FAMILIES = (b"TCP", b"TCP6", b"SSL")
+
+
+def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
+    """Who is there.  Never fails: what is missing or no address is unknown."""
+    relay = environ.get(b"RELAYCLIENT")
+    family = _family(environ)
+    if family is not None:
+        # One family only: a variable of another one is a leftover of some
+        # other server up the chain.
+        def ours(name: bytes) -> bytes | None:
+            return environ.get(family + name)
+
+        local_ip = _address(ours(b"LOCALIP"))
+        return Peer(
+            ip=_address(ours(b"REMOTEIP")) or UNKNOWN,
+            port=_port(ours(b"REMOTEPORT")),
+            host=ours(b"REMOTEHOST") or UNKNOWN,
+            info=ours(b"REMOTEINFO"),
+            local_ip=local_ip,
+            local_port=_port(ours(b"LOCALPORT")),
+            local_host=ours(b"LOCALHOST") or local_ip or UNKNOWN,
+            relay=relay,
+        )
+    get = environ.get
+    local_ip = _address(get(b"SOCAT_SOCKADDR"))
+    return Peer(
+        ip=_address(get(b"REMOTE_ADDR") or get(b"REMOTE_HOST") or get(b"SOCAT_PEERADDR"))
+        or UNKNOWN,
+        port=_port(get(b"REMOTE_PORT") or get(b"SOCAT_PEERPORT")),
+        local_ip=local_ip,
+        local_port=_port(get(b"SOCAT_SOCKPORT")),
+        # tcpserver's name for a local host, which may be set by hand for the others.
+        local_host=get(b"TCPLOCALHOST") or local_ip or UNKNOWN,
+        relay=relay,
+    )
+
+
+def _family(environ: Mapping[bytes, bytes]) -> bytes | None:
+    """The prefix of the variables that hold, PROTO's word for it first."""
+    for family in (environ.get(b"PROTO", b""), *_FAMILIES):
+        if family in _FAMILIES and family + b"REMOTEIP" in environ:
+            return family
+    return None
+
+
+def _address(text: bytes | None) -> bytes | None:
+    if not text:
+        return None
+    octets = text.split(b".")
+    if len(octets) == 4 and all(
+        0 < len(o) <= 3 and o.isdigit() and int(o) < 256 and (o == b"0" or o[0] != 0x30)
+        for o in octets
+    ):
+        return text
+    from . import address
+
+    return address.canonical(text)
+
+
+def _port(text: bytes | None) -> bytes | None:
+    if text and len(text) <= 5 and text.isdigit():
+        return text
+    return None
