@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> NoReturn:
     elif arguments == ["--check"]:
         from .check import check
 
-        status = check(environ)
+        status = check(environ, home(environ))
     elif arguments == ["--version"]:
         os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
         status = 0
@@ -74,7 +74,7 @@ def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
     line = channel.Channel(channel.Descriptors(*client))
     try:
         if controls is None:
-            controls = Controls(environ.get(b"QMAILHOME") or QMAILHOME)
+            controls = Controls(home(environ))
         settings = enter(controls, environ)
         limits = session.Limits(settings)
         line.limit(limits.timeout, limits.session)
@@ -83,6 +83,11 @@ def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
         log.line("control", name=error.name, reason=error.reason)
         return _refuse(line, replies.NO_CONTROLS)
     return session.run(line, peer, limits, plugins, log).status
+
+
+def home(environ: Mapping[bytes, bytes]) -> bytes:
+    """qmail's home directory: QMAILHOME, or where it always is."""
+    return environ.get(b"QMAILHOME") or QMAILHOME
 
 
 def enter(controls: Controls, environ: Mapping[bytes, bytes]) -> Settings:

@@ -1,0 +1,183 @@
+"""qsmtpd-maildir: a qmail-queue-compatible program that delivers into one Maildir.
+
+It reads the message from fd 0, then the envelope from fd 1, and exits 0 only
+when the message lies in new/ and the disk has it.  Exit codes are
+qmail-queue's.  Nothing is left in tmp/ when it refuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import time_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from typing import NoReturn
+else:
+    import _signal as signal  # as in qsmtpd.queue
+
+ADDRESS_LIMIT = 1003  # bytes with the NUL, as in qmail-queue
+DEATH = 86400  # seconds: qmail-queue's own limit
+CHUNK = 65536
+
+ADDRESS_TOO_LONG = 11
+OUT_OF_MEMORY = 51
+TIMEOUT = 52
+WRITE_ERROR = 53  # or disk full
+READ_ERROR = 54  # or an envelope that ends too early
+NO_CONFIGURATION = 55
+NO_HOME = 61
+NO_FILE = 63
+BUG = 81
+BAD_ENVELOPE = 91
+
+
+class Refused(Exception):
+    """The message is not delivered; the exit code that says why."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The program.  It takes no arguments; QSMTPD_MAILDIR names the Maildir."""
+    code = 0
+    home = os.environb.get(b"QSMTPD_MAILDIR")
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
+    signal.alarm(DEATH)
+    try:
+        if arguments or not home:
+            raise Refused(NO_CONFIGURATION, "QSMTPD_MAILDIR is not set, or there are arguments")
+        deliver(home, message=0, envelope=1)
+    except Refused as refused:
+        code = refused.code
+        os.write(2, f"qsmtpd-maildir: {refused.reason}\n".encode("ascii", "backslashreplace"))
+    except MemoryError:
+        code = OUT_OF_MEMORY
+    except Exception as error:
+        code = BUG
+        os.write(2, f"qsmtpd-maildir: bug: {error!r}\n".encode("ascii", "backslashreplace"))
+    os._exit(code)
+
+
+def deliver(home: bytes, message: int, envelope: int) -> None:
+    """Deliver what the descriptors hold into the Maildir `home`.  Raises Refused.
+
+    The envelope comes last but its header lines stand first, so the message
+    waits in a file without a name: a program that is killed leaves nothing.
+    """
+    for part in (b"", b"/tmp", b"/new", b"/cur"):
+        _checked(NO_HOME, "cannot make the Maildir", _make_directory, home + part)
+    spool = _checked(NO_FILE, "cannot make a file in tmp/", _nameless, home + b"/tmp")
+    while chunk := _read(message):
+        _write(spool, chunk)
+    header = _header(_read_envelope(envelope))
+    name = b"%d.M%dP%d.%b" % (*divmod(time_ns() // 1000, 1_000_000), os.getpid(), _host())
+    path = home + b"/tmp/" + name
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = _checked(NO_FILE, "cannot make a file in tmp/", os.open, path, flags, 0o600)
+    try:
+        _write(file, header)
+        os.lseek(spool, 0, os.SEEK_SET)
+        while chunk := _read(spool):
+            _write(file, chunk)
+        _checked(WRITE_ERROR, "cannot sync the file", os.fsync, file)
+        _checked(WRITE_ERROR, "cannot close the file", os.close, file)
+        _checked(WRITE_ERROR, "cannot move to new/", os.rename, path, home + b"/new/" + name)
+    except BaseException:
+        os.unlink(path)
+        raise
+    # The name is as much a part of the mail as its bytes: tmp/ and new/ both changed.
+    for part in (b"/new", b"/tmp"):
+        _checked(WRITE_ERROR, "cannot sync a directory", _sync_directory, home + part)
+
+
+def _read_envelope(fd: int) -> tuple[bytes, list[bytes]]:
+    """`F` sender NUL (`T` recipient NUL)… NUL -> sender and recipients."""
+    data = b""
+    while chunk := _read(fd):
+        data += chunk
+    if not data.endswith(b"\0\0"):
+        raise Refused(READ_ERROR, "the envelope ends too early: nothing is delivered")
+    fields = data[:-2].split(b"\0")
+    if any(len(field) > ADDRESS_LIMIT for field in fields):  # its letter for its NUL
+        raise Refused(ADDRESS_TOO_LONG, "an address is too long")
+    if fields[0][:1] != b"F" or any(field[:1] != b"T" for field in fields[1:]):
+        raise Refused(BAD_ENVELOPE, "the envelope is malformed")
+    return fields[0][1:], [field[1:] for field in fields[1:]]
+
+
+def _header(envelope: tuple[bytes, list[bytes]]) -> bytes:
+    sender, recipients = envelope
+    lines = [b"Return-Path: <" + _one_line(sender) + b">\n"]
+    lines += [b"Delivered-To: " + _one_line(recipient) + b"\n" for recipient in recipients]
+    return b"".join(lines)
+
+
+def _one_line(address: bytes) -> bytes:
+    """No control character leaves the header line; `_` is what qmail-local writes for a LF."""
+    return bytes(byte if byte >= 32 and byte != 127 else 0x5F for byte in address)
+
+
+def _host() -> bytes:
+    # maildir(5): `/` and `:` in a host name are written in octal.
+    host = os.fsencode(os.uname().nodename)
+    return host.replace(b"/", b"\\057").replace(b":", b"\\072")
+
+
+def _make_directory(path: bytes) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    _sync_directory(path + b"/..")
+
+
+def _sync_directory(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _nameless(directory: bytes) -> int:
+    try:
+        return os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):  # not Linux, or a file system that cannot
+        path = directory + b"/spool.%d.%d" % (time_ns(), os.getpid())
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        return fd
+
+
+def _read(fd: int) -> bytes:
+    return _checked(READ_ERROR, "cannot read", os.read, fd, CHUNK)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[_checked(WRITE_ERROR, "cannot write", os.write, fd, view) :]
+
+
+if TYPE_CHECKING:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+
+def _checked(code: int, what: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call it; an OSError is Refused with this code (a full disk: WRITE_ERROR)."""
+    try:
+        return call(*args, **kwargs)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            code = WRITE_ERROR
+        raise Refused(code, f"{what}: {error.strerror}") from error
