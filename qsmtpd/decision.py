@@ -33,6 +33,11 @@ class Decision:
 DECLINED = Decision(DECLINE)
 
 
+def decline(reason: bytes) -> Decision:
+    """No opinion; `reason` is for the log, where nobody else grants either."""
+    return Decision(DECLINE, reason)
+
+
 def accept(recipient: bytes | None = None) -> Decision:
     """Take it; `recipient`, if given, is what goes into the envelope."""
     return Decision(ACCEPT, recipient=recipient)

@@ -6,7 +6,8 @@ A plugin is an object with a `name` and the hooks that it wants, as methods:
 
 The first decision that is not `decline` wins, but an accept is only
 remembered: a later plugin may still refuse.  If nobody accepts, the recipient
-is refused: only a rule that grants can let mail in.
+is refused: only a rule that grants can let mail in.  The text of a `decline`
+says in the log why its plugin did not grant.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class Hooks:
         for plugin in self._plugins:
             decision = plugin.rcpt(client, envelope, recipient)
             if decision.verdict == DECLINE:
-                continue
-            if decision.verdict != ACCEPT:
+                if decision.text and granted is NOBODY_ACCEPTS:
+                    name = plugin.name + ": " + decision.text.decode("ascii")
+            elif decision.verdict != ACCEPT:
                 return plugin.name, decision
-            if granted is NOBODY_ACCEPTS:
+            elif granted is NOBODY_ACCEPTS:
                 name, granted = plugin.name, decision
         return name, granted
 

@@ -4,16 +4,15 @@ Configuration: control/rcpthosts, one entry a line: `example.org` is that
 domain, `.example.org` are all domains below it; case does not matter.  More
 entries, as keys, in control/morercpthosts.cdb, which is read only where there
 is a rcpthosts.  A recipient without a domain is local, and always taken.
-Replies: `553 sorry, that domain isn't in my list of allowed rcpthosts
-(#5.7.1)`, also where there is no rcpthosts at all: qmail-smtpd would then relay
-for everybody.
-Log keys: by=rcpthosts, by=rcpthosts-missing.
+Replies: none of its own; whom nobody accepts gets `553 sorry, that domain isn't
+in my list of allowed rcpthosts (#5.7.1)`.  That is everybody where there is no
+rcpthosts at all: qmail-smtpd would then relay for the whole world.
+Log keys: by="rcpthosts: not listed", by="rcpthosts: the file is missing".
 """
 
 from __future__ import annotations
 
-from ..decision import Decision, accept
-from .hooks import NOBODY_ACCEPTS
+from ..decision import Decision, accept, decline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,20 +20,24 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope
 
 
+NOT_LISTED = decline(b"not listed")
+NO_FILE = decline(b"the file is missing")
+
+
 class RcptHosts:
-    """Accepts the recipients of our domains and refuses all others.  Raises ControlError."""
+    """Accepts the recipients of our domains.  Raises ControlError."""
 
     __slots__ = ("name", "_domains", "_more")
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("rcpthosts")
-        self.name = "rcpthosts" if entries is not None else "rcpthosts-missing"
+        self.name = "rcpthosts"
         self._domains = None if entries is None else frozenset(e.lower() for e in entries)
         self._more = None if entries is None else settings.controls.cdb("morercpthosts.cdb")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if self._domains is None:
-            return NOBODY_ACCEPTS
+            return NO_FILE
         _, at, domain = recipient.rpartition(b"@")
         if not at:
             return accept()
@@ -47,4 +50,4 @@ class RcptHosts:
             return accept()
         if self._more is not None and any(name in self._more for name in names):
             return accept()
-        return NOBODY_ACCEPTS
+        return NOT_LISTED

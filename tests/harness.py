@@ -1,0 +1,247 @@
+"""What the tests share: a qmail home, and qsmtpd run in it as a UCSPI server would.
+
+The client is whatever bytes a test sends; nothing of qsmtpd is used to speak
+to qsmtpd.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import socket
+import stat
+import subprocess
+import tempfile
+import termios
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+PROGRAMS = ROOT / "tests" / "programs"
+#: No test waits longer for anything that should just happen (seconds).
+PATIENCE = 60
+
+
+@dataclass
+class Message:
+    """A message in the oracle's spool."""
+
+    text: bytes
+    envelope: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The text without the two lines of our Received."""
+        return self.text.split(b"\n", 2)[2]
+
+    @property
+    def sender(self) -> bytes:
+        return self.envelope.split(b"\0")[0][1:]
+
+    @property
+    def recipients(self) -> list[bytes]:
+        return [field[1:] for field in self.envelope[:-2].split(b"\0")[1:]]
+
+
+@dataclass
+class Run:
+    """What one run of a program gave."""
+
+    out: bytes
+    log: str
+    status: int
+    children: list[int]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The reply lines, with time and pid masked; every one must end in CRLF."""
+        assert self.out == b"" or self.out.endswith(b"\r\n"), self.out[-200:]
+        masked = re.sub(rb"(?m)^250 ok \d+ qp \d+\r$", b"250 ok TIME qp PID\r", self.out)
+        return masked.split(b"\r\n")[:-1]
+
+    @property
+    def codes(self) -> list[int]:
+        """The code of each reply (of several lines, of the last)."""
+        return [int(line[:3]) for line in self.lines if line[3:4] == b" "]
+
+    def event(self, name: str) -> dict[str, str]:
+        """The fields of the one log line of this event."""
+        (found,) = self.events(name)
+        return found
+
+    def events(self, name: str) -> list[dict[str, str]]:
+        """The fields of every log line of this event."""
+        lines = [parse_log(line) for line in self.log.splitlines()]
+        return [fields for fields in lines if fields.get("event") == name]
+
+
+def parse_log(line: str) -> dict[str, str]:
+    """One log line -> its fields, by the rules of the manual page."""
+    pairs = re.findall(r'([a-z_]+)=("[^"]*"|[^ "=]*)(?: |$)', line)
+    assert " ".join(f"{key}={value}" for key, value in pairs) == line, line
+    fields = {}
+    for key, value in pairs:
+        assert key not in fields, line
+        if value.startswith('"'):
+            value = re.sub(r"\\x(..)", lambda m: chr(int(m[1], 16)), value[1:-1])
+        fields[key] = value
+    return fields
+
+
+class Home:
+    """A QMAILHOME of a test's own, with a spool for the oracle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = path / "spool"
+        self.control_dir = path / "control"
+        self.control_dir.mkdir()
+        self.spool.mkdir()
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "QMAILHOME": str(path),
+            "SPOOL": str(self.spool),
+            "QMAILQUEUE": str(PROGRAMS / "oracle"),
+            "PROTO": "TCP",
+            "TCPREMOTEIP": "192.0.2.1",
+            "TCPREMOTEHOST": "client.example",
+            "TCPLOCALIP": "192.0.2.9",
+            "TCPLOCALHOST": "mx.example",
+            "ERRORDELAY": "0",
+        }
+        self.control("me", "mx.example")
+        self.control("rcpthosts", "ok.example", ".sub.example")
+
+    def control(self, name: str, *lines: str | bytes) -> None:
+        """Write a control file."""
+        text = b"".join((x if isinstance(x, bytes) else x.encode()) + b"\n" for x in lines)
+        (self.control_dir / name).write_bytes(text)
+
+    def script(self, text: str) -> str:
+        """A queue program for one test: a shell script.  Returns its path."""
+        path = self.path / f"queue.{len(list(self.path.glob('queue.*')))}"
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+        return str(path)
+
+    def messages(self) -> list[Message]:
+        """What the oracle has stored, oldest first; nothing half-done may be there."""
+        assert not list(self.spool.glob("new.*"))
+        paths = sorted(self.spool.glob("*.message"), key=lambda p: p.stat().st_mtime_ns)
+        return [Message(p.read_bytes(), p.with_suffix(".envelope").read_bytes()) for p in paths]
+
+    def clear(self) -> None:
+        """Empty the spool."""
+        for path in self.spool.iterdir():
+            path.unlink()
+
+    def run(
+        self,
+        data: bytes | list[bytes],
+        *arguments: str,
+        over: str = "pipe",
+        dribble: bool = False,
+        program: str = "qsmtpd",
+        **environ: str | None,
+    ) -> Run:
+        """Send data to a program, end the input, and wait for its end.
+
+        `over` is pipe or socket.  Each piece of a list, and with `dribble`
+        each byte, is sent when the one before has been read.
+        """
+        pieces = [data] if isinstance(data, bytes) else data
+        if dribble:
+            pieces = [bytes((byte,)) for piece in pieces for byte in piece]
+        full = {k: v for k, v in {**self.environ, **environ}.items() if v is not None}
+        if over == "socket":
+            ours, theirs = (s.detach() for s in socket.socketpair())
+            to_child, from_child, child_in, child_out = ours, os.dup(ours), theirs, os.dup(theirs)
+        else:
+            child_in, to_child = os.pipe()
+            from_child, child_out = os.pipe()
+        with tempfile.TemporaryFile() as log:
+            child = subprocess.Popen(
+                [str(BIN / program), *arguments],
+                stdin=child_in,
+                stdout=child_out,
+                stderr=log,
+                env=full,
+                start_new_session=True,
+            )
+            os.close(child_in)
+            os.close(child_out)
+            reader = _Reader(from_child)
+            for piece in pieces:
+                if not _send(to_child, piece, wait=len(pieces) > 1):
+                    break
+            if over == "socket":
+                sock = socket.socket(fileno=to_child)
+                try:
+                    sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # it has closed before us
+                sock.close()
+            else:
+                os.close(to_child)
+            out = reader.result()
+            status = child.wait(PATIENCE)
+            log.seek(0)
+            return Run(out, log.read().decode(), status, _session_members(child.pid))
+
+
+class _Reader(threading.Thread):
+    """Reads a descriptor to its end, so that the program never waits for us."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(daemon=True)
+        self._fd = fd
+        self._parts: list[bytes] = []
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while part := os.read(self._fd, 65536):
+                self._parts.append(part)
+        except OSError:
+            pass
+        os.close(self._fd)
+
+    def result(self) -> bytes:
+        self.join(PATIENCE)
+        assert not self.is_alive(), b"".join(self._parts)
+        return b"".join(self._parts)
+
+
+def _send(fd: int, piece: bytes, wait: bool) -> bool:
+    """Write; then, with `wait`, until the other side has read it all.  False: it is gone."""
+    # How many bytes of ours nobody has read: a pipe and a socket call it differently.
+    unread = termios.TIOCOUTQ if stat.S_ISSOCK(os.fstat(fd).st_mode) else termios.FIONREAD
+    poll = select.poll()
+    poll.register(fd, 0)
+    try:
+        while piece:
+            piece = piece[os.write(fd, piece) :]
+        while wait and any(fcntl.ioctl(fd, unread, b"\0\0\0\0")):
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _session_members(session: int) -> list[int]:
+    """The processes that a program has left behind."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                members.append(int(entry.name))
+    return members
