@@ -32,7 +32,8 @@ lint: all
 	$(VENV)/bin/ruff check qsmtpd tests
 	$(VENV)/bin/ruff format --check qsmtpd tests
 	$(VENV)/bin/mypy
-	mandoc -T lint $(MAN)
+	@# Whether other programs' pages are installed says nothing of ours.
+	mandoc -T lint $(MAN) 2>&1 | grep -v -e 'referenced manual not found' -e 'mandoc.db' | (! grep .)
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/qsmtpd

@@ -82,7 +82,7 @@ class NotedSettings(Settings):
         try:
             entries = super().lines(file)
         except ControlError as error:
-            self._report.wrong("control/" + error.name, error.reason)
+            self._report.wrong(error.name, error.reason)
             return None
         if entries is not None:
             self._report.ok(file, f"{len(entries)} entries", "control/" + file)

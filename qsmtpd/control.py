@@ -60,10 +60,10 @@ class Controls:
         except FileNotFoundError:
             return None  # and the reader of cdb files need not be imported
         except OSError as error:
-            raise ControlError(name, error.strerror or "unreadable") from error
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
         from .cdb import Cdb
 
-        return Cdb(name, path)
+        return Cdb("control/" + name, path)
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -71,18 +71,18 @@ class Controls:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ControlError(name, error.strerror or "unreadable") from error
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
         try:
             parts = []
             size = 0
             while part := os.read(fd, 65536):
                 size += len(part)
                 if size > SIZE_LIMIT:
-                    raise ControlError(name, "too large")
+                    raise ControlError("control/" + name, "too large")
                 parts.append(part)
             return b"".join(parts)
         except OSError as error:
-            raise ControlError(name, error.strerror or "unreadable") from error
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
         finally:
             os.close(fd)
 

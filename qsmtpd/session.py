@@ -52,9 +52,6 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         me = settings.line("me")
         greeting = settings.line("smtpgreeting")
-        self.greeting = me if greeting is None else greeting
-        if self.greeting is None:
-            raise ControlError("control/me", "is missing")
         localiphost = settings.line("localiphost")
         self.localiphost = me if localiphost is None else localiphost
         self.timeout = settings.number("timeoutsmtpd", "TIMEOUTSMTPD", 1200, least=1)
@@ -68,6 +65,9 @@ class Limits:
         self.max_junk = settings.number("maxjunk", "MAXJUNK", 100)
         self.data = data.DataSettings(settings)
         self.queue = QueueSettings(settings)
+        if me is None and greeting is None:
+            raise ControlError("control/me", "is missing")
+        self.greeting = greeting or me or b""
 
 
 class Counters:
@@ -183,7 +183,6 @@ class Session:
         self._envelope = Envelope(b"")
         self._first = True  # no line has come yet
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
-        assert limits.greeting is not None
         self._greeting = limits.greeting
         self._commands = {
             b"HELO": self._helo,

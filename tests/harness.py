@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import termios
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +136,11 @@ class Home:
         paths = sorted(self.spool.glob("*.message"), key=lambda p: p.stat().st_mtime_ns)
         return [Message(p.read_bytes(), p.with_suffix(".envelope").read_bytes()) for p in paths]
 
+    @staticmethod
+    def program(name: str) -> Path:
+        """One of ours, or a path as it is."""
+        return BIN / name
+
     def clear(self) -> None:
         """Empty the spool."""
         for path in self.spool.iterdir():
@@ -165,7 +172,7 @@ class Home:
             from_child, child_out = os.pipe()
         with tempfile.TemporaryFile() as log:
             child = subprocess.Popen(
-                [str(BIN / program), *arguments],
+                [self.program(program), *arguments],
                 stdin=child_in,
                 stdout=child_out,
                 stderr=log,
@@ -245,3 +252,41 @@ def _session_members(session: int) -> list[int]:
             if int(fields[3]) == session and fields[0] != "Z":
                 members.append(int(entry.name))
     return members
+
+
+class Listener:
+    """A program that listens on a free port of 127.0.0.1 and prints it; a context manager."""
+
+    def __init__(self, command: list[str | Path], environ: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, log.read_text()
+        self.port = int(line)
+
+    def log(self) -> str:
+        """What it and its children have written to fd 2 so far."""
+        return self._log.read_text()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    """Wait until it is true: for what a program does after it has answered."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

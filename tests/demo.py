@@ -1,0 +1,91 @@
+"""make demo, make serve: a real listener on this machine, and a message through it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import smtplib
+import subprocess
+import sys
+import time
+from email.message import EmailMessage
+from pathlib import Path
+
+BIN = Path(__file__).resolve().parent.parent / ".venv" / "bin"
+
+
+def main() -> None:
+    """Set up a QMAILHOME of its own, start qsmtpd-server, and use it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=2525)
+    parser.add_argument("--serve", action="store_true", help="keep running until ^C")
+    parser.add_argument("home", type=Path)
+    options = parser.parse_args()
+    home = options.home.resolve()
+    environ = prepare(home)
+    server = subprocess.Popen(
+        [BIN / "qsmtpd-server", "-1", "-l", "mx.demo.example", "127.0.0.1", str(options.port)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=sys.stdout.fileno(),  # its log lines, in step with the session
+    )
+    assert server.stdout is not None
+    port = server.stdout.readline().decode().strip()  # it is printed when it listens
+    if not port:
+        sys.exit(f"the listener did not start; is port {options.port} in use? (PORT=2526 make …)")
+    try:
+        if options.serve:
+            print(f"Listening on 127.0.0.1 port {port}; mail for demo.example goes to", flush=True)
+            print(f"{home}/Maildir.  Stop with ^C.  Log lines follow.", flush=True)
+            server.wait()
+        else:
+            show(int(port), home / "Maildir")
+            print("\nTo keep it running:   make serve")
+            print(
+                'To send by hand then: python3 -c "import smtplib;'
+                f" smtplib.SMTP('127.0.0.1', {port}).sendmail("
+                "'me@demo.example', 'you@demo.example', 'Subject: hi\\n\\nhello\\n')\""
+            )
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def prepare(home: Path) -> dict[str, str]:
+    """Make the control files of the demo, and the environment that names them."""
+    control = home / "control"
+    control.mkdir(parents=True, exist_ok=True)
+    (control / "me").write_text("mx.demo.example\n")
+    (control / "rcpthosts").write_text("demo.example\n")
+    return {
+        **os.environ,
+        "QMAILHOME": str(home),
+        "QMAILQUEUE": str(BIN / "qsmtpd-maildir"),
+        "QSMTPD_MAILDIR": str(home / "Maildir"),
+    }
+
+
+def show(port: int, maildir: Path) -> None:
+    """Send one message with Python's smtplib, and show the session and what was stored."""
+    message = EmailMessage()
+    message["From"] = "me@demo.example"
+    message["To"] = "you@demo.example"
+    message["Subject"] = "a message through qsmtpd"
+    message.set_content("It arrived at " + time.strftime("%H:%M:%S") + ".\n.A line with a dot.\n")
+    print(f"== the session (client: Python's smtplib; server: qsmtpd, port {port})", flush=True)
+    with (
+        contextlib.redirect_stderr(sys.stdout),  # where smtplib prints what it says and hears
+        smtplib.SMTP("127.0.0.1", port, local_hostname="client.demo.example") as client,
+    ):
+        client.set_debuglevel(1)
+        client.send_message(message)
+    stored = max((maildir / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    print(f"\n== the message as stored ({stored})")
+    print(stored.read_text())
+
+
+if __name__ == "__main__":
+    main()

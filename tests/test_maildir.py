@@ -1,0 +1,115 @@
+"""qsmtpd-maildir by itself: qmail-queue's contract, and a durable delivery."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import BIN
+from tools import find
+
+
+def deliver(
+    tmp_path: Path, message: bytes, envelope: bytes, wrapper: list[str] | None = None
+) -> tuple[int, list[bytes]]:
+    """Run it on files; return its exit code and what lies in new/.  tmp/ must be empty."""
+    (tmp_path / "message").write_bytes(message)
+    (tmp_path / "envelope").write_bytes(envelope)
+    maildir = tmp_path / "Maildir"
+    with (tmp_path / "message").open("rb") as zero, (tmp_path / "envelope").open("rb") as one:
+        done = subprocess.run(
+            [*(wrapper or []), str(BIN / "qsmtpd-maildir")],
+            stdin=zero,
+            stdout=one,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "QSMTPD_MAILDIR": str(maildir)},
+            check=False,
+        )
+    assert b"Traceback" not in done.stderr
+    assert list(maildir.glob("tmp/*")) == []
+    new = sorted(maildir.glob("new/*"))
+    return done.returncode, [path.read_bytes() for path in new]
+
+
+def test_delivery(tmp_path: Path) -> None:
+    message = b"Subject: x\n\n" + bytes(range(256)) * 1000
+    assert deliver(tmp_path, message, b"Fa@b\0Tx@y\0Tz\n@w\0\0") == (
+        0,
+        [b"Return-Path: <a@b>\nDelivered-To: x@y\nDelivered-To: z_@w\n" + message],
+    )
+    (path,) = (tmp_path / "Maildir" / "new").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.name.count(".") >= 2 and ":" not in path.name
+
+
+@pytest.mark.parametrize(
+    ("envelope", "code"),
+    [
+        (b"", 54),
+        (b"F", 54),
+        (b"Fa\0", 54),
+        (b"Fa\0Tb\0", 54),
+        (b"Fa\0Tb\0\0x", 54),
+        (b"Xa\0Tb\0\0", 91),
+        (b"Fa\0Xb\0\0", 91),
+        (b"Fa\0\0Tb\0\0", 91),
+        (b"F" + b"a" * 1002 + b"\0Tb\0\0", 0),
+        (b"F" + b"a" * 1003 + b"\0Tb\0\0", 11),
+        (b"F\0T" + b"b" * 1003 + b"\0\0", 11),
+        (b"F\0Tb\0\0", 0),
+    ],
+)
+def test_envelopes(tmp_path: Path, envelope: bytes, code: int) -> None:
+    status, messages = deliver(tmp_path, b"x\n", envelope)
+    assert status == code
+    assert len(messages) == (code == 0)
+
+
+def test_no_configuration(tmp_path: Path) -> None:
+    for environ in ({}, {"QSMTPD_MAILDIR": ""}):
+        done = subprocess.run(
+            [BIN / "qsmtpd-maildir"], env={"PATH": os.environ["PATH"], **environ}, check=False
+        )
+        assert done.returncode == 55
+
+
+def test_a_maildir_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "Maildir").write_bytes(b"a file")
+    done = subprocess.run(
+        [BIN / "qsmtpd-maildir"],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "QSMTPD_MAILDIR": str(tmp_path / "Maildir")},
+        check=False,
+    )
+    assert done.returncode == 61
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A file may not grow beyond 64 KB: what a full disk does, without being root."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    wrapper = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh"]
+    assert deliver(tmp_path, b"x" * 1_000_000, b"F\0Tb\0\0", wrapper) == (53, [])
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == limit
+
+
+@pytest.mark.skipif(find("strace") is None, reason="strace is not here: apt-get install strace")
+@pytest.mark.parametrize("call", ["write", "fsync", "rename", "openat", "read", "close"])
+def test_every_failing_call(tmp_path: Path, call: str) -> None:
+    """Whichever call fails, first or last: exit 0 and a message, or neither."""
+    for nth in range(1, 40):
+        home = tmp_path / str(nth)
+        home.mkdir()
+        inject = f"inject={call}:error=EIO:when={nth}"
+        paths = ["-P", str(home / "Maildir/new"), "-P", str(home / "Maildir/tmp")]
+        wrapper = ["strace", "-f", "-qq", "-o", str(home / "trace"), "-e", inject]
+        if call in ("openat", "read", "close"):
+            wrapper += paths  # the interpreter's own start uses them too
+        status, messages = deliver(home, b"x\n", b"F\0Tb\0\0", wrapper)
+        if "INJECTED" not in (home / "trace").read_text():
+            assert (status, len(messages)) == (0, 1)
+            break
+        assert status != 0 or len(messages) == 1
+        assert len(messages) <= 1

@@ -1,0 +1,300 @@
+"""The small rooms, each by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import BIN, parse_log
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qsmtpd import address, ucspi
+from qsmtpd.cdb import Cdb
+from qsmtpd.control import Controls, Settings
+from qsmtpd.facts import Client, ControlError, Peer
+from qsmtpd.log import Log
+from qsmtpd.received import received
+from qsmtpd.smtp import replies, states
+from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path
+from qsmtpd.smtp.command import parse_command
+
+# -- ucspi -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "ip", "port"),
+    [
+        ({}, b"unknown", None),
+        ({b"TCPREMOTEIP": b"192.0.2.1", b"TCPREMOTEPORT": b"25"}, b"192.0.2.1", b"25"),
+        ({b"PROTO": b"TCP6", b"TCP6REMOTEIP": b"2001:DB8:0::1"}, b"2001:db8::1", None),
+        ({b"TCP6REMOTEIP": b"::ffff:192.0.2.1"}, b"192.0.2.1", None),
+        ({b"PROTO": b"SSL", b"SSLREMOTEIP": b"192.0.2.1"}, b"192.0.2.1", None),
+        # One family only: the port of another one is a leftover.
+        ({b"TCPREMOTEIP": b"192.0.2.1", b"SSLREMOTEPORT": b"25"}, b"192.0.2.1", None),
+        (
+            {b"PROTO": b"TCP6", b"TCPREMOTEIP": b"192.0.2.1", b"TCP6REMOTEIP": b"::1"},
+            b"::1",
+            None,
+        ),
+        ({b"REMOTE_ADDR": b"::1", b"REMOTE_PORT": b"9"}, b"::1", b"9"),  # systemd
+        ({b"REMOTE_HOST": b"192.0.2.1", b"REMOTE_PORT": b"9"}, b"192.0.2.1", b"9"),  # stunnel
+        (
+            {b"SOCAT_PEERADDR": b"[0000:0000:0000:0000:0000:0000:0000:0001]"},
+            b"::1",
+            None,
+        ),
+        ({b"TCPREMOTEIP": b"fe80::1%eth0 x"}, b"fe80::1", None),
+        ({b"TCPREMOTEIP": b"010.0.0.1"}, b"unknown", None),
+        ({b"TCPREMOTEIP": b"1.2.3"}, b"unknown", None),
+        ({b"TCPREMOTEIP": b"1.2.3.4\nRELAYCLIENT="}, b"unknown", None),
+        ({b"TCPREMOTEIP": b"\xd9\xa3.2.3.4", b"TCPREMOTEPORT": b"x"}, b"unknown", None),
+        ({b"TCPREMOTEIP": b""}, b"unknown", None),
+    ],
+)
+def test_peer(environ: dict[bytes, bytes], ip: bytes, port: bytes | None) -> None:
+    peer = ucspi.read_peer(environ)
+    assert (peer.ip, peer.port, peer.relay) == (ip, port, None)
+
+
+def test_peer_names() -> None:
+    peer = ucspi.read_peer({b"TCPREMOTEIP": b"192.0.2.1", b"TCPLOCALIP": b"192.0.2.9"})
+    assert (peer.host, peer.info, peer.local_host) == (b"unknown", None, b"192.0.2.9")
+    peer = ucspi.read_peer({b"RELAYCLIENT": b"", b"TCPLOCALHOST": b"mx"})
+    assert (peer.relay, peer.local_host) == (b"", b"mx")
+
+
+def test_local_addresses() -> None:
+    for ours in (b"127.0.0.1", b"0.0.0.0"):
+        assert address.is_local(ours)
+    for other in (b"192.0.2.200", b"224.0.0.1", b"255.255.255.255", b"2001:db8::1", b"x", b""):
+        assert not address.is_local(other)
+
+
+# -- control ---------------------------------------------------------------
+
+
+def settings(path: Path, **environ: bytes) -> Settings:
+    control = path / "control"
+    control.mkdir(exist_ok=True)
+    controls = Controls(os.fsencode(path))
+    return Settings(controls, {name.encode(): value for name, value in environ.items()})
+
+
+def test_a_variable_overrides_its_file(tmp_path: Path) -> None:
+    both = settings(tmp_path, DATABYTES=b"5")
+    (tmp_path / "control/databytes").write_bytes(b"7 \t\nrest\n")
+    assert both.number("databytes", "DATABYTES", 0) == 5
+    assert both.number("databytes", None, 0) == 7
+    assert both.number("nothing", None, 3) == 3
+    assert both.number("databytes", None, 0, least=9) == 9
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"x", b"-1", b"+1", b" 1", b"1 2", b"1_0", b"\xd9\xa3", b"1\r", b"1" * 21]
+)
+def test_what_is_no_number(tmp_path: Path, text: bytes) -> None:
+    with pytest.raises(ControlError):
+        settings(tmp_path, N=text).number(None, "N", 0)
+    unreadable = settings(tmp_path)
+    (tmp_path / "control/n").write_bytes(text + b"\n")
+    with pytest.raises(ControlError):
+        unreadable.number("n", None, 0)
+
+
+def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
+    some = settings(tmp_path)
+    (tmp_path / "control/rcpthosts").mkdir()
+    (tmp_path / "control/me").symlink_to("me")
+    for name in ("rcpthosts", "me"):
+        with pytest.raises(ControlError):
+            some.lines(name)
+    with pytest.raises(ControlError):
+        settings(tmp_path, BARELF=b"c").choice(None, "BARELF", ("a", "b"))
+
+
+def test_cdb(tmp_path: Path) -> None:
+    path = tmp_path / "x.cdb"
+    data = {b"key%d" % n: b"value%d" % n for n in range(500)} | {b"": b"empty", b"e": b""}
+    make_cdb(path, data)
+    cdb = Cdb("x.cdb", os.fsencode(path))
+    for key, value in data.items():
+        assert cdb.get(key) == value
+    assert cdb.get(b"nothing") is None
+    assert b"key1" in cdb
+
+
+def make_cdb(path: Path, data: dict[bytes, bytes]) -> None:
+    """Write a cdb the slow way, from its specification (cdb(5))."""
+    body, tables, position = b"", [[] for _ in range(256)], 2048
+    for key, value in data.items():
+        hashed = 5381
+        for byte in key:
+            hashed = ((hashed * 33) & 0xFFFFFFFF) ^ byte
+        tables[hashed % 256].append((hashed, position))
+        record = len(key).to_bytes(4, "little") + len(value).to_bytes(4, "little") + key + value
+        body += record
+        position += len(record)
+    head = b""
+    for table in tables:
+        slots = [(0, 0)] * (2 * len(table))
+        for hashed, where in table:
+            slot = (hashed // 256) % len(slots)
+            while slots[slot] != (0, 0):
+                slot = (slot + 1) % len(slots)
+            slots[slot] = (hashed, where)
+        head += position.to_bytes(4, "little") + len(slots).to_bytes(4, "little")
+        for pair in slots:
+            body += b"".join(number.to_bytes(4, "little") for number in pair)
+        position += 8 * len(slots)
+    path.write_bytes(head + body)
+
+
+@given(st.binary(max_size=4096), st.binary(max_size=8))
+def test_a_damaged_cdb_is_an_error_and_nothing_else(tmp_path_factory, data: bytes, key: bytes):
+    path = tmp_path_factory.mktemp("cdb") / "x.cdb"
+    path.write_bytes(data)
+    try:
+        Cdb("x.cdb", os.fsencode(path)).get(key)
+    except ControlError:
+        pass
+
+
+# -- log -------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b_c", "reply"]), st.binary(max_size=200)))
+def test_a_log_line_says_what_was_given(fields: dict[str, bytes]) -> None:
+    reader, writer = os.pipe()
+    Log(writer, pid=1).line("test", **fields)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        line = stream.read()
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert all(32 <= byte < 127 for byte in line[:-1])
+    said = parse_log(line[:-1].decode())
+    assert said == {"event": "test", "pid": "1"} | {
+        key: value.decode("latin-1") for key, value in fields.items()
+    }
+
+
+def test_a_long_log_line_is_cut() -> None:
+    reader, writer = os.pipe()
+    Log(writer).line("test", **{f"k{n}": b"\xff" * 10_000 for n in range(20)})
+    line = os.read(reader, 65536)
+    assert len(line) <= 4096 and line.endswith(b"\n")
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_full_log_is_never_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    log = Log(writer)
+    log.line("one")
+    log.line("two")
+    assert log.dropped == 2
+    while len(os.read(reader, 1 << 20)) == 1 << 20:
+        pass
+    log.line("three")
+    assert b"event=three dropped=2\n" in os.read(reader, 65536)
+    os.close(reader)
+    log.line("four")  # nobody reads any more
+    assert log.dropped == 1
+    os.close(writer)
+    log.line("five")
+    assert log.dropped == 2
+
+
+# -- received --------------------------------------------------------------
+
+
+def test_received() -> None:
+    client = Client(Peer(ip=b"192.0.2.1", host=b"client.example", local_host=b"mx.example"))
+    assert received(client, 951782400.9) == (
+        b"Received: from client.example (192.0.2.1)\n"
+        b"  by mx.example with SMTP; 29 Feb 2000 00:00:00 -0000\n"
+    )
+    client.helo, client.esmtp = b"CLIENT.example", True
+    assert b"from client.example (192.0.2.1)\n  by mx.example with ESMTP; " in received(client, 0)
+    client.helo = b""
+    assert b"(HELO ) (192.0.2.1)" in received(client, 0)
+    client.peer.info = b"ident"
+    assert b"(HELO ) (ident@192.0.2.1)" in received(client, 0)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b"x)\n\tby evil; (", b"a\r\nX-Inj: 1", b"A" * 300_000, b"\0\x80\xff", b"() { :;}; x"],
+)
+def test_received_cannot_be_forged(hostile: bytes) -> None:
+    client = Client(Peer(ip=b"192.0.2.1", host=hostile, info=hostile, local_host=hostile))
+    client.helo = hostile + b"!"
+    lines = received(client, 0).split(b"\n")
+    assert len(lines) == 3 and lines[2] == b""
+    assert lines[0].startswith(b"Received: from ") and lines[1].startswith(b"  by ")
+    assert all(len(line) <= 998 and line.isascii() for line in lines)
+    assert received(client, 0).count(b"(") == 2
+
+
+# -- smtp ------------------------------------------------------------------
+
+
+def test_every_reply_is_one_clean_line() -> None:
+    for name, reply in vars(replies).items():
+        if name.isupper() and isinstance(reply, bytes):
+            assert reply[:3].isdigit() and reply[3:4] == b" ", name
+            assert all(32 <= byte < 127 for byte in reply) and len(reply) <= 510, name
+
+
+def test_the_state_table_is_whole() -> None:
+    assert set(states.REFUSALS) == {states.IDLE, states.SENDER, states.RECIPIENT}
+    assert set(states.NEXT.values()) <= set(states.REFUSALS)
+    for refusals in states.REFUSALS.values():
+        assert set(refusals.values()) <= replies.ERRORS
+
+
+@given(st.binary(max_size=64))
+def test_any_line_parses(line: bytes) -> None:
+    verb, argument = parse_command(line)
+    assert b" " not in verb
+    assert not argument.startswith(b" ")
+    address, rest = parse_path(argument)
+    assert len(address) + len(rest) <= len(argument)
+    try:
+        parameters = parse_parameters(rest)
+    except BadParameter:
+        return
+    for keyword, value in parameters.items():
+        assert keyword.isascii() and keyword == keyword.upper() and keyword
+        assert value is None or (value and value.isascii())
+
+
+@given(st.binary(max_size=30).filter(lambda b: b"\0" not in b))
+def test_a_quoted_address_comes_out_as_it_was_meant(box: bytes) -> None:
+    quoted = box.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    assert parse_path(b'TO:<"' + quoted + b'"@x.example> A') == (box + b"@x.example", b" A")
+
+
+# -- programs --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["--version"], 0, b"qsmtpd 0."),
+        (["--help"], 0, b"usage: qsmtpd"),
+        (["--nonsense"], 111, b""),
+    ],
+)
+def test_options(arguments: list[str], status: int, text: bytes) -> None:
+    done = subprocess.run([BIN / "qsmtpd", *arguments], capture_output=True, check=False)
+    assert done.returncode == status
+    assert done.stdout.startswith(text)
