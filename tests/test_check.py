@@ -64,7 +64,7 @@ def test_carriage_returns(home: Home) -> None:
 
 
 def test_a_memory_limit_below_the_floor(home: Home) -> None:
-    limited = home.script('ulimit -v 20000 && exec "$QSMTPD" --check')
+    limited = home.script('ulimit -v 18000 && exec "$QSMTPD" --check')
     run = home.run(b"", program=limited, QSMTPD=str(home.program("qsmtpd")))
     assert run.status == 1
     assert b"wrong: address space" in run.out
