@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
         def read(self, deadline: float) -> bytes: ...
         def write(self, data: bytes, deadline: float) -> None: ...
+        def close(self, deadline: float) -> None: ...
 
 
 CHUNK = 65536  # bytes per read
@@ -95,6 +96,9 @@ class Descriptors:
             except OSError as error:
                 raise Gone from error
 
+    def close(self, deadline: float) -> None:
+        """The end of the process closes them."""
+
 
 def _wait(poll: select.poll, deadline: float) -> None:
     left = deadline - monotonic()
@@ -115,7 +119,7 @@ class Channel:
         "bytes_in",
         "bytes_out",
         "timeout",
-        "_transport",
+        "transport",
         "_input",
         "_searched",
         "_skipped",
@@ -132,7 +136,7 @@ class Channel:
         self.bytes_in = 0
         self.bytes_out = 0
         self.timeout = timeout
-        self._transport = transport
+        self.transport = transport
         self._input = bytearray()
         self._searched = 0  # so much of the input holds no LF
         self._skipped = 0  # bytes thrown away of a line that is too long
@@ -159,10 +163,18 @@ class Channel:
             data = b"".join(self._output)
             self._output.clear()
             try:
-                self._transport.write(data, min(monotonic() + self.timeout, self._end))
+                self.transport.write(data, min(monotonic() + self.timeout, self._end))
             except Timeout as error:
                 raise Gone from error  # who does not read will not read an excuse either
             self.bytes_out += len(data)
+
+    def close(self) -> None:
+        """Send what is queued, and the transport's own goodbye."""
+        self.flush()
+        try:
+            self.transport.close(min(monotonic() + self.timeout, self._end))
+        except Timeout as error:
+            raise Gone from error
 
     def pause(self, seconds: float) -> None:
         """Send what is queued, then let the client wait."""
@@ -242,12 +254,25 @@ class Channel:
         self._input[:0] = data
         self._searched = 0
 
+    @property
+    def pending(self) -> int:
+        """How many bytes were read and not used."""
+        return len(self._input)
+
     def discard(self) -> int:
         """Throw away all that was read and not used; return how many bytes."""
         discarded = len(self._input)
         self._drop_input()
         self._skipped = 0
         return discarded
+
+    def change_transport(self, transport: Transport) -> None:
+        """From here on the bytes come and go another way.
+
+        What came the old way must have been discarded, and replies flushed.
+        """
+        assert not self._input and not self._output
+        self.transport = transport
 
     # -- inside ------------------------------------------------------------
 
@@ -271,7 +296,7 @@ class Channel:
     def _fill(self, deadline: float) -> None:
         self.flush()
         try:
-            data = self._transport.read(min(deadline, self._end))
+            data = self.transport.read(min(deadline, self._end))
         except Timeout as error:
             if monotonic() >= self._end:
                 raise SessionOver from error

@@ -13,6 +13,9 @@ from . import session, ucspi
 from .control import Controls, Settings
 from .facts import ControlError
 from .policy import hooks
+from .tls import door
+from .tls.errors import Unavailable
+from .tls.settings import IMPLICIT, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +127,9 @@ def check(environ: Mapping[bytes, bytes], home: bytes) -> int:
         return 1
     report.ok("home", os.fsdecode(home), "QMAILHOME" if b"QMAILHOME" in environ else "default")
     try:
-        limits = session.Limits(settings)
+        tls = TlsSettings(settings)
+        _check_tls(report, settings, tls)
+        limits = session.Limits(settings, tls)
         _check_queue(report, limits.queue.program, limits.queue.error_fd)
     except ControlError as error:
         report.wrong(error.name, error.reason)
@@ -146,6 +151,17 @@ def _check_queue(report: Report, program: bytes, error_fd: int) -> None:
         report.wrong("queue program", f"{name} is not executable")
     else:
         report.ok("queue program", name, f"its error text comes on fd {error_fd}")
+
+
+def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> None:
+    report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
+    try:
+        way = door.find(settings, tls)
+        if way is not None:
+            way.prepare()
+    except Unavailable as error:
+        # STARTTLS is then not offered, and plain mail goes on.
+        (report.wrong if tls.mode == IMPLICIT else report.warn)("tls", str(error))
 
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:

@@ -33,6 +33,32 @@ class Peer:
         self.relay = relay  # RELAYCLIENT: None, or the suffix for every recipient
 
 
+class Tls:
+    """What is known of the encryption of a session.
+
+    Of a client certificate, `fingerprint` is its SHA-256 in lower-case hex;
+    `addresses` are the e-mail addresses that a verified one certifies, so they
+    are empty for one that was not.  `listed`: control/tlsclients names it.
+    """
+
+    __slots__ = ("protocol", "cipher", "sni", "fingerprint", "addresses", "listed")
+
+    def __init__(
+        self,
+        protocol: bytes | None = None,
+        cipher: bytes | None = None,
+        sni: bytes | None = None,
+        fingerprint: bytes | None = None,
+        addresses: tuple[bytes, ...] = (),
+    ) -> None:
+        self.protocol = protocol  # b"TLSv1.3"
+        self.cipher = cipher  # OpenSSL's name; that of TLS 1.3 ciphers is IANA's too
+        self.sni = sni
+        self.fingerprint = fingerprint
+        self.addresses = addresses
+        self.listed = False
+
+
 class Client:
     """What one session knows of its client; plugins are given this.
 
@@ -40,13 +66,16 @@ class Client:
     STARTTLS: nothing that was learnt in clear text survives (RFC 3207, 4.2).
     """
 
-    __slots__ = ("peer", "helo", "esmtp", "relay")
+    __slots__ = ("peer", "tls", "helo", "esmtp", "relay")
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, tls: Tls | None = None) -> None:
         self.peer = peer
+        self.tls = tls
         self.helo: bytes | None = None  # the argument of HELO or EHLO, b"" if it had none
         self.esmtp = False  # greeted with EHLO
         self.relay = peer.relay
+        if self.relay is None and tls is not None and tls.listed:
+            self.relay = b""
 
 
 class Envelope:

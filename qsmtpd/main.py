@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 
 from . import __version__, channel, session, ucspi
+from .commands import starttls
 from .control import Controls, Settings
 from .facts import ControlError
 from .log import Log
 from .policy import hooks
 from .smtp import replies
+from .tls import door
+from .tls import settings as tls_settings
+from .tls.errors import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
     from typing import NoReturn
+
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
@@ -76,13 +81,31 @@ def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
         if controls is None:
             controls = Controls(home(environ))
         settings = enter(controls, environ)
-        limits = session.Limits(settings)
+        wanted = tls_settings.TlsSettings(settings)
+        tls = door.external(settings, wanted)
+        if tls is None:
+            _drop_tls_claims(environ)
+        limits = session.Limits(settings, wanted)
         line.limit(limits.timeout, limits.session)
         plugins = hooks.standard(settings)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         return _refuse(line, replies.NO_CONTROLS)
-    return session.run(line, peer, limits, plugins, log).status
+    way = None
+    try:
+        way = door.find(settings, wanted)
+        if wanted.mode == tls_settings.IMPLICIT and way is not None:
+            way.prepare()
+            tls = starttls.go_through(line, way, log)
+        elif tls is not None:
+            starttls.log_tls(log, tls)
+    except HandshakeFailed:
+        return 1
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+        if wanted.mode == tls_settings.IMPLICIT:
+            return 111  # nothing that we could say would be understood
+    return session.run(line, peer, limits, plugins, log, tls, way).status
 
 
 def home(environ: Mapping[bytes, bytes]) -> bytes:
@@ -110,6 +133,12 @@ def _refuse(line: channel.Channel, reply: bytes) -> int:
     except channel.Gone:
         return 111
     return 1
+
+
+def _drop_tls_claims(environ: dict[bytes, bytes]) -> None:
+    """Nobody in front of us does TLS: what says so is a leftover, or a lie."""
+    for name in [name for name in environ if name.startswith(b"SSL_")]:
+        del environ[name]
 
 
 def _drop_coerced_locale(environ: dict[bytes, bytes]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 
 from .channel import Flood, Gone, LineTooLong, SessionOver, Timeout
-from .commands import data
+from .commands import data, starttls
 from .decision import ACCEPT, DROP
 from .facts import Client, ControlError, Envelope, Outcome
 from .queue import QueueSettings
@@ -17,14 +17,17 @@ from .smtp import replies, states
 from .smtp.address import BadParameter, parse_parameters, parse_path, parse_size, split_literal
 from .smtp.command import parse_command
 from .smtp.data import BareLF
+from .tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .channel import Channel
     from .control import Settings
-    from .facts import Peer
+    from .facts import Peer, Tls
     from .log import Log
     from .policy.hooks import Hooks
+    from .tls.door import Door
+    from .tls.settings import TlsSettings
 
 
 UNKNOWN = b"?"  # in the log: no command of ours
@@ -47,9 +50,11 @@ class Limits:
         "max_junk",
         "data",
         "queue",
+        "tls",
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: TlsSettings) -> None:
+        self.tls = tls
         me = settings.line("me")
         greeting = settings.line("smtpgreeting")
         localiphost = settings.line("localiphost")
@@ -102,17 +107,34 @@ class Hangup(Exception):
         self.status = status
 
 
-def run(channel: Channel, peer: Peer, limits: Limits, hooks: Hooks, log: Log) -> Outcome:
-    """Speak SMTP with the client until one side has enough.  Raises nothing."""
+def run(
+    channel: Channel,
+    peer: Peer,
+    limits: Limits,
+    hooks: Hooks,
+    log: Log,
+    tls: Tls | None,
+    door: Door | None,
+) -> Outcome:
+    """Speak SMTP with the client until one side has enough.  Raises nothing.
+
+    `tls` is what there is already; `door`, how STARTTLS gets it.
+    """
     counters = Counters()
     try:
-        Session(channel, peer, limits, hooks, log, counters).converse()
+        channel.write(b"220 " + limits.greeting + b" ESMTP\r\n")
+        while True:
+            # After STARTTLS a fresh session begins, from the facts of the Peer
+            # alone (RFC 3207, 4.2).  Only the counters of abuse go on.
+            session = Session(channel, Client(peer, tls), limits, hooks, log, counters, door)
+            tls = session.converse()
     except Exception as error:
         hangup = _explain(error, log)
         try:
             if hangup.reply is not None:
                 channel.write(hangup.reply + b"\r\n")
-            channel.flush()
+            if hangup.end != "tls-failed":  # then not another plain byte
+                channel.close()
         except (Gone, Timeout):
             pass
     log.line(
@@ -141,6 +163,8 @@ def _explain(error: Exception, log: Log) -> Hangup:
         return Hangup("client-gone")
     if isinstance(error, Flood):
         return Hangup("line-without-end")
+    if isinstance(error, HandshakeFailed):
+        return Hangup("tls-failed")
     if isinstance(error, BareLF):
         return Hangup("bare-lf", replies.BARE_LF)
     if isinstance(error, ControlError):
@@ -162,23 +186,26 @@ def log_trouble(log: Log, error: Exception, **fields: bytes | str) -> None:
 
 
 class Session:
-    """One SMTP session, from the greeting on."""
+    """One SMTP session, from the greeting, or from STARTTLS, on."""
 
     def __init__(
         self,
         channel: Channel,
-        peer: Peer,
+        client: Client,
         limits: Limits,
         hooks: Hooks,
         log: Log,
         counters: Counters,
+        door: Door | None,
     ) -> None:
         self._channel = channel
         self._limits = limits
         self._hooks = hooks
         self._log = log
         self._counters = counters
-        self._client = Client(peer)
+        self._client = client
+        self._door = door
+        self._secured: Tls | None = None  # STARTTLS has succeeded: this session is over
         self._state = states.IDLE
         self._envelope = Envelope(b"")
         self._first = True  # no line has come yet
@@ -196,10 +223,11 @@ class Session:
             b"HELP": lambda argument: replies.HELP,
             b"QUIT": self._quit,
         }
+        if door is not None or client.tls is not None:
+            self._commands[b"STARTTLS"] = self._starttls
 
-    def converse(self) -> None:
-        """Greet, then serve commands until something ends the session: it is raised."""
-        self._channel.write(b"220 " + self._greeting + b" ESMTP\r\n")
+    def converse(self) -> Tls:
+        """Serve commands until STARTTLS succeeds; every other end is raised."""
         self._send_strangers_away()
         while True:
             self._about = {}
@@ -210,6 +238,9 @@ class Session:
             else:
                 verb, argument = parse_command(line)
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
+            if self._secured is not None:
+                self._counters.commands += 1
+                return self._secured
             self._answer(verb, reply)
             self._first = False
 
@@ -226,6 +257,10 @@ class Session:
             raise BareLF
         if b"\0" in line:
             return replies.NUL
+        if verb not in states.WITHOUT_TLS:
+            refusal = self._lacks_tls()
+            if refusal is not None:
+                return refusal
         if verb not in self._commands:
             if self._first and verb in states.HTTP_VERBS:
                 raise Hangup("not-smtp-http", replies.NOT_SMTP)
@@ -234,6 +269,14 @@ class Session:
         if refusal is None and verb in states.RESETS:
             self._state = states.IDLE
         return refusal
+
+    def _lacks_tls(self) -> bytes | None:
+        tls, wanted = self._client.tls, self._limits.tls
+        if wanted.required and tls is None:
+            return replies.TLS_REQUIRED
+        if wanted.client_required and tls is not None and tls.fingerprint is None:
+            return replies.CERTIFICATE_REQUIRED
+        return None
 
     def _answer(self, verb: bytes, reply: bytes) -> None:
         """Send a reply, count it, and slow down or end what goes wrong too often."""
@@ -267,7 +310,20 @@ class Session:
         self._client.helo = argument
         self._client.esmtp = True
         size = b"SIZE %d" % self._limits.data.databytes  # 0: no limit (RFC 1870, 3)
-        return replies.multiline(250, [self._greeting, b"PIPELINING", b"8BITMIME", size])
+        lines = [self._greeting, b"PIPELINING", b"8BITMIME", size]
+        if self._door is not None and self._client.tls is None:
+            lines.append(b"STARTTLS")
+        return replies.multiline(250, lines)
+
+    def _starttls(self, argument: bytes) -> bytes:
+        if argument:
+            return replies.NO_PARAMETERS
+        if self._door is None or self._client.tls is not None:
+            return replies.TLS_ACTIVE
+        if self._limits.tls.refuse_injection and self._channel.pending:
+            raise Hangup("starttls-injection", replies.TLS_PIPELINED)
+        self._secured = starttls.negotiate(self._channel, self._door, self._log)
+        return replies.TLS_UNAVAILABLE
 
     def _path(self, argument: bytes) -> tuple[bytes | None, dict[bytes, bytes | None]]:
         """(the address, or None where it is too long; the parameters)"""

@@ -20,6 +20,15 @@ LINE_TOO_LONG = b"500 line too long (#5.5.2)"  # ours
 NUL = b"501 NUL in command (#5.5.2)"  # ours
 BAD_PARAMETER = b"501 malformed parameter (#5.5.4)"  # ours
 
+TLS_READY = b"220 Ready to start TLS (#5.7.0)"  # SPAMCONTROL's
+NO_PARAMETERS = b"501 no parameters allowed (#5.5.4)"  # ours
+TLS_ACTIVE = b"503 TLS is active already (#5.5.1)"  # ours
+TLS_IN_TRANSACTION = b"503 no STARTTLS during mail transaction (#5.5.1)"  # ours
+TLS_PIPELINED = b"503 nothing may follow STARTTLS (#5.5.1)"  # ours
+TLS_UNAVAILABLE = b"454 TLS not available due to temporary reason (#5.7.3)"
+TLS_REQUIRED = b"530 Must issue a STARTTLS command first (#5.7.0)"  # RFC 3207, 4
+CERTIFICATE_REQUIRED = b"530 client certificate required (#5.7.0)"  # ours
+
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 TOO_MANY_RECIPIENTS = b"452 sorry, too many recipients (#4.5.3)"  # SPAMCONTROL's
@@ -40,7 +49,20 @@ QUEUE_EXEC = b"451 unable to exec qq (#4.3.0)"
 #: The replies that count as an error of the client: unknown commands, syntax,
 #: sequence.  A refused recipient is none, nor is a 452.
 ERRORS = frozenset(
-    (UNIMPLEMENTED, SYNTAX, MAIL_FIRST, RCPT_FIRST, LINE_TOO_LONG, NUL, BAD_PARAMETER)
+    (
+        UNIMPLEMENTED,
+        SYNTAX,
+        MAIL_FIRST,
+        RCPT_FIRST,
+        LINE_TOO_LONG,
+        NUL,
+        BAD_PARAMETER,
+        NO_PARAMETERS,
+        TLS_ACTIVE,
+        TLS_IN_TRANSACTION,
+        TLS_REQUIRED,
+        CERTIFICATE_REQUIRED,
+    )
 )
 
 

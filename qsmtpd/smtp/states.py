@@ -17,8 +17,8 @@ RECIPIENT = "recipient"  # and so was at least one RCPT
 
 REFUSALS: dict[str, dict[bytes, bytes]] = {
     IDLE: {b"RCPT": replies.MAIL_FIRST, b"DATA": replies.MAIL_FIRST},
-    SENDER: {b"DATA": replies.RCPT_FIRST},
-    RECIPIENT: {},
+    SENDER: {b"DATA": replies.RCPT_FIRST, b"STARTTLS": replies.TLS_IN_TRANSACTION},
+    RECIPIENT: {b"STARTTLS": replies.TLS_IN_TRANSACTION},
 }
 
 NEXT: dict[bytes, str] = {
@@ -36,6 +36,9 @@ RESETS = frozenset((b"HELO", b"EHLO", b"RSET", b"MAIL", b"DATA"))
 
 #: Verbs that do nothing for the mail; too many of them count as errors.
 JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP"))
+
+#: What is served without TLS where TLS is required (RFC 3207, 4).
+WITHOUT_TLS = frozenset((b"NOOP", b"EHLO", b"HELO", b"STARTTLS", b"RSET", b"QUIT"))
 
 #: First words of other protocols: a browser can be made to send mail commands
 #: in the body of a request, so the first such line ends the session.

@@ -1,0 +1,61 @@
+"""STARTTLS: from plain text to TLS, with nothing taken along (RFC 3207).
+
+What a client sends behind STARTTLS, before the handshake, may have been put
+there by somebody on the way (CVE-2011-0411).  What of it has been read is
+thrown away by the channel; what is still on its way is read by the TLS engine
+alone, to which it is no handshake.  Between the two nothing is read.
+"""
+
+from __future__ import annotations
+
+from ..smtp import replies
+from ..tls.errors import HandshakeFailed, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..channel import Channel
+    from ..facts import Tls
+    from ..log import Log
+    from ..tls.door import Door
+
+
+def negotiate(channel: Channel, door: Door, log: Log) -> Tls | None:
+    """Say 220 and go through the door; None where there is no TLS to be had now.
+
+    Raises HandshakeFailed: then not another plain byte may be sent.
+    """
+    try:
+        door.prepare()
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+        return None
+    channel.write(replies.TLS_READY + b"\r\n")
+    channel.flush()
+    discarded = channel.discard()
+    if discarded:
+        log.line("starttls", discarded=discarded)
+    return go_through(channel, door, log)
+
+
+def go_through(channel: Channel, door: Door, log: Log) -> Tls:
+    """The handshake, and its line in the log.  Raises HandshakeFailed."""
+    try:
+        tls = door.open(channel)
+    except HandshakeFailed as error:
+        log.line("tls", verdict="failed", reason=str(error))
+        raise
+    log_tls(log, tls)
+    return tls
+
+
+def log_tls(log: Log, tls: Tls) -> None:
+    """Say how the session is encrypted, and who the client has shown to be."""
+    log.line(
+        "tls",
+        verdict="on",
+        protocol=tls.protocol or "unknown",
+        cipher=tls.cipher or "unknown",
+        sni=tls.sni,
+        fingerprint=tls.fingerprint,
+        listed="yes" if tls.listed else None,
+    )

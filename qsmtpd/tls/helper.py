@@ -1,0 +1,84 @@
+"""Door 2: UCSPI-TLS.  A helper of the server does the encryption when asked.
+
+We write one byte, `Y`, to the control descriptor.  From then on the helper owns
+the client's socket; it does the handshake, reports it as NAME=value NUL … NUL
+on the control descriptor, and we go on reading and writing plain text on two
+pipes (ucspi-tls(2); s6-ucspitlsd has the same protocol).
+
+The control descriptor is never closed in a plain session: to sslserver that
+is an end, and it kills us.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+from ..channel import Descriptors
+from .environ import describe
+from .errors import HandshakeFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..channel import Channel
+    from ..facts import Tls
+    from .settings import TlsSettings
+
+BLOCK_LIMIT = 65536  # bytes; sslserver's report is a few thousand
+
+
+class HelperDoor:
+    """The door of sslserver -n and s6-ucspitlsd."""
+
+    __slots__ = ("_settings", "_control", "_read", "_write")
+
+    def __init__(self, settings: TlsSettings, descriptors: tuple[int, int, int]) -> None:
+        self._settings = settings
+        self._control, self._read, self._write = descriptors
+
+    def prepare(self) -> None:
+        """There is nothing to prepare: the helper has the certificate."""
+
+    def open(self, channel: Channel) -> Tls:
+        """Have the helper do the handshake, and go over to its pipes.
+
+        Raises HandshakeFailed.
+        """
+        deadline = monotonic() + self._settings.timeout
+        try:
+            os.write(self._control, b"Y")
+        except OSError as error:
+            raise HandshakeFailed(f"the helper is gone: {error.strerror}") from error
+        report = self._report(deadline)
+        channel.change_transport(Descriptors(self._read, self._write))
+        return self._settings.judge(describe(_entries(report)))
+
+    def _report(self, deadline: float) -> bytes:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        report = b""
+        while b"\0\0" not in report:
+            if not poll.poll(max(0.0, deadline - monotonic()) * 1000):
+                raise HandshakeFailed("the helper took too long")
+            try:
+                part = os.read(self._control, 4096)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise HandshakeFailed(f"the helper is gone: {error.strerror}") from error
+            if not part:
+                raise HandshakeFailed("the handshake failed, says the helper")
+            report += part
+            if len(report) > BLOCK_LIMIT:
+                raise HandshakeFailed("the helper's report has no end")
+        return report.partition(b"\0\0")[0]
+
+
+def _entries(report: bytes) -> list[tuple[bytes, bytes | None]]:
+    """`NAME=value` entries; a bare `NAME` is one that has no value (s6)."""
+    entries = []
+    for entry in report.split(b"\0"):
+        name, equals, value = entry.partition(b"=")
+        entries.append((name, value if equals else None))
+    return entries

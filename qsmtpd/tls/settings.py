@@ -1,0 +1,174 @@
+"""The settings of TLS, and which of its files are there."""
+
+from __future__ import annotations
+
+import os
+
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+    from ..facts import Tls
+
+AUTO, OFF, STARTTLS, IMPLICIT = "auto", "off", "starttls", "implicit"
+UCSPI, EXTERNAL = "ucspi", "external"
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+KEYS = (
+    b"-----BEGIN PRIVATE KEY-----",
+    b"-----BEGIN RSA PRIVATE KEY-----",
+    b"-----BEGIN EC PRIVATE KEY-----",
+)
+
+
+class Pair:
+    """A certificate with its chain, and its key: two paths, which may be one."""
+
+    __slots__ = ("certificate", "key")
+
+    def __init__(self, certificate: bytes, key: bytes) -> None:
+        self.certificate = certificate
+        self.key = key
+
+    def problem(self) -> str | None:
+        """Why OpenSSL could not use it, as far as a look at the files tells; or None."""
+        for path, marks in ((self.certificate, (CERTIFICATE,)), (self.key, KEYS)):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                try:
+                    text = os.read(fd, 1 << 20)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                return f"{os.fsdecode(path)}: {error.strerror}"
+            if not any(mark in text for mark in marks):
+                return f"{os.fsdecode(path)}: holds no {'key' if marks is KEYS else 'certificate'}"
+        return None
+
+
+def find_pairs(folder: bytes) -> list[Pair]:
+    """The pairs in a folder: servercert.pem, and servercert2.pem of another key type.
+
+    The key is in serverkey.pem or serverkey2.pem, or in the same file.
+    """
+    pairs = []
+    for number in (b"", b"2"):
+        certificate = folder + b"/servercert" + number + b".pem"
+        key = folder + b"/serverkey" + number + b".pem"
+        if os.path.lexists(certificate):
+            pairs.append(Pair(certificate, key if os.path.lexists(key) else certificate))
+    return pairs
+
+
+class TlsSettings:
+    """What an administrator has said of TLS.  Raises ControlError."""
+
+    __slots__ = (
+        "mode",
+        "required",
+        "client_required",
+        "refuse_injection",
+        "timeout",
+        "ciphers",
+        "minimum",
+        "require_alpn",
+        "pairs",
+        "names",
+        "client_ca",
+        "client_crl",
+        "_clients",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        environ = settings.environ
+        switch = environ.get(b"UCSPITLS")
+        force = environ.get(b"FORCETLS")
+        self.required = (force is not None and force != b"0") or switch in (b"!", b"@")
+        self.client_required = switch == b"@"
+        injection = settings.choice("starttlsinjection", "STARTTLSINJECTION", ("discard", "refuse"))
+        self.refuse_injection = injection == "refuse"
+        self.timeout = settings.number("tlstimeout", "TLSTIMEOUT", 60, least=1)
+        self.ciphers = settings.line("tlsserverciphers", "TLSCIPHERS")
+        self.minimum = settings.choice(
+            "tlsminimum", "TLSMINIMUM", ("TLSv1.2", "TLSv1.3", "TLSv1.1", "TLSv1")
+        )
+        self.require_alpn = settings.choice("tlsalpn", "TLSALPN", ("any", "smtp")) == "smtp"
+        self.pairs = _pairs(settings)
+        self.names = settings.controls.path("servercerts")
+        self.client_ca = _if_there(settings.controls.path("clientca.pem"))
+        self.client_crl = _if_there(settings.controls.path("clientcrl.pem"))
+        self._clients = frozenset(_client(entry) for entry in settings.lines("tlsclients") or ())
+        self.mode = self._choose(settings)
+
+    def _choose(self, settings: Settings) -> str:
+        environ = settings.environ
+        switch = environ.get(b"UCSPITLS")
+        words = (AUTO, OFF, STARTTLS, IMPLICIT, UCSPI, EXTERNAL)
+        mode = settings.choice(None, "QSMTPD_TLS", words)
+        if mode == AUTO:
+            if environ.get(b"SMTPS", b"0") != b"0":
+                mode = IMPLICIT
+            elif switch not in (None, b"-") and ucspi_descriptors(settings) is not None:
+                mode = UCSPI
+            elif _says_tls(settings):
+                mode = EXTERNAL
+            else:
+                mode = STARTTLS if self.pairs else OFF
+        if switch == b"-" and mode in (STARTTLS, UCSPI):
+            return OFF
+        return mode
+
+    def judge(self, tls: Tls) -> Tls:
+        """Say of a client's certificate whether control/tlsclients names it."""
+        tls.listed = tls.fingerprint in self._clients or any(
+            address.lower() in self._clients for address in tls.addresses
+        )
+        return tls
+
+
+def _pairs(settings: Settings) -> list[Pair]:
+    certificate = settings.line(None, "SERVERCERT")
+    if certificate is None:
+        return find_pairs(settings.controls.home + b"/control")
+    return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
+
+
+def _if_there(path: bytes) -> bytes | None:
+    return path if os.path.lexists(path) else None
+
+
+def _client(entry: bytes) -> bytes:
+    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed."""
+    entry = entry.lower()
+    if entry.startswith(b"sha256:"):
+        entry = entry[7:].replace(b":", b"")
+        if len(entry) != 64 or entry.strip(b"0123456789abcdef"):
+            raise ControlError("control/tlsclients", "has a fingerprint that is none")
+    elif b"@" not in entry:
+        raise ControlError("control/tlsclients", "has an entry that is no address")
+    return entry
+
+
+def _says_tls(settings: Settings) -> bool:
+    """Does a front end that we know say that the connection is encrypted?
+
+    sslserver and s6-tlsd both set these two; one alone is somebody's leftover.
+    """
+    environ = settings.environ
+    protocol = environ.get(b"SSL_PROTOCOL", b"")
+    return protocol.startswith((b"TLSv1", b"SSLv3")) and bool(environ.get(b"SSL_CIPHER"))
+
+
+def ucspi_descriptors(settings: Settings) -> tuple[int, int, int] | None:
+    """(control, read, write) of UCSPI-TLS, or None unless all three are open (ucspi-tls(2))."""
+    found = []
+    for name in (b"SSLCTLFD", b"SSLREADFD", b"SSLWRITEFD"):
+        text = settings.environ.get(name, b"")
+        if not 0 < len(text) <= 6 or not text.isdigit() or int(text) < 3:
+            return None
+        try:
+            os.fstat(int(text))
+        except OSError:
+            return None
+        found.append(int(text))
+    return found[0], found[1], found[2]
