@@ -183,7 +183,7 @@ class Home:
             os.close(child_out)
             reader = _Reader(from_child)
             for piece in pieces:
-                if not _send(to_child, piece, wait=len(pieces) > 1):
+                if not send_and_wait(to_child, piece, wait=len(pieces) > 1):
                     break
             if over == "socket":
                 sock = socket.socket(fileno=to_child)
@@ -223,7 +223,7 @@ class _Reader(threading.Thread):
         return b"".join(self._parts)
 
 
-def _send(fd: int, piece: bytes, wait: bool) -> bool:
+def send_and_wait(fd: int, piece: bytes, wait: bool = True) -> bool:
     """Write; then, with `wait`, until the other side has read it all.  False: it is gone."""
     # How many bytes of ours nobody has read: a pipe and a socket call it differently.
     unread = termios.TIOCOUTQ if stat.S_ISSOCK(os.fstat(fd).st_mode) else termios.FIONREAD

@@ -1,0 +1,258 @@
+"""A client that talks with qsmtpd step by step, in plain text and through TLS.
+
+Everything here is Python's standard library and cryptography, nothing of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import select
+import socket
+import ssl
+import subprocess
+import threading
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+from harness import BIN, PATIENCE, Home, Run, send_and_wait
+
+DAY = datetime.timedelta(days=1)
+
+
+class Certificate:
+    """A throw-away certificate and its key, signed by `issuer` or by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str = "ec",
+        issuer: Certificate | None = None,
+        address: str | None = None,
+    ) -> None:
+        if kind == "ec":
+            self.key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+            self.key = ec.generate_private_key(ec.SECP256R1())
+        else:
+            self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        now = datetime.datetime.now(datetime.UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        alternative: list[x509.GeneralName] = [x509.DNSName(name)]
+        if address is not None:
+            alternative.append(x509.RFC822Name(address))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer.certificate.subject if issuer else subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + DAY)
+            .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
+        )
+        self.certificate = builder.sign(issuer.key if issuer else self.key, hashes.SHA256())
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    def revocation_list(self, *revoked: Certificate) -> bytes:
+        """A CRL of this authority's."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - DAY)
+            .next_update(now + DAY)
+        )
+        for other in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(other.certificate.serial_number)
+                .revocation_date(now)
+                .build()
+            )
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def save(self, path: Path) -> Path:
+        """Write certificate and key into one file."""
+        path.write_bytes(self.pem + self.key_pem)
+        return path
+
+
+def client_context(
+    certificate: Path | None = None, version: ssl.TLSVersion | None = None
+) -> ssl.SSLContext:
+    """What a client that does not look at certificates uses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    return context
+
+
+class Conversation:
+    """One running qsmtpd and its client, on a socket pair; a context manager.
+
+    With `helper`, the program is started by a UCSPI-TLS helper (see Helper).
+    """
+
+    def __init__(self, home: Home, helper: Helper | None = None, **environ: str) -> None:
+        self._log = home.path / "conversation.log"
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(PATIENCE)
+        self.said = b""  # all that the server has said, in this layer
+        fds = helper.attach(theirs) if helper else {}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [BIN / "qsmtpd"],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=log,
+                env={**home.environ, **environ, **{k: str(fd) for k, fd in fds.items()}},
+                pass_fds=list(fds.values()),
+            )
+        for fd in fds.values():
+            os.close(fd)
+        theirs.close()
+        if helper:
+            helper.start(self.process)
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        self.process.wait(PATIENCE)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def send_pieces(self, *pieces: bytes) -> None:
+        """Each when the one before has been read."""
+        for piece in pieces:
+            if not send_and_wait(self.socket.fileno(), piece):
+                return
+
+    def line(self) -> bytes:
+        """One line, read byte by byte so that nothing behind it is taken."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            byte = self.socket.recv(1)
+            if not byte:
+                raise EOFError(line)
+            line += byte
+        self.said += line
+        return line[:-2]
+
+    def reply(self) -> bytes:
+        """The last line of the next reply."""
+        while (line := self.line())[3:4] == b"-":
+            pass
+        return line
+
+    def ask(self, command: bytes) -> bytes:
+        """Send a command; the last line of its reply."""
+        self.send(command + b"\r\n")
+        return self.reply()
+
+    def handshake(self, context: ssl.SSLContext | None = None, name: str | None = None) -> None:
+        """Go over to TLS."""
+        self.said = b""
+        context = context or client_context()
+        self.socket = context.wrap_socket(self.socket, server_hostname=name)
+
+    def starttls(self, context: ssl.SSLContext | None = None, name: str | None = None) -> None:
+        """The greeting has been read: STARTTLS, and the handshake."""
+        assert self.ask(b"STARTTLS") == b"220 Ready to start TLS (#5.7.0)"
+        self.handshake(context, name)
+
+    def rest(self) -> bytes:
+        """All that still comes."""
+        rest = b""
+        with contextlib.suppress(OSError):
+            while part := self.socket.recv(65536):
+                rest += part
+        return rest
+
+    def ended(self) -> Run:
+        """Wait for the end; what the log says then."""
+        rest = self.rest()
+        self.socket.close()
+        status = self.process.wait(PATIENCE)
+        return Run(rest, self._log.read_text(), status, [])
+
+
+class Helper:
+    """The server's side of UCSPI-TLS, with real TLS: sslserver's dialect or s6's."""
+
+    def __init__(self, certificate: Path, report: bytes, client_ca: Path | None = None) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        if client_ca is not None:
+            self._context.verify_mode = ssl.CERT_OPTIONAL
+            self._context.load_verify_locations(client_ca)
+        self._report = report
+        self.commands = b""  # what came on the control descriptor
+
+    def attach(self, client: socket.socket) -> dict[str, int]:
+        """The three descriptors for the program, by the names of their variables."""
+        self._client = client.dup()
+        self._control, control = socket.socketpair()
+        read, self._to_program = os.pipe()
+        self._from_program, write = os.pipe()
+        return {"SSLCTLFD": control.detach(), "SSLREADFD": read, "SSLWRITEFD": write}
+
+    def start(self, process: subprocess.Popen[bytes]) -> None:
+        threading.Thread(target=self._run, args=(process,), daemon=True).start()
+
+    def _run(self, process: subprocess.Popen[bytes]) -> None:
+        self.commands = self._control.recv(1)
+        if self.commands != b"Y":
+            self._client.close()
+            return
+        try:
+            tls = self._context.wrap_socket(self._client, server_side=True)
+        except (OSError, ValueError):
+            self._control.close()
+            os.close(self._to_program)
+            return
+        self._control.sendall(self._report)
+        threading.Thread(target=self._outward, args=(tls,), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while part := tls.recv(65536):
+                os.write(self._to_program, part)
+        os.close(self._to_program)
+
+    def _outward(self, tls: ssl.SSLSocket) -> None:
+        while part := os.read(self._from_program, 65536):
+            with contextlib.suppress(OSError):
+                tls.sendall(part)
+        with contextlib.suppress(OSError):
+            tls.unwrap()
+        tls.close()
+
+
+def readable(sock: socket.socket, seconds: float) -> bool:
+    """Does anything come within so many seconds?"""
+    return bool(select.select([sock], [], [], seconds)[0])
