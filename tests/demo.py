@@ -6,11 +6,14 @@ import argparse
 import contextlib
 import os
 import smtplib
+import ssl
 import subprocess
 import sys
 import time
 from email.message import EmailMessage
 from pathlib import Path
+
+from certificates import Certificate
 
 BIN = Path(__file__).resolve().parent.parent / ".venv" / "bin"
 
@@ -40,7 +43,7 @@ def main() -> None:
             print(f"{home}/Maildir.  Stop with ^C.  Log lines follow.", flush=True)
             server.wait()
         else:
-            show(int(port), home / "Maildir")
+            show(int(port), home)
             print("\nTo keep it running:   make serve")
             print(
                 'To send by hand then: python3 -c "import smtplib;'
@@ -60,6 +63,8 @@ def prepare(home: Path) -> dict[str, str]:
     control.mkdir(parents=True, exist_ok=True)
     (control / "me").write_text("mx.demo.example\n")
     (control / "rcpthosts").write_text("demo.example\n")
+    if not (control / "servercert.pem").exists():
+        Certificate("localhost", days=365).save(control / "servercert.pem")
     return {
         **os.environ,
         "QMAILHOME": str(home),
@@ -68,7 +73,7 @@ def prepare(home: Path) -> dict[str, str]:
     }
 
 
-def show(port: int, maildir: Path) -> None:
+def show(port: int, home: Path) -> None:
     """Send one message with Python's smtplib, and show the session and what was stored."""
     message = EmailMessage()
     message["From"] = "me@demo.example"
@@ -78,11 +83,14 @@ def show(port: int, maildir: Path) -> None:
     print(f"== the session (client: Python's smtplib; server: qsmtpd, port {port})", flush=True)
     with (
         contextlib.redirect_stderr(sys.stdout),  # where smtplib prints what it says and hears
-        smtplib.SMTP("127.0.0.1", port, local_hostname="client.demo.example") as client,
+        smtplib.SMTP(local_hostname="client.demo.example") as client,
     ):
         client.set_debuglevel(1)
+        client.connect("localhost", port)
+        authority = str(home / "control" / "servercert.pem")
+        client.starttls(context=ssl.create_default_context(cafile=authority))
         client.send_message(message)
-    stored = max((maildir / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    stored = max((home / "Maildir" / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     print(f"\n== the message as stored ({stored})")
     print(stored.read_text())
 

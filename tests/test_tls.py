@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from conversation import Certificate, Conversation, Helper, client_context, readable
+from certificates import Certificate
+from conversation import Conversation, Helper, client_context, readable
 from harness import BIN, PATIENCE, Home, Listener, wait_for
 from test_servers import needs
 
