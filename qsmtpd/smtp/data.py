@@ -77,17 +77,18 @@ class Decoder:
                     break
         if not text:
             return b""
-        decoded = self._decode(text)
+        lines = text.replace(b"\r\n", b"\n")
+        decoded = self._decode(text, lines)
         if self._first:
             decoded = decoded[1:]  # the LF of the DATA command's line
+            lines = lines[1:]
             self._first = False
         self.size += len(decoded)
         if self._header > 0:
-            self._count_hops(decoded)
+            self._count_hops(lines)
         return decoded
 
-    def _decode(self, text: bytes) -> bytes:
-        lines = text.replace(b"\r\n", b"\n")
+    def _decode(self, text: bytes, lines: bytes) -> bytes:
         if lines.count(b"\n") != len(text) - len(lines):
             if not self._normalize:
                 raise BareLF
@@ -96,9 +97,10 @@ class Decoder:
             return _remove_dots(lines, b"\n")
         return lines
 
-    def _count_hops(self, decoded: bytes) -> None:
-        header = self._tail + decoded[: self._header].lower()
-        self._header -= len(decoded)
+    def _count_hops(self, lines: bytes) -> None:
+        # As they were sent: with its dot, a stuffed line is no hop (qmail-smtpd).
+        header = self._tail + lines[: self._header].lower()
+        self._header -= len(lines)
         end = header.find(b"\n\n")
         if end >= 0:
             header = header[:end]
