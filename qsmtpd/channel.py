@@ -119,6 +119,7 @@ class Channel:
         "bytes_in",
         "bytes_out",
         "timeout",
+        "bare_lf",
         "transport",
         "_input",
         "_searched",
@@ -136,6 +137,7 @@ class Channel:
         self.bytes_in = 0
         self.bytes_out = 0
         self.timeout = timeout
+        self.bare_lf = False  # has a line, returned or skipped, ended in LF without CR?
         self.transport = transport
         self._input = bytearray()
         self._searched = 0  # so much of the input holds no LF
@@ -198,6 +200,7 @@ class Channel:
             if found >= 0:
                 self._searched = 0
                 length = found - (found > 0 and self._input[found - 1] == 0x0D)
+                self.bare_lf = self.bare_lf or length == found
                 if length > limit:
                     del self._input[: found + 1]
                     raise LineTooLong
@@ -206,8 +209,9 @@ class Channel:
                 return line
             # One byte more may be the CR of the line end.
             if len(self._input) > limit + 1:
-                self._skipped = len(self._input)
-                self._drop_input()
+                self._skipped = len(self._input) - 1
+                del self._input[:-1]  # the last one may be that CR, too
+                self._searched = 0
                 raise LineTooLong
             self._searched = len(self._input)
             self._fill(deadline)
@@ -284,11 +288,12 @@ class Channel:
         while True:
             found = self._input.find(b"\n")
             if found >= 0:
+                self.bare_lf = self.bare_lf or self._input[found - 1] != 0x0D
                 del self._input[: found + 1]
                 self._skipped = 0
                 return
-            self._skipped += len(self._input)
-            self._drop_input()
+            self._skipped += len(self._input) - 1
+            del self._input[:-1]
             if self._skipped > SKIP_LIMIT:
                 raise Flood
             self._fill(deadline)

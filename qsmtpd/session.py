@@ -253,7 +253,8 @@ class Session:
 
     def _refusal(self, line: bytes, verb: bytes) -> bytes | None:
         """The reply to a command that is not carried out, or None."""
-        if self._limits.data.bare_lf == "reject-all" and not line.endswith(b"\r\n"):
+        # A line that was too long and then skipped counts as well.
+        if self._limits.data.bare_lf == "reject-all" and self._channel.bare_lf:
             raise BareLF
         if b"\0" in line:
             return replies.NUL

@@ -15,6 +15,7 @@ import pytest
 from harness import Home, Run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from qsmtpd.smtp import data
 from qsmtpd.smtp.data import BareLF, Decoder
 
@@ -326,7 +327,9 @@ def test_program_cut_once(home: Home, sequence: bytes) -> None:
         check(home, home.run(pieces), sequence, "reject")
 
 
-@pytest.mark.parametrize("tail", [b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\r\n.\r\r", b""], ids=repr)
+@pytest.mark.parametrize(
+    "tail", [b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\r\n.\r\r", b""], ids=repr
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_end_of_input_is_no_end_of_data(home: Home, tail: bytes, mode: str) -> None:
     run = home.run(BEFORE.removesuffix(b"\r\n") + tail, BARELF=mode)
@@ -353,7 +356,14 @@ def test_bare_lf_in_commands(home: Home) -> None:
 def test_no_command_hides_a_bare_lf_behind_its_length(home: Home, length: int) -> None:
     """A line that is too long is skipped; where no bare LF may end a line, not this one either."""
     line = b"NOOP " + b"x" * (length - 5) + b"\n"
-    for dribble in ([line, b"NOOP\r\n"], [line + b"NOOP\r\n"], [line[:-1], b"\nNOOP\r\n"]):
-        run = home.run(dribble, BARELF="reject-all")
+    halves = [line[:1000], line[1000:-1], b"\nNOOP\r\n"]
+    for pieces in ([line, b"NOOP\r\n"], [line + b"NOOP\r\n"], [line[:-1], b"\nNOOP\r\n"], halves):
+        run = home.run(pieces, BARELF="reject-all")
         assert run.lines[-1] == b"451 See https://cr.yp.to/docs/smtplf.html."
         assert b"250 ok" not in run.lines
+    # The same with a proper end is only too long.
+    line = line[:-1]
+    halves = [line[:1000], line[1000:], b"\r\nHELP\r\n"]
+    for pieces in ([line + b"\r\nHELP\r\n"], [line + b"\r", b"\nHELP\r\n"], halves):
+        run = home.run(pieces, BARELF="reject-all")
+        assert run.codes == [220, 250 if length == 2048 else 500, 214]
