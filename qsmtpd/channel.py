@@ -38,6 +38,8 @@ SAFE_WRITE = 4096
 SKIP_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 1200.0  # seconds; qmail-smtpd's
 DAY = 86400.0
+#: No system call is asked to wait longer (seconds): poll() takes an int of ms.
+LONGEST_WAIT = 1_000_000
 
 
 class Gone(Exception):
@@ -103,8 +105,10 @@ class Descriptors:
 def _wait(poll: select.poll, deadline: float) -> None:
     left = deadline - monotonic()
     # A deadline that has passed still takes what is there already.
-    if not poll.poll(max(0, left) * 1000):
-        raise Timeout
+    while not poll.poll(min(max(0, left), LONGEST_WAIT) * 1000):
+        left = deadline - monotonic()
+        if left <= 0:
+            raise Timeout
 
 
 class Channel:
@@ -181,7 +185,7 @@ class Channel:
     def pause(self, seconds: float) -> None:
         """Send what is queued, then let the client wait."""
         self.flush()
-        sleep(max(0.0, min(seconds, self._end - monotonic())))
+        sleep(max(0.0, min(seconds, self._end - monotonic(), LONGEST_WAIT)))
 
     # -- input -------------------------------------------------------------
 

@@ -29,6 +29,8 @@ else:
 #: How long a program may take to exit after an abort, and again after TERM.
 GRACE = 5.0
 FOREVER = float("inf")
+#: No poll() is asked to wait longer (seconds): it takes an int of ms.
+LONGEST_WAIT = 1_000_000.0
 #: qmail-queue's convention for the text on the error descriptor.
 ERROR_LIMIT = 255
 
@@ -276,7 +278,7 @@ class Queue:
 
     def _poll(self, poll: select.poll, deadline: float) -> list[int]:
         """One wait: for what `poll` has, for the program's exit and for its error text."""
-        seconds = max(0.0, deadline - monotonic())
+        seconds = min(max(0.0, deadline - monotonic()), LONGEST_WAIT)
         if self._pidfd >= 0:
             poll.register(self._pidfd, select.POLLIN)
         else:
