@@ -315,10 +315,12 @@ class Queue:
 
     def _kill(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.pid, number)
-            except OSError:
-                pass
+            # Its group, and itself where it has moved to another one.
+            for kill in (os.killpg, os.kill):
+                try:
+                    kill(self.pid, number)
+                except OSError:
+                    pass
             if self._wait(monotonic() + GRACE):
                 return
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 PROGRAMS = ROOT / "tests" / "programs"
 #: No test waits longer for anything that should just happen (seconds).
-PATIENCE = 60
+PATIENCE = 15
 
 
 @dataclass
@@ -198,6 +198,120 @@ class Home:
             status = child.wait(PATIENCE)
             log.seek(0)
             return Run(out, log.read().decode(), status, _session_members(child.pid))
+
+    def talk(self, *arguments: str, over: str = "socket", **environ: str | None) -> Talk:
+        """Start a program and leave the conversation to the test."""
+        full = {k: v for k, v in {**self.environ, **environ}.items() if v is not None}
+        return Talk([str(BIN / "qsmtpd"), *arguments], full, over)
+
+
+class Talk:
+    """A running program and its client, step by step.  Ends with end() or kill()."""
+
+    def __init__(self, command: list[str], environ: dict[str, str], over: str = "socket") -> None:
+        if over == "socket":
+            ours, theirs = (s.detach() for s in socket.socketpair())
+            self._in, self._out = ours, os.dup(ours)
+            child_in, child_out = theirs, os.dup(theirs)
+        else:
+            child_in, self._in = os.pipe()
+            self._out, child_out = os.pipe()
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            command,
+            stdin=child_in,
+            stdout=child_out,
+            stderr=self._log,
+            env=environ,
+            start_new_session=True,
+        )
+        os.close(child_in)
+        os.close(child_out)
+        self._said = b""  # all that was read and not yet asked for
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, data: bytes, read: bool = False) -> bool:
+        """Write; with `read`, wait until it has been read.  False: the other side is gone."""
+        return _send(self._in, data, wait=read)
+
+    def reply(self) -> bytes:
+        """The last line of the next reply, without CRLF; b"" at the end."""
+        while True:
+            line, end, rest = self._said.partition(b"\r\n")
+            if end:
+                self._said = rest
+                if line[3:4] != b"-":
+                    return line
+                continue
+            assert select.select([self._out], [], [], PATIENCE)[0], self._said
+            try:
+                data = os.read(self._out, 65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                assert self._said == b""
+                return b""
+            self._said += data
+
+    def ask(self, *commands: str | bytes) -> list[bytes]:
+        """Send each command in turn; return the replies."""
+        replies = []
+        for command in commands:
+            self.send((command if isinstance(command, bytes) else command.encode()) + b"\r\n")
+            replies.append(self.reply())
+        return replies
+
+    def deliver(self, body: bytes, to: str = "b@ok.example") -> bytes:
+        """One message, which must get as far as 354 (else: that reply); the final reply."""
+        for command in ("MAIL FROM:<a@no.example>", f"RCPT TO:<{to}>", "DATA"):
+            (reply,) = self.ask(command)
+            if not reply.startswith((b"250 ok", b"354 ")):
+                return reply
+        self.send(body + b".\r\n")
+        return self.reply()
+
+    def children(self) -> list[int]:
+        """The processes that it has started and not yet buried, zombies too."""
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(word) for word in text.split()]
+
+    def descriptors(self) -> dict[int, str]:
+        """Its open descriptors, and what they are."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        return {int(fd.name): os.readlink(fd) for fd in folder.iterdir()}
+
+    def end(self, quit: bool = True) -> Run:
+        """QUIT (or hang up), read what is left, and wait for the end."""
+        if quit:
+            self.send(b"QUIT\r\n")
+        if stat.S_ISSOCK(os.fstat(self._in).st_mode):
+            with socket.socket(fileno=self._in) as sock:
+                try:
+                    sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # it has closed before us
+        else:
+            os.close(self._in)
+        out = self._said + _Reader(self._out).result()
+        return self._buried(out)
+
+    def kill(self) -> Run:
+        """kill -9 for it alone."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        for fd in (self._in, self._out):
+            os.close(fd)
+        return self._buried(b"")
+
+    def _buried(self, out: bytes) -> Run:
+        status = self.process.wait(PATIENCE)
+        self._log.seek(0)
+        log = self._log.read().decode()
+        self._log.close()
+        return Run(out, log, status, _session_members(self.pid))
 
 
 class _Reader(threading.Thread):
