@@ -292,14 +292,19 @@ class Queue:
         return ready
 
     def _hear(self) -> None:
-        """Take what is on the error descriptor, and keep its beginning."""
+        """Take some of what is on the error descriptor, and keep the beginning of it all.
+
+        One read at a time: whoever writes without end must not keep us here.
+        """
         try:
-            while heard := os.read(self._error, 4096):
-                self._said = (self._said + heard)[:ERROR_LIMIT]
+            heard = os.read(self._error, 65536)
         except BlockingIOError:
             return
         except OSError:
-            pass
+            heard = b""
+        if heard:
+            self._said = (self._said + heard)[:ERROR_LIMIT]
+            return
         os.close(self._error)
         self._error = -1
 
