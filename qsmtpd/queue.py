@@ -348,8 +348,9 @@ class Queue:
             return Verdict(False, _READ_ERROR, exit="0, but did not read everything")
         if code in self._custom_codes() and len(self._said) > 2:
             permanent = self._said[:1] == b"D"
-            text = self._said[1:] if self._said[:1] in b"DZ" else self._said
-            return Verdict(False, _flatten(text), permanent, exit)
+            text = _flatten(self._said[1:] if self._said[:1] in b"DZ" else self._said)
+            if text:
+                return Verdict(False, text, permanent, exit)
         permanent = 11 <= code <= 40 or code == 115
         text = TEXTS.get(code, _PERMANENT if permanent else _TEMPORARY)
         return Verdict(False, text, permanent, exit)
@@ -411,4 +412,4 @@ def _unread(fd: int) -> bool:
 def _flatten(text: bytes) -> bytes:
     """One line that is safe in a reply: printable ASCII, nothing else."""
     text = bytes(byte if 32 <= byte < 127 else 32 for byte in text)
-    return b" ".join(text.split()) or _TEMPORARY
+    return b" ".join(text.split())
