@@ -130,7 +130,8 @@ def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {
         name: value
         for name, value in environ.items()
-        if name not in _TLS_NAMES
+        if name  # posix_spawn() takes none without a name; some parents make one
+        and name not in _TLS_NAMES
         and not name.startswith(_LOADER_PREFIXES)
         and not value.startswith(b"() {")  # a function, to a shell of before 2014
     }
