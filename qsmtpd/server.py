@@ -105,10 +105,10 @@ class Server:
         self._children: set[int] = set()
         self._stopping = False
         # The handlers only have to interrupt poll(): the byte in this pipe does it.
-        self._wakeup, wakeup = os.pipe()
-        for fd in (self._wakeup, wakeup):
+        self._wakeup, self._waker = os.pipe()
+        for fd in (self._wakeup, self._waker):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -181,6 +181,11 @@ class Server:
         """In the forked process: what tcpserver and the exec of qsmtpd would have done."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # A session that outlives the server must not hold its port: clients
+        # would still be let in, and served by nobody.
+        self._listener.close()
+        os.close(self._wakeup)
+        os.close(self._waker)
         environ = dict(os.environb)
         for name in (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST"):
             environ.pop(name, None)
