@@ -198,7 +198,7 @@ class Home:
             out = reader.result()
             status = child.wait(PATIENCE)
             log.seek(0)
-            return Run(out, log.read().decode(), status, _session_members(child.pid))
+            return Run(out, log.read().decode(), status, session_members(child.pid))
 
     def talk(self, *arguments: str, over: str = "socket", **environ: str | None) -> Talk:
         """Start a program and leave the conversation to the test."""
@@ -207,7 +207,7 @@ class Home:
 
 
 class Talk:
-    """A running program and its client, step by step.  Ends with end() or kill()."""
+    """A running program and its client, step by step; end() or kill() must be the last."""
 
     def __init__(self, command: list[str], environ: dict[str, str], over: str = "socket") -> None:
         if over == "socket":
@@ -297,22 +297,31 @@ class Talk:
         else:
             os.close(self._in)
         out = self._said + _Reader(self._out).result()
-        return self._buried(out)
+        return self.buried(out)
+
+    def vanish(self) -> None:
+        """Close all at once, with nothing more read."""
+        for fd in (self._in, self._out):
+            os.close(fd)
+
+    def hang_up(self) -> Run:
+        """vanish(), and wait for the end."""
+        self.vanish()
+        return self.buried()
 
     def kill(self) -> Run:
         """kill -9 for it alone."""
         self.process.kill()
         self.process.wait(PATIENCE)
-        for fd in (self._in, self._out):
-            os.close(fd)
-        return self._buried(b"")
+        return self.hang_up()
 
-    def _buried(self, out: bytes) -> Run:
+    def buried(self, out: bytes = b"") -> Run:
+        """Wait for its end, which something else must bring about."""
         status = self.process.wait(PATIENCE)
         self._log.seek(0)
         log = self._log.read().decode()
         self._log.close()
-        return Run(out, log, status, _session_members(self.pid))
+        return Run(out, log, status, session_members(self.pid))
 
 
 class _Reader(threading.Thread):
@@ -355,7 +364,7 @@ def send_and_wait(fd: int, piece: bytes, wait: bool = True) -> bool:
     return True
 
 
-def _session_members(session: int) -> list[int]:
+def session_members(session: int) -> list[int]:
     """The processes that a program has left behind."""
     members = []
     for entry in Path("/proc").iterdir():

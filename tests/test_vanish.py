@@ -1,0 +1,314 @@
+"""Whoever vanishes, client or qsmtpd, at whatever byte: there is no half a message.
+
+Nothing may be queued unless the whole end of data had arrived, and what is
+queued is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from harness import BIN, PATIENCE, PROGRAMS, Home, session_members
+
+#: Two messages: command or text, and the code of the reply to it.
+STEPS: list[tuple[bytes, bytes]] = [
+    (b"EHLO c.example\r\n", b"250"),
+    (b"MAIL FROM:<a@no.example>\r\n", b"250"),
+    (b"RCPT TO:<b@ok.example>\r\n", b"250"),
+    (b"DATA\r\n", b"354"),
+    (b"Subject: 1\r\n\r\n..\r\nx\r\n.\r\n", b"250"),
+    (b"MAIL FROM:<>\r\n", b"250"),
+    (b"RCPT TO:<c@ok.example>\r\n", b"250"),
+    (b"DATA\r\n", b"354"),
+    (b".\r\n", b"250"),
+    (b"QUIT\r\n", b"221"),
+]
+SESSION = b"".join(sent for sent, _ in STEPS)
+BODIES = [b"Subject: 1\n\n.\nx\n", b""]
+ENVELOPES = [b"Fa@no.example\0Tb@ok.example\0\0", b"F\0Tc@ok.example\0\0"]
+FIRST_END = SESSION.index(b"x\r\n.\r\n") + 6
+SECOND_END = len(SESSION) - len(b"QUIT\r\n")
+OFFSETS = range(len(SESSION) + 1)
+
+
+def ended(offset: int) -> int:
+    """How many messages have their whole end of data in the first `offset` bytes."""
+    return (offset >= FIRST_END) + (offset >= SECOND_END)
+
+
+def queued(home: Home) -> int:
+    """How many messages are there; each must be whole.  They are taken away."""
+    messages = home.messages()
+    home.clear()
+    found = [(m.body, m.envelope) for m in messages]
+    # In order of arrival, but two may have the same time stamp.
+    expected = list(zip(BODIES, ENVELOPES, strict=True))[: len(found)]
+    assert sorted(found) == sorted(expected)
+    return len(found)
+
+
+def settle(session: int) -> None:
+    """Wait until every process of a session has ended by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while session_members(session):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("over", ["pipe", "socket"])
+def test_end_of_input_at_every_byte(home: Home, over: str) -> None:
+    """The client ends its side, and still hears the replies to all that it had said."""
+    for offset in OFFSETS:
+        run = home.run(SESSION[:offset], over=over)
+        assert queued(home) == ended(offset)
+        assert run.children == []
+        done = [code for end, code in _ends() if end <= offset]
+        assert [b"%d" % code for code in run.codes] == [b"220", *done]
+        assert run.status == (0 if offset == len(SESSION) else 1)
+        end = run.event("session")
+        assert end["end"] == ("quit" if offset == len(SESSION) else "client-gone")
+        verdicts = [event["verdict"] for event in run.events("message")]
+        begun = done.count(b"354")
+        assert verdicts == ["accepted"] * ended(offset) + ["aborted"] * (begun - ended(offset))
+
+
+def _ends() -> Iterator[tuple[int, bytes]]:
+    """Where each step ends, and its reply's code."""
+    end = 0
+    for sent, code in STEPS:
+        end += len(sent)
+        yield end, code
+
+
+def test_close_without_reading_at_every_byte(home: Home) -> None:
+    """The client is gone with our replies unread: for a Unix socket, that is a reset."""
+    for offset in OFFSETS:
+        talk = home.talk()
+        talk.send(SESSION[:offset], read=True)
+        run = talk.hang_up()
+        assert queued(home) <= ended(offset)
+        assert run.children == []
+        if offset < len(SESSION):
+            assert run.event("session")["end"] == "client-gone"
+            assert run.status == 1
+
+
+# -- TCP -------------------------------------------------------------------
+
+
+class Server:
+    """qsmtpd-server on a port of its own; its log lines can be waited for."""
+
+    def __init__(self, home: Home) -> None:
+        read, write = os.pipe()
+        self.process = subprocess.Popen(
+            [str(BIN / "qsmtpd-server"), "-1", "127.0.0.1", "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=write,
+            env=home.environ,
+            start_new_session=True,
+        )
+        os.close(write)
+        self._log = os.fdopen(read)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+
+    def session_end(self) -> str:
+        """Wait for the end of the next session; its line in the log."""
+        for line in self._log:
+            if line.startswith("event=session"):
+                return line
+        raise AssertionError("the server is gone")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+        self._log.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def server(home: Home) -> Iterator[Server]:
+    running = Server(home)
+    yield running
+    running.stop()
+    settle(running.process.pid)
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["replies read", "replies unread"])
+def test_reset_at_every_byte(home: Home, server: Server, wait: bool) -> None:
+    for offset in OFFSETS:
+        client = server.connect()
+        replies = client.makefile("rb")
+        assert replies.readline().startswith(b"220 ")
+        left = offset
+        for sent, code in STEPS:
+            part = sent[:left]
+            if not part:
+                break
+            client.sendall(part)
+            left -= len(part)
+            # The last command may still be on its way when the reset comes.
+            if len(part) == len(sent) and (wait or left):
+                for line in replies:
+                    if line[3:4] == b" ":
+                        assert line.startswith(code)
+                        break
+        replies.close()
+        reset(client)
+        end = server.session_end()
+        count = queued(home)
+        if wait:
+            assert count == ended(offset)
+            assert ("end=quit" in end) == (offset == len(SESSION))
+        else:
+            # Of one of them we do not know whether it was still read.
+            assert ended(max(0, offset - 1)) <= count <= ended(offset)
+
+
+def test_reset_with_everything_unread(home: Home, server: Server) -> None:
+    """A client that says it all at once, and is gone before the greeting."""
+    for offset in range(0, len(SESSION) + 1, 7):
+        client = server.connect()
+        client.sendall(SESSION[:offset])
+        reset(client)
+        server.session_end()
+        assert queued(home) <= ended(offset)
+
+
+def test_a_stopped_server_leaves_its_port(home: Home, server: Server) -> None:
+    """Sessions go on, but hold no listening socket: its backlog would swallow clients."""
+    client = server.connect()
+    replies = client.makefile("rb")
+    assert replies.readline().startswith(b"220 ")
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+    for sent, code in STEPS:
+        client.sendall(sent)
+        assert next(line for line in replies if line[3:4] == b" ").startswith(code)
+    replies.close()
+    client.close()
+    server.session_end()
+    assert queued(home) == 2
+
+
+# -- kill -9 ---------------------------------------------------------------
+
+
+def test_killed_at_every_byte(home: Home) -> None:
+    for offset in OFFSETS:
+        talk = home.talk(over="pipe")
+        talk.send(SESSION[:offset], read=True)
+        run = talk.kill()
+        assert run.status == -9
+        settle(talk.pid)
+        assert queued(home) <= ended(offset)
+
+
+def test_killed_with_the_maildir(home: Home) -> None:
+    """Likewise the embedded queue program; nor is anything left in tmp/."""
+    maildir = home.path / "Maildir"
+    environ = {"QMAILQUEUE": str(BIN / "qsmtpd-maildir"), "QSMTPD_MAILDIR": str(maildir)}
+    start = SESSION.index(b"DATA")
+    for offset in range(start, FIRST_END + 1):
+        talk = home.talk(over="pipe", **environ)
+        talk.send(SESSION[:offset], read=True)
+        talk.kill()
+        settle(talk.pid)
+        files = [path for path in maildir.rglob("*") if path.is_file()]
+        assert all(path.parent.name == "new" for path in files)
+        assert len(files) <= ended(offset)
+        for path in files:
+            assert path.read_bytes().endswith(b"\n" + BODIES[0])
+            path.unlink()
+
+
+def test_killed_in_a_long_envelope(home: Home) -> None:
+    """An envelope of which only the beginning was written is none."""
+    fifo = home.path / "go"
+    os.mkfifo(fifo)
+    waits = f"cat >$SPOOL/held; read go <{fifo}; exec {PROGRAMS / 'oracle'} <$SPOOL/held"
+    talk = home.talk(QMAILQUEUE=home.script(waits))
+    assert talk.reply().startswith(b"220 ")
+    recipients = [f"RCPT TO:<{'x' * 880}{n}@ok.example>" for n in range(200)]
+    assert talk.ask("MAIL FROM:<>", *recipients, "DATA")[-1] == b"354 go ahead"
+    talk.send(b"x\r\n.\r\n", read=True)
+    with fifo.open("w") as go:  # the program has read the message by now
+        (child,) = talk.children()
+        until_full(child)
+        talk.kill()
+        go.write("\n")
+    settle(talk.pid)
+    assert home.messages() == []
+
+
+def until_full(child: int) -> None:
+    """Wait until the child's envelope pipe takes no more."""
+    fd = os.open(f"/proc/{child}/fd/1", os.O_WRONLY)
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    deadline = time.monotonic() + PATIENCE
+    while poll.poll(0):
+        assert time.monotonic() < deadline
+    os.close(fd)
+
+
+def test_client_gone_while_the_queue_works(home: Home) -> None:
+    """The end of data had arrived: the message is queued once, and the log knows."""
+    fifo = home.path / "go"
+    os.mkfifo(fifo)
+    program = home.script(f"read go <{fifo}; exec {PROGRAMS / 'oracle'}")
+    talk = home.talk(QMAILQUEUE=program)
+    talk.send(SESSION[:FIRST_END], read=True)
+    talk.vanish()
+    fifo.write_text("\n")
+    run = talk.buried()
+    assert queued(home) == 1
+    assert run.event("message")["verdict"] == "accepted"
+    assert run.event("session")["end"] == "client-gone"
+    assert run.event("session")["messages"] == "1"
+
+
+def test_terminated_in_the_middle(home: Home) -> None:
+    """TERM, HUP, INT and the like end it where it stands."""
+    for name in ("TERM", "HUP", "INT", "QUIT", "USR1", "ALRM"):
+        talk = home.talk(over="pipe")
+        talk.send(SESSION[: FIRST_END - 1], read=True)
+        subprocess.run(["sh", "-c", f"kill -{name} {talk.pid}"], check=True)
+        run = talk.buried()
+        settle(talk.pid)
+        assert run.status < 0
+        assert home.messages() == []
+
+
+def test_a_wide_random_sample(home: Home) -> None:
+    """kill -9 some microseconds after the end of data: whole, or not at all."""
+    counts = set()
+    for step in range(60):
+        talk = home.talk(over="pipe")
+        talk.send(SESSION[: FIRST_END - 1], read=True)
+        talk.send(SESSION[FIRST_END - 1 : FIRST_END])
+        time.sleep(step * 0.0002)
+        talk.kill()
+        settle(talk.pid)
+        counts.add(queued(home))
+    assert counts <= {0, 1}
