@@ -83,10 +83,9 @@ def show(port: int, home: Path) -> None:
     print(f"== the session (client: Python's smtplib; server: qsmtpd, port {port})", flush=True)
     with (
         contextlib.redirect_stderr(sys.stdout),  # where smtplib prints what it says and hears
-        smtplib.SMTP(local_hostname="client.demo.example") as client,
+        smtplib.SMTP("localhost", port, local_hostname="client.demo.example") as client,
     ):
         client.set_debuglevel(1)
-        client.connect("localhost", port)
         authority = str(home / "control" / "servercert.pem")
         client.starttls(context=ssl.create_default_context(cafile=authority))
         client.send_message(message)

@@ -236,7 +236,7 @@ class Talk:
 
     def send(self, data: bytes, read: bool = False) -> bool:
         """Write; with `read`, wait until it has been read.  False: the other side is gone."""
-        return _send(self._in, data, wait=read)
+        return send_and_wait(self._in, data, wait=read)
 
     def reply(self) -> bytes:
         """The last line of the next reply, without CRLF; b"" at the end."""
