@@ -15,10 +15,13 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
     {"facts", "decision", "smtp.replies", "smtp.command", "smtp.address", "smtp.data", "log"},
-    {"smtp.states", "cdb", "address", "channel", "received"},
+    {"tls.errors", "smtp.states", "cdb", "address", "channel", "received", "tls.environ"},
     {"ucspi", "control", "maildir"},
-    {"queue", "policy.badmailfrom", "policy.relay", "policy.rcpthosts"},
-    {"policy.hooks", "commands.data"},
+    {"queue", "policy.badmailfrom", "policy.relay", "policy.rcpthosts", "tls.settings"},
+    {"policy.hooks", "commands.data", "tls.context", "tls.helper"},
+    {"tls.inside"},
+    {"tls.door"},
+    {"commands.starttls"},
     {"session"},
     {"check"},
     {"main"},
