@@ -1,0 +1,148 @@
+"""Memory stays flat, whatever arrives and however much of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from harness import Home, Talk
+
+MB = 1024 * 1024
+#: How much more than a message of 1 KB anything may take.
+ALLOWED = 2 * MB
+
+
+def start(home: Home, **environ: str) -> Talk:
+    count = home.script(f"wc -c >{home.path}/count; cat <&1 >/dev/null\n")
+    talk = home.talk(QMAILQUEUE=count, **environ)
+    assert talk.reply().startswith(b"220 ")
+    return talk
+
+
+def peak(talk: Talk) -> int:
+    """The most memory that it ever had, in bytes (its own: a child counts for itself)."""
+    status = Path(f"/proc/{talk.pid}/status").read_text()
+    (found,) = re.findall(r"(?m)^VmHWM:\s+(\d+) kB$", status)
+    return int(found) * 1024
+
+
+def message(talk: Talk, block: bytes, times: int = 1) -> bytes:
+    """Send a message that is a block many times over; the last reply."""
+    replies = talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+    assert replies[-1] == b"354 go ahead"
+    for _ in range(times):
+        talk.send(block)
+    talk.send(b"\r\n.\r\n")
+    return talk.reply()
+
+
+def stored(home: Home) -> int:
+    """How many bytes the queue program was given."""
+    return int((home.path / "count").read_text())
+
+
+@pytest.fixture
+def floor(home: Home) -> int:
+    """What a message of 1 KB takes."""
+    talk = start(home)
+    assert message(talk, b"x" * 1024).startswith(b"250 ok ")
+    assert 1024 < stored(home) < 2048
+    found = peak(talk)
+    talk.end()
+    return found
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"x" * 64,
+        b"x\r\n" * 20,
+        b"\r\n" * 32,
+        b"..\r\n" * 16,
+        b"\r\n.\r" * 16,
+        b"\r" * 64,
+        b"Received: x\r\n",
+        b"received",
+        b"\0\xff" * 32,
+    ],
+    ids=lambda block: repr(block[:10]),
+)
+@pytest.mark.parametrize("mode", ["reject", "normalize"])
+def test_10_mb(home: Home, floor: int, block: bytes, mode: str) -> None:
+    """The first one is a text line of 10 MB."""
+    talk = start(home, MAXHOPS="9999999", BARELF=mode)
+    size = len(block) * 16384
+    reply = message(talk, block * 16384, times=10 * MB // size)
+    assert reply.startswith(b"250 ok ")
+    assert stored(home) > 4 * MB
+    used = peak(talk) - floor
+    print(f"{used // 1024} KB more")
+    assert used < ALLOWED
+    assert talk.end().status == 0
+
+
+def test_10_mb_of_bare_lf(home: Home, floor: int) -> None:
+    talk = start(home, BARELF="normalize")
+    assert message(talk, b"\n." * MB, times=5).startswith(b"250 ok ")
+    assert stored(home) > 10 * MB
+    assert peak(talk) - floor < ALLOWED
+    talk.end()
+
+
+def test_command_line_of_10_mb(home: Home, floor: int) -> None:
+    talk = start(home)
+    for _ in range(3):
+        talk.send(b"NOOP ")
+        for _ in range(10):
+            talk.send(b"x" * MB)
+        assert talk.ask("") == [b"500 line too long (#5.5.2)"]
+        assert talk.ask("HELP")[0].startswith(b"214 ")  # it is in step
+    used = peak(talk) - floor
+    print(f"{used // 1024} KB more")
+    assert used < ALLOWED
+    assert talk.end().status == 0
+
+
+def test_command_line_without_end(home: Home, floor: int) -> None:
+    """It is cut off; how far, is the program's own secret."""
+    talk = start(home)
+    most = 0
+    for _ in range(100):
+        try:
+            most = peak(talk)
+        except (OSError, ValueError):
+            break  # it has ended
+        if not talk.send(b"x" * MB, read=True):
+            break
+    else:
+        raise AssertionError("100 MB are no command")
+    run = talk.end(quit=False)
+    assert run.event("session")["end"] == "line-without-end"
+    assert int(run.event("session")["bytes_in"]) < 20 * MB
+    assert 0 < most - floor < ALLOWED
+    assert run.status == 1
+
+
+def test_200_mb(home: Home, floor: int) -> None:
+    large(home, floor, 200)
+
+
+@pytest.mark.long
+def test_1_gb(home: Home, floor: int) -> None:
+    large(home, floor, 1024)
+
+
+def large(home: Home, floor: int, megabytes: int) -> None:
+    talk = start(home)
+    started = time.monotonic()
+    line = b"x" * 62 + b"\r\n"
+    assert message(talk, line * (MB // 64), times=megabytes).startswith(b"250 ok ")
+    seconds = time.monotonic() - started
+    assert stored(home) // MB == megabytes * 63 // 64
+    used = peak(talk) - floor
+    print(f"{megabytes} MB: {used // 1024} KB more, {megabytes / seconds:.0f} MB/s")
+    assert used < ALLOWED
+    run = talk.end()
+    assert int(run.event("message")["size"]) == megabytes * MB * 63 // 64 + 1
