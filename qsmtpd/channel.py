@@ -336,11 +336,9 @@ def take_client() -> tuple[int, int]:
     )
     null = os.open("/dev/null", os.O_RDWR)  # at 3 or above, or the missing 2
     os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:
-        os.dup2(null, 2)
-        os.dup2(null, 1)
+    if null == 2:  # and so must it be in every child: else the next file there is fd 2
+        os.set_inheritable(2, True)
+    os.dup2(2, 1)
     if null > 2:
         os.close(null)
     return client
