@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from time import time_ns
 
 TYPE_CHECKING = False
@@ -56,13 +57,25 @@ def main(arguments: list[str]) -> NoReturn:
         deliver(home, message=0, envelope=1)
     except Refused as refused:
         code = refused.code
-        os.write(2, f"qsmtpd-maildir: {refused.reason}\n".encode("ascii", "backslashreplace"))
+        _say(refused.reason)
     except MemoryError:
         code = OUT_OF_MEMORY
     except Exception as error:
         code = BUG
-        os.write(2, f"qsmtpd-maildir: bug: {error!r}\n".encode("ascii", "backslashreplace"))
+        _say(f"bug: {error!r}")
     os._exit(code)
+
+
+def _say(text: str) -> None:
+    """One line in the log, if it can be had at once: the exit code must not wait for it."""
+    line = f"qsmtpd-maildir: {text}\n".encode("ascii", "backslashreplace")
+    log = select.poll()
+    log.register(2, select.POLLOUT)
+    try:
+        if log.poll(0):
+            os.write(2, line[:4096])
+    except OSError:
+        pass
 
 
 def deliver(home: bytes, message: int, envelope: int) -> None:
