@@ -65,11 +65,13 @@ class Flood(Exception):
 class Descriptors:
     """The plain transport: a descriptor to read and one to write."""
 
-    __slots__ = ("_input", "_output", "_readable", "_writable")
+    __slots__ = ("_input", "_output", "_most", "_readable", "_writable")
 
     def __init__(self, input: int, output: int) -> None:
         self._input = input
         self._output = output
+        # Of a terminal poll() promises room for no more than this.
+        self._most = 1 if os.isatty(output) else SAFE_WRITE
         self._readable = select.poll()
         self._readable.register(input, select.POLLIN)
         self._writable = select.poll()
@@ -92,7 +94,7 @@ class Descriptors:
         while view:
             _wait(self._writable, deadline)
             try:
-                view = view[os.write(self._output, view[:SAFE_WRITE]) :]
+                view = view[os.write(self._output, view[: self._most]) :]
             except BlockingIOError:
                 continue
             except OSError as error:
