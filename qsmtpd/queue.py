@@ -17,20 +17,15 @@ import os
 import select
 from time import monotonic
 
+from .process import GRACE, LOST, Process, child_environ, close_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping
 
     from .control import Settings
-else:
-    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
-#: How long a program may take to exit after an abort, and again after TERM.
-GRACE = 5.0
 FOREVER = float("inf")
-#: No poll() is asked to wait longer (seconds): it takes an int of ms.
-LONGEST_WAIT = 1_000_000.0
 #: qmail-queue's convention for the text on the error descriptor.
 ERROR_LIMIT = 255
 
@@ -118,25 +113,6 @@ class QueueSettings:
         self.environ = child_environ(environ)
 
 
-_TLS_NAMES = frozenset(
-    b"SSLCTLFD SSLREADFD SSLWRITEFD UCSPITLS CERTFILE KEYFILE DHFILE CADIR CAFILE CCAFILE"
-    b" CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID TLS_GID".split()
-)
-_LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
-
-
-def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The environment without what would give a child our keys, or load code into it."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name  # posix_spawn() takes none without a name; some parents make one
-        and name not in _TLS_NAMES
-        and not name.startswith(_LOADER_PREFIXES)
-        and not value.startswith(b"() {")  # a function, to a shell of before 2014
-    }
-
-
 class Queue:
     """A running queue program.  Raises CannotStart or CannotExec.
 
@@ -150,11 +126,10 @@ class Queue:
         "_message",
         "_envelope",
         "_error",
-        "_pidfd",
+        "_process",
         "_said",
         "_broken",
         "_stalled",
-        "_status",
     )
 
     def __init__(self, settings: QueueSettings, extra: Mapping[bytes, bytes]) -> None:
@@ -162,41 +137,30 @@ class Queue:
         self._said = b""
         self._broken = False  # a write failed: exit 0 is no yes any more
         self._stalled = False  # it took no bytes for too long
-        self._status: int | None = None  # as waitpid gives it
         pipes: list[int] = []
         try:
             for _ in range(3):
                 pipes.extend(os.pipe())
         except OSError as error:
-            _close(pipes)
+            close_all(pipes)
             raise CannotStart(error.strerror) from error
         message, self._message, envelope, self._envelope, self._error, said = pipes
         try:
-            self.pid = os.posix_spawn(
-                settings.program,
+            self._process = Process(
                 [settings.program],
                 {**settings.environ, **extra},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, message, 0),
-                    (os.POSIX_SPAWN_DUP2, envelope, 1),
-                    (os.POSIX_SPAWN_DUP2, said, settings.error_fd),
-                ],
-                # A group of its own, so that what hangs can be ended whole.
-                setpgroup=0,
-                # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.
-                setsigdef=[signal.SIGXFSZ],
-                setsigmask=[],
+                {message: 0, envelope: 1, said: settings.error_fd},
             )
         except OSError as error:
-            _close(pipes)
+            close_all(pipes)
             if isinstance(error, BlockingIOError):  # EAGAIN: no process to be had
                 raise CannotStart(error.strerror) from error
             raise CannotExec(error.strerror) from error
-        _close([message, envelope, said])
+        self.pid = self._process.pid
+        close_all([message, envelope, said])
         # These flags are of our ends alone: nobody else has them.
         for fd in (self._message, self._envelope, self._error):
             os.set_blocking(fd, False)
-        self._pidfd = _open_pidfd(self.pid)
 
     def feed(self, data: bytes) -> None:
         """Give it more of the message.  A failure shows in the verdict."""
@@ -222,10 +186,10 @@ class Queue:
         self._close_envelope()
         ended = self._wait(deadline if committed else monotonic() + self._patience())
         if not ended:
-            self._kill()
+            self._process.end()
         if any(_unread(fd) for fd in readers):
             self._broken = True
-        _close([fd for fd in readers if fd >= 0])
+        close_all([fd for fd in readers if fd >= 0])
         return self._judge(ambiguous=committed and not ended)
 
     def abort(self) -> None:
@@ -233,7 +197,7 @@ class Queue:
         self._close_envelope()
         self._close_message()
         if not self._wait(monotonic() + self._patience()):
-            self._kill()
+            self._process.end()
         self._close_rest()
 
     # -- inside ------------------------------------------------------------
@@ -263,15 +227,15 @@ class Queue:
             ready = self._poll(poll, deadline)
             if fd in ready:
                 return True
-            if self._exited() or monotonic() >= deadline:
-                self._stalled = not self._exited()
+            if self._process.exited() or monotonic() >= deadline:
+                self._stalled = not self._process.exited()
                 self._broken = True
                 return False
 
     def _wait(self, deadline: float) -> bool:
         """Wait for the program to exit; False where it does not."""
         poll = select.poll()
-        while not self._exited():
+        while not self._process.exited():
             if monotonic() >= deadline:
                 return False
             self._poll(poll, deadline)
@@ -279,14 +243,9 @@ class Queue:
 
     def _poll(self, poll: select.poll, deadline: float) -> list[int]:
         """One wait: for what `poll` has, for the program's exit and for its error text."""
-        seconds = min(max(0.0, deadline - monotonic()), LONGEST_WAIT)
-        if self._pidfd >= 0:
-            poll.register(self._pidfd, select.POLLIN)
-        else:
-            seconds = min(seconds, 0.02)
         if self._error >= 0:
             poll.register(self._error, select.POLLIN)
-        ready = [fd for fd, _ in poll.poll(seconds * 1000)]
+        ready = self._process.poll(poll, deadline)
         if self._error in ready:
             poll.unregister(self._error)
             self._hear()
@@ -309,35 +268,14 @@ class Queue:
         os.close(self._error)
         self._error = -1
 
-    def _exited(self) -> bool:
-        if self._status is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                pid, status = self.pid, -1
-            if pid == self.pid:
-                self._status = status
-        return self._status is not None
-
-    def _kill(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            # Its group, and itself where it has moved to another one.
-            for kill in (os.killpg, os.kill):
-                try:
-                    kill(self.pid, number)
-                except OSError:
-                    pass
-            if self._wait(monotonic() + GRACE):
-                return
-
     def _judge(self, ambiguous: bool) -> Verdict:
         if self._error >= 0:
             self._hear()  # only what is there: somebody else may hold it open
         self._close_rest()
-        status = self._status
+        status = self._process.status
         if self._stalled or ambiguous or status is None:
             return Verdict(False, _TIMEOUT, exit="timeout", ambiguous=ambiguous)
-        if status == -1:
+        if status == LOST:
             return Verdict(False, _SURPRISE, exit="unknown", ambiguous=not self._broken)
         if os.WIFSIGNALED(status):
             return Verdict(False, _CRASHED, exit=f"signal {os.WTERMSIG(status)}")
@@ -371,21 +309,10 @@ class Queue:
             self._envelope = -1
 
     def _close_rest(self) -> None:
-        _close([fd for fd in (self._error, self._pidfd) if fd >= 0])
-        self._error = self._pidfd = -1
-
-
-def _close(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-
-
-def _open_pidfd(pid: int) -> int:
-    """A descriptor that polls readable when the process exits; -1 where there is none."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # not Linux, or one of before 5.3
-        return -1
+        if self._error >= 0:
+            os.close(self._error)
+            self._error = -1
+        self._process.close()
 
 
 def _reading_end(pipe: int) -> int:

@@ -14,7 +14,16 @@ PACKAGE = ROOT / "qsmtpd"
 
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
-    {"facts", "decision", "smtp.replies", "smtp.command", "smtp.address", "smtp.data", "log"},
+    {
+        "facts",
+        "decision",
+        "smtp.replies",
+        "smtp.command",
+        "smtp.address",
+        "smtp.data",
+        "log",
+        "process",
+    },
     {"tls.errors", "smtp.states", "cdb", "address", "channel", "received", "tls.environ"},
     {"ucspi", "control", "maildir"},
     {"queue", "policy.badmailfrom", "policy.relay", "policy.rcpthosts", "tls.settings"},

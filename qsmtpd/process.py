@@ -1,0 +1,137 @@
+"""A program that we start, wait for with a deadline, and end when it hangs.
+
+What it inherits is what take_client() has left: /dev/null on 0, the log on 1
+and 2, and nothing else; its starter says what comes on which descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping, Sequence
+else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
+#: How long a program may take to exit after TERM (seconds).
+GRACE = 5.0
+#: No poll() is asked to wait longer (seconds): it takes an int of ms.
+LONGEST_WAIT = 1_000_000.0
+#: The status of a process that somebody else has waited for.
+LOST = -1
+
+_TLS_NAMES = frozenset(
+    b"SSLCTLFD SSLREADFD SSLWRITEFD UCSPITLS SERVERCERT SERVERKEY CERTFILE KEYFILE DHFILE"
+    b" CADIR CAFILE CCAFILE CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID"
+    b" TLS_GID".split()
+)
+_LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
+
+
+def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The environment without what would give a child our keys, or load code into it."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name  # posix_spawn() takes none without a name; some parents make one
+        and name not in _TLS_NAMES
+        and not name.startswith(_LOADER_PREFIXES)
+        and not value.startswith(b"() {")  # a function, to a shell of before 2014
+    }
+
+
+class Process:
+    """A running program.  Starting it raises OSError.
+
+    `places` says which of our descriptors (the key) becomes which of its.
+    With `search`, a program without a slash is looked for in our PATH.
+    """
+
+    __slots__ = ("pid", "status", "_pidfd")
+
+    def __init__(
+        self,
+        command: list[bytes],
+        environ: Mapping[bytes, bytes],
+        places: Mapping[int, int],
+        search: bool = False,
+    ) -> None:
+        spawn = os.posix_spawnp if search else os.posix_spawn
+        self.pid = spawn(
+            command[0],
+            command,
+            environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in places.items()],
+            # A group of its own, so that what hangs can be ended whole.
+            setpgroup=0,
+            # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.
+            setsigdef=[signal.SIGXFSZ],
+            setsigmask=[],
+        )
+        self.status: int | None = None  # as waitpid gives it, once it has exited; or LOST
+        self._pidfd = _open_pidfd(self.pid)
+
+    def exited(self) -> bool:
+        """Has it?  Then `status` says how."""
+        if self.status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = self.pid, LOST
+            if pid == self.pid:
+                self.status = status
+        return self.status is not None
+
+    def poll(self, poll: select.poll, deadline: float) -> list[int]:
+        """Wait once, for what `poll` waits for or for the exit; the descriptors that are ready."""
+        seconds = min(max(0.0, deadline - monotonic()), LONGEST_WAIT)
+        if self._pidfd >= 0:
+            poll.register(self._pidfd, select.POLLIN)
+        else:
+            seconds = min(seconds, 0.02)
+        return [fd for fd, _ in poll.poll(seconds * 1000)]
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for the exit; False where it has not come by `deadline`."""
+        poll = select.poll()
+        while not self.exited():
+            if monotonic() >= deadline:
+                return False
+            self.poll(poll, deadline)
+        return True
+
+    def end(self) -> None:
+        """TERM, then KILL, with GRACE for each."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            # To its group, and to itself where it has moved to another one.
+            for kill in (os.killpg, os.kill):
+                try:
+                    kill(self.pid, number)
+                except OSError:
+                    pass
+            if self.wait(monotonic() + GRACE):
+                return
+
+    def close(self) -> None:
+        """It is of no interest any more."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)
+
+
+def _open_pidfd(pid: int) -> int:
+    """A descriptor that polls readable when the process exits; -1 where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or one of before 5.3
+        return -1
