@@ -40,6 +40,7 @@ TIMEOUT = 1200.0  # seconds; qmail-smtpd's
 DAY = 86400.0
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST_WAIT = 1_000_000
+NOTHING: dict[bytes, int] = {}
 
 
 class Gone(Exception):
@@ -191,8 +192,11 @@ class Channel:
 
     # -- input -------------------------------------------------------------
 
-    def line(self, limit: int) -> bytes:
+    def line(self, limit: int, longer: dict[bytes, int] = NOTHING) -> bytes:
         """The next line, with its LF.  The whole of it has to come in `timeout`.
+
+        `longer` has other limits for lines that begin with certain bytes, in
+        upper or lower case.
 
         Raises LineTooLong as soon as more than `limit` bytes stand before the
         CRLF; the next call then skips the rest of that line, in flat memory,
@@ -207,20 +211,26 @@ class Channel:
                 self._searched = 0
                 length = found - (found > 0 and self._input[found - 1] == 0x0D)
                 self.bare_lf = self.bare_lf or length == found
-                if length > limit:
+                if length > limit and length > self._other_limit(longer):
                     del self._input[: found + 1]
                     raise LineTooLong
                 line = bytes(self._input[: found + 1])
                 del self._input[: found + 1]
                 return line
             # One byte more may be the CR of the line end.
-            if len(self._input) > limit + 1:
+            if len(self._input) > max(limit, self._other_limit(longer)) + 1:
                 self._skipped = len(self._input) - 1
                 del self._input[:-1]  # the last one may be that CR, too
                 self._searched = 0
                 raise LineTooLong
             self._searched = len(self._input)
             self._fill(deadline)
+
+    def _other_limit(self, longer: dict[bytes, int]) -> int:
+        for prefix, limit in longer.items():
+            if self._input[: len(prefix)].upper() == prefix:
+                return limit
+        return 0
 
     def starts_with(self, prefixes: Iterable[bytes]) -> bytes | None:
         """The one of these prefixes that the input begins with, or None.

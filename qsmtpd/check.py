@@ -10,6 +10,7 @@ import os
 import resource
 
 from . import session, ucspi
+from .auth import AuthSettings
 from .control import Controls, Settings
 from .facts import ControlError
 from .policy import hooks
@@ -116,7 +117,7 @@ class NotedSettings(Settings):
             self._report.warn("control/" + file, "has a CR, which counts as part of its line")
 
 
-def check(environ: Mapping[bytes, bytes], home: bytes) -> int:
+def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes]) -> int:
     """Report on everything a session would use; return 0 if mail would flow, else 1."""
     report = Report()
     settings = NotedSettings(Controls(home), environ, report)
@@ -129,7 +130,9 @@ def check(environ: Mapping[bytes, bytes], home: bytes) -> int:
     try:
         tls = TlsSettings(settings)
         _check_tls(report, settings, tls)
-        limits = session.Limits(settings, tls)
+        auth = AuthSettings(settings, checkpassword, ucspi.read_peer(environ))
+        _check_auth(report, settings, auth)
+        limits = session.Limits(settings, tls, auth)
         _check_queue(report, limits.queue.program, limits.queue.error_fd)
     except ControlError as error:
         report.wrong(error.name, error.reason)
@@ -162,6 +165,21 @@ def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> None:
     except Unavailable as error:
         # STARTTLS is then not offered, and plain mail goes on.
         (report.wrong if tls.mode == IMPLICIT else report.warn)("tls", str(error))
+
+
+def _check_auth(report: Report, settings: Settings, auth: AuthSettings) -> None:
+    if settings.environ.get(b"SMTPAUTH", b"-") == b"-":
+        return
+    if not auth.command:
+        report.wrong("SMTPAUTH", "is set, but there is no checkpassword program in the arguments")
+        return
+    import shutil
+
+    program = os.fsdecode(auth.command[0])
+    if shutil.which(program) is None:
+        report.wrong("checkpassword program", f"{program} is not executable")
+    else:
+        report.ok("AUTH", os.fsdecode(b" ".join(auth.mechanisms)), "SMTPAUTH")
 
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:

@@ -59,6 +59,16 @@ class Tls:
         self.listed = False
 
 
+class Auth:
+    """Who the client has shown to be, and by which SASL mechanism."""
+
+    __slots__ = ("user", "mechanism")
+
+    def __init__(self, user: bytes, mechanism: bytes) -> None:
+        self.user = user
+        self.mechanism = mechanism
+
+
 class Client:
     """What one session knows of its client; plugins are given this.
 
@@ -66,11 +76,12 @@ class Client:
     STARTTLS: nothing that was learnt in clear text survives (RFC 3207, 4.2).
     """
 
-    __slots__ = ("peer", "tls", "helo", "esmtp", "relay")
+    __slots__ = ("peer", "tls", "auth", "helo", "esmtp", "relay")
 
     def __init__(self, peer: Peer, tls: Tls | None = None) -> None:
         self.peer = peer
         self.tls = tls
+        self.auth: Auth | None = None
         self.helo: bytes | None = None  # the argument of HELO or EHLO, b"" if it had none
         self.esmtp = False  # greeted with EHLO
         self.relay = peer.relay

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from . import __version__, channel, session, ucspi
+from .auth import AuthSettings
 from .commands import starttls
 from .control import Controls, Settings
 from .facts import ControlError
@@ -30,8 +31,10 @@ else:
 
 QMAILHOME = b"/var/qmail"
 USAGE = """\
-usage: qsmtpd              serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
-       qsmtpd --check      read every control file, and say what is set and what is wrong
+usage: qsmtpd [checkpassword-program subprogram ...]
+                           serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
+       qsmtpd --check [checkpassword-program subprogram ...]
+                               read every control file, and say what is set and what is wrong
        qsmtpd --version
        qsmtpd --help
 """
@@ -40,12 +43,13 @@ usage: qsmtpd              serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
 def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
     environ = dict(os.environb)
-    if not arguments:
-        status = serve(environ)
-    elif arguments == ["--check"]:
+    command = [os.fsencode(word) for word in arguments]
+    if not arguments or not arguments[0].startswith("-"):
+        status = serve(environ, command)
+    elif arguments[0] == "--check":
         from .check import check
 
-        status = check(environ, home(environ))
+        status = check(environ, home(environ), command[1:])
     elif arguments == ["--version"]:
         os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
         status = 0
@@ -59,11 +63,14 @@ def main(arguments: list[str]) -> NoReturn:
     os._exit(status)
 
 
-def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
+def serve(
+    environ: dict[bytes, bytes], checkpassword: list[bytes], controls: Controls | None = None
+) -> int:
     """Serve the client on fds 0 and 1; return the exit status.
 
-    `environ` are the facts about this connection; `controls` may have been
-    read before, by a server.
+    `environ` are the facts about this connection; `checkpassword` is the
+    program with its arguments, if there is one; `controls` may have been read
+    before, by a server.
     """
     # A ^C by hand should end us, not raise; an inherited "ignore" would hide
     # the queue program's exit status from us.
@@ -85,7 +92,7 @@ def serve(environ: dict[bytes, bytes], controls: Controls | None = None) -> int:
         tls = door.external(settings, wanted)
         if tls is None:
             _drop_tls_claims(environ)
-        limits = session.Limits(settings, wanted)
+        limits = session.Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
         plugins = hooks.standard(settings)
     except ControlError as error:

@@ -29,7 +29,21 @@ def protocol(client: Client) -> bytes:
     """The keyword of RFC 3848 for this session."""
     if not client.esmtp:
         return b"SMTP"
-    return b"ESMTPS" if client.tls is not None else b"ESMTP"
+    tls = b"S" if client.tls is not None else b""
+    return b"ESMTP" + tls + (b"A" if client.auth is not None else b"")
+
+
+def date(now: float) -> bytes:
+    """The time in qmail's form of RFC 5322, 3.3: no day of the week, and always UTC."""
+    parts = gmtime(now)
+    return b"%d %b %d %02d:%02d:%02d -0000" % (
+        parts.tm_mday,
+        _MONTHS[parts.tm_mon - 1],
+        parts.tm_year,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec,
+    )
 
 
 def _cipher(name: bytes) -> bytes:
@@ -51,27 +65,27 @@ def _encryption(tls: Tls) -> bytes:
     return clause + b"\n  (" + b" ".join(words) + b")"
 
 
-def received(client: Client, now: float) -> bytes:
-    """The Received lines for a message taken at `now` (seconds since 1970), with LF ends."""
+def received(client: Client, now: float, hide: bool = False) -> bytes:
+    """The Received lines for a message taken at `now` (seconds since 1970), with LF ends.
+
+    The name of an authenticated client stands where ident's answer would.
+    `hide` leaves out where it is and what it calls itself.
+    """
     peer = client.peer
+    host, address = (b"unknown", b"unknown") if hide else (peer.host, peer.ip)
     helo = b""
-    if client.helo is not None and client.helo.lower() != peer.host.lower():
+    if client.helo is not None and not hide and client.helo.lower() != peer.host.lower():
         helo = b" (HELO " + _field(client.helo) + b")"
-    info = _field(peer.info) + b"@" if peer.info is not None else b""
-    date = gmtime(now)
+    user = peer.info if client.auth is None else client.auth.user
+    info = _field(user) + b"@" if user is not None else b""
     encryption = _encryption(client.tls) if client.tls is not None else b""
-    return b"Received: from %b%b (%b%b)\n  by %b with %b%b; %d %b %d %02d:%02d:%02d -0000\n" % (
-        _field(peer.host),
+    return b"Received: from %b%b (%b%b)\n  by %b with %b%b; %b\n" % (
+        _field(host),
         helo,
         info,
-        _field(peer.ip),
+        _field(address),
         _field(peer.local_host),
         protocol(client),
         encryption,
-        date.tm_mday,
-        _MONTHS[date.tm_mon - 1],
-        date.tm_year,
-        date.tm_hour,
-        date.tm_min,
-        date.tm_sec,
+        date(now),
     )

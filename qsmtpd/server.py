@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: qsmtpd-server [-1qQv] [-b backlog] [-c limit] [-l localname] host port
+                     [checkpassword-program subprogram ...]
 """
 #: Seconds to wait when there is no descriptor or no process to be had.
 BREATHER = 1.0
@@ -49,10 +50,11 @@ class Options:
                 self.limit = max(1, _number(option, value))
             else:
                 self.local_name = value
-        if len(rest) != 2:
+        if len(rest) < 2:
             raise getopt.GetoptError("host and port are wanted")
         self.host = rest[0] if rest[0] != "0" else "0.0.0.0"
         self.port = rest[1]
+        self.checkpassword = [os.fsencode(word) for word in rest[2:]]
 
 
 def _number(option: str, value: str) -> int:
@@ -201,7 +203,7 @@ class Server:
         for fd in (0, 1):
             os.dup2(client.fileno(), fd)
         client.close()
-        return child.serve(environ)
+        return child.serve(environ, self._options.checkpassword)
 
     def _status(self) -> None:
         if self._options.verbose > 1:

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from time import monotonic
 
+from . import auth
+from .auth import AuthSettings
 from .channel import Flood, Gone, LineTooLong, SessionOver, Timeout
+from .commands import auth as auth_command
 from .commands import data, starttls
 from .decision import ACCEPT, DROP
-from .facts import Client, ControlError, Envelope, Outcome
+from .facts import Auth, Client, ControlError, Envelope, Outcome
 from .queue import QueueSettings
 from .smtp import replies, states
-from .smtp.address import BadParameter, parse_parameters, parse_path, parse_size, split_literal
+from .smtp.address import (
+    BadParameter,
+    check_xtext,
+    parse_parameters,
+    parse_path,
+    parse_size,
+    split_literal,
+)
 from .smtp.command import parse_command
 from .smtp.data import BareLF
 from .tls.errors import HandshakeFailed
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from .tls.settings import TlsSettings
 
 
+LONGER = {b"AUTH ": auth.LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
 
 
@@ -51,10 +62,12 @@ class Limits:
         "data",
         "queue",
         "tls",
+        "auth",
     )
 
-    def __init__(self, settings: Settings, tls: TlsSettings) -> None:
+    def __init__(self, settings: Settings, tls: TlsSettings, auth: AuthSettings) -> None:
         self.tls = tls
+        self.auth = auth
         me = settings.line("me")
         greeting = settings.line("smtpgreeting")
         localiphost = settings.line("localiphost")
@@ -78,12 +91,13 @@ class Limits:
 class Counters:
     """What a connection has done so far.  This survives a fresh session."""
 
-    __slots__ = ("commands", "errors", "junk", "messages", "refused", "_start")
+    __slots__ = ("commands", "errors", "junk", "auth_failures", "messages", "refused", "_start")
 
     def __init__(self) -> None:
         self.commands = 0
         self.errors = 0
         self.junk = 0
+        self.auth_failures = 0
         self.messages = 0
         self.refused = 0  # 4xx and 5xx replies
         self._start = monotonic()
@@ -225,6 +239,8 @@ class Session:
         }
         if door is not None or client.tls is not None:
             self._commands[b"STARTTLS"] = self._starttls
+        if limits.auth.mechanisms:
+            self._commands[b"AUTH"] = self._auth
 
     def converse(self) -> Tls:
         """Serve commands until STARTTLS succeeds; every other end is raised."""
@@ -232,7 +248,7 @@ class Session:
         while True:
             self._about = {}
             try:
-                line = self._channel.line(self._limits.line)
+                line = self._channel.line(self._limits.line, LONGER)
             except LineTooLong:
                 verb, reply = UNKNOWN, replies.LINE_TOO_LONG
             else:
@@ -314,6 +330,8 @@ class Session:
         lines = [self._greeting, b"PIPELINING", b"8BITMIME", size]
         if self._door is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
+        if self._may_authenticate() and self._client.auth is None:
+            lines.append(b"AUTH " + b" ".join(self._limits.auth.mechanisms))
         return replies.multiline(250, lines)
 
     def _starttls(self, argument: bytes) -> bytes:
@@ -325,6 +343,37 @@ class Session:
             raise Hangup("starttls-injection", replies.TLS_PIPELINED)
         self._secured = starttls.negotiate(self._channel, self._door, self._log)
         return replies.TLS_UNAVAILABLE
+
+    def _may_authenticate(self) -> bool:
+        wanted = self._limits.auth
+        return bool(wanted.mechanisms) and (self._client.tls is not None or wanted.in_clear)
+
+    def _auth(self, argument: bytes) -> bytes:
+        if self._client.auth is not None:
+            return replies.AUTH_AGAIN
+        if not self._may_authenticate():
+            return replies.AUTH_NEEDS_TLS
+        result = auth_command.authenticate(self._channel, argument, self._limits.auth)
+        if result.verdict is None:
+            return result.reply
+        if result.verdict == auth.ACCEPTED:
+            self._client.auth = Auth(result.user, result.mechanism)
+            if self._client.relay is None:
+                self._client.relay = b""
+        elif result.verdict == auth.REFUSED:
+            self._counters.auth_failures += 1
+        self._log.line(
+            "auth",
+            verdict=result.verdict,
+            mechanism=result.mechanism,
+            user=result.user,
+            reply=result.reply,
+        )
+        if result.verdict == auth.REFUSED:
+            self._channel.pause(self._limits.auth.delay)
+            if self._counters.auth_failures >= self._limits.auth.max_failures:
+                raise Hangup("auth-failures", replies.TOO_MANY_FAILURES)
+        return result.reply
 
     def _path(self, argument: bytes) -> tuple[bytes | None, dict[bytes, bytes | None]]:
         """(the address, or None where it is too long; the parameters)"""
@@ -342,9 +391,14 @@ class Session:
         return address, parse_parameters(rest)
 
     def _mail(self, argument: bytes) -> bytes:
+        if self._limits.auth.required and self._client.auth is None:
+            return replies.AUTH_REQUIRED
         try:
             sender, parameters = self._path(argument)
             size = parse_size(parameters[b"SIZE"]) if b"SIZE" in parameters else 0
+            if b"AUTH" in parameters:
+                # Nothing is done with it: who the client is, is known.
+                check_xtext(parameters[b"AUTH"])
             body = parameters.get(b"BODY", b"7BIT") or b""
             if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
                 raise BadParameter(body)
@@ -387,6 +441,7 @@ class Session:
         """The log's fields of who sends what to whom."""
         return {
             "helo": self._client.helo or b"",
+            **({"user": self._client.auth.user} if self._client.auth is not None else {}),
             "from": self._envelope.sender,
             "to": recipient,
         }
@@ -403,6 +458,7 @@ class Session:
                 self._envelope,
                 self._limits.data,
                 self._limits.queue,
+                self._limits.auth.hide,
                 report,
             )
             verdict = "accepted" if reply.startswith(b"250") else "refused"

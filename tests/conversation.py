@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import BIN, PATIENCE, Home, Run, send_and_wait
@@ -37,7 +38,13 @@ class Conversation:
     With `helper`, the program is started by a UCSPI-TLS helper (see Helper).
     """
 
-    def __init__(self, home: Home, helper: Helper | None = None, **environ: str) -> None:
+    def __init__(
+        self,
+        home: Home,
+        helper: Helper | None = None,
+        arguments: Sequence[str] = (),
+        **environ: str,
+    ) -> None:
         self._log = home.path / "conversation.log"
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(PATIENCE)
@@ -45,7 +52,7 @@ class Conversation:
         fds = helper.attach(theirs) if helper else {}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BIN / "qsmtpd"],
+                [BIN / "qsmtpd", *arguments],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=log,

@@ -104,6 +104,7 @@ class Home:
         self.control_dir = path / "control"
         self.control_dir.mkdir()
         self.spool.mkdir()
+        self.arguments: list[str] = []  # a checkpassword program, where a test has one
         self.environ = {
             "PATH": os.environ["PATH"],
             "QMAILHOME": str(path),

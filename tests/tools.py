@@ -18,6 +18,7 @@ TOOLS = {
     "swaks": "swaks",
     "smtp-source": "postfix",
     "mandoc": "mandoc",
+    "msmtp": "msmtp",
     "openssl": "openssl",
     "stunnel4": "stunnel4",
     "socat": "socat",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from time import time
 
 from ..queue import CannotExec, CannotStart, Queue
-from ..received import clean, received
+from ..received import clean, date, received
 from ..smtp import replies
 from ..smtp.data import Decoder
+from ..smtp.submission import HeaderFiller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ RCPTTO_LIMIT = 100_000
 class DataSettings:
     """The limits of a message.  Raises ControlError."""
 
-    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf")
+    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header")
 
     def __init__(self, settings: Settings) -> None:
         self.databytes = settings.number("databytes", "DATABYTES", 0)
         self.max_hops = settings.number("maxhops", "MAXHOPS", 100, least=1)
         self.min_rate = settings.number("mindatarate", "MINDATARATE", 500)
+        fill = settings.choice("submissionheader", "SUBMISSIONHEADER", ("leave", "fill"))
+        self.fill_header = fill == "fill"
         self.bare_lf = settings.choice("barelf", "BARELF", ("reject", "reject-all", "normalize"))
 
 
@@ -39,12 +42,14 @@ def receive(
     envelope: Envelope,
     limits: DataSettings,
     queue_settings: QueueSettings,
+    hide: bool,
     report: dict[str, int | str],
 ) -> bytes:
     """Take one message and hand it to the queue program; return the reply.
 
     The program is started before 354 is said, so that one that cannot be is
-    known in time.  `report` is filled with what the log should know, also
+    known in time.  `hide`: an authenticated client's address is not shown in
+    the message.  `report` is filled with what the log should know, also
     where this raises: BareLF, or what the channel raises, with nothing queued.
     """
     try:
@@ -58,14 +63,15 @@ def receive(
     report["qp"] = queue.pid
     decoder = Decoder(normalize=limits.bare_lf == "normalize")
     try:
+        filler = _filler(client, queue.pid) if limits.fill_header else None
         channel.write(replies.GO_AHEAD + b"\r\n")
-        queue.feed(received(client, time()))
+        queue.feed(received(client, time(), hide=hide and client.auth is not None))
         channel.start_data(limits.min_rate)
         while not decoder.ended:
             text = decoder.feed(channel.chunk())
             if limits.databytes and decoder.size > limits.databytes:
                 queue.abort()  # the rest is read, to stay in step, and goes nowhere
-            queue.feed(text)
+            queue.feed(text if filler is None else filler.feed(text, last=decoder.ended))
         channel.unread(decoder.rest)
         if decoder.hops >= limits.max_hops:
             return replies.TOO_MANY_HOPS
@@ -78,6 +84,20 @@ def receive(
         queue.abort()
 
 
+def _filler(client: Client, pid: int) -> HeaderFiller | None:
+    """What adds the lines that a submitted message lacks; None for mail from elsewhere."""
+    if client.relay is None:
+        return None
+    now = time()
+    host = clean(client.peer.local_host)
+    return HeaderFiller(
+        {
+            b"date:": b"Date: %b\n" % date(now),
+            b"message-id:": b"Message-ID: <%d.%d@%b>\n" % (now * 1_000_000, pid, host),
+        }
+    )
+
+
 def _reply(verdict: Verdict, pid: int, report: dict[str, int | str]) -> bytes:
     report["exit"] = verdict.exit
     if verdict.accepted:
@@ -88,17 +108,22 @@ def _reply(verdict: Verdict, pid: int, report: dict[str, int | str]) -> bytes:
 
 
 def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:
-    """The variables that SPAMCONTROL's wrappers read, where they are wanted.
+    """Who the user is, and where they are wanted the variables of SPAMCONTROL's wrappers.
 
     Only qmail's safe bytes: no value can be more than a word to a shell.
     """
+    found = {}
+    if client.auth is not None:
+        # As in the field: to the queue program the user is what ident was.
+        found[b"TCPREMOTEINFO"] = clean(client.auth.user)
+        found[b"AUTHUSER"] = found[b"TCPREMOTEINFO"]
+        found[b"AUTHPROTOCOL"] = clean(client.auth.mechanism)
     if settings.announce != "spamcontrol":
-        return {}
+        return found
     recipients = b" ".join(clean(recipient) for recipient in envelope.recipients)
     if len(recipients) > RCPTTO_LIMIT:
         recipients = recipients[:RCPTTO_LIMIT].rpartition(b" ")[0]
-    return {
-        b"HELOHOST": clean(client.helo or b""),
-        b"MAILFROM": clean(envelope.sender),
-        b"RCPTTO": recipients,
-    }
+    found[b"HELOHOST"] = clean(client.helo or b"")
+    found[b"MAILFROM"] = clean(envelope.sender)
+    found[b"RCPTTO"] = recipients
+    return found

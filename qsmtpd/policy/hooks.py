@@ -65,4 +65,11 @@ def standard(settings: Settings) -> Hooks:
     from .rcpthosts import RcptHosts
     from .relay import Relay
 
-    return Hooks((BadMailFrom(settings), Relay(), RcptHosts(settings)))
+    hosts = RcptHosts(settings)
+    plugins: list[Plugin] = [BadMailFrom(settings), Relay(), hosts]
+    rule = settings.line(None, "LOCALMFCHECK")
+    if rule is not None:
+        from .localmfcheck import LocalMfCheck
+
+        plugins.insert(1, LocalMfCheck(settings, rule, hosts))
+    return Hooks(plugins)

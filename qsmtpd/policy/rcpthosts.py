@@ -39,15 +39,18 @@ class RcptHosts:
         if self._domains is None:
             return NO_FILE
         _, at, domain = recipient.rpartition(b"@")
-        if not at:
+        if not at or self.lists(domain.lower()):
             return accept()
-        domain = domain.lower()
+        return NOT_LISTED
+
+    def lists(self, domain: bytes) -> bool:
+        """Is this domain, in lower case, one of ours?"""
+        if self._domains is None:
+            return False
         names = [domain]
         while (dot := domain.find(b".", 1)) >= 0:
             domain = domain[dot:]
             names.append(domain)
         if any(name in self._domains for name in names):
-            return accept()
-        if self._more is not None and any(name in self._more for name in names):
-            return accept()
-        return NOT_LISTED
+            return True
+        return self._more is not None and any(name in self._more for name in names)

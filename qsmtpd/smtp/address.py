@@ -83,6 +83,20 @@ def parse_size(value: bytes | None) -> int:
     return int(value)
 
 
+def check_xtext(value: bytes | None) -> None:
+    """The value of AUTH= (RFC 4954, 5; RFC 3461, 4): `<>` or xtext; else BadParameter.
+
+    What it decodes to may hold no control character: there is a program at
+    the other end of every address.
+    """
+    if value is None:
+        raise BadParameter(value)
+    for part in value.split(b"+")[1:]:
+        code = part[:2]
+        if len(code) != 2 or code.strip(b"0123456789ABCDEF") or int(code, 16) < 32:
+            raise BadParameter(value)
+
+
 def split_literal(address: bytes) -> tuple[bytes, bytes] | None:
     """`box@[192.0.2.1]` or `box@[IPv6:…]` -> (b"box", b"192.0.2.1"), else None.
 

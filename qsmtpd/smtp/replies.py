@@ -29,6 +29,19 @@ TLS_UNAVAILABLE = b"454 TLS not available due to temporary reason (#5.7.3)"
 TLS_REQUIRED = b"530 Must issue a STARTTLS command first (#5.7.0)"  # RFC 3207, 4
 CERTIFICATE_REQUIRED = b"530 client certificate required (#5.7.0)"  # ours
 
+AUTH_OK = b"235 ok, go ahead (#2.0.0)"
+AUTH_FAILED = b"535 authentication failed (#5.7.1)"
+AUTH_TEMPORARY = b"454 problem with child and I can't auth (#4.3.0)"
+AUTH_CANCELLED = b"501 auth exchange canceled (#5.0.0)"
+AUTH_MALFORMED = b"501 malformed auth input (#5.5.4)"
+AUTH_AGAIN = b"503 you're already authenticated (#5.5.0)"
+AUTH_IN_TRANSACTION = b"503 no auth during mail transaction (#5.5.0)"
+AUTH_UNKNOWN = b"504 auth type unimplemented (#5.5.1)"
+AUTH_UNAVAILABLE = b"503 auth not available (#5.3.3)"
+AUTH_NEEDS_TLS = b"538 auth not available without TLS (#5.3.3)"
+AUTH_REQUIRED = b"530 Authorization required (#5.7.1)"
+TOO_MANY_FAILURES = b"421 too many authentication failures (#4.7.0)"  # ours
+
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 TOO_MANY_RECIPIENTS = b"452 sorry, too many recipients (#4.5.3)"  # SPAMCONTROL's
@@ -62,6 +75,15 @@ ERRORS = frozenset(
         TLS_IN_TRANSACTION,
         TLS_REQUIRED,
         CERTIFICATE_REQUIRED,
+        AUTH_FAILED,
+        AUTH_CANCELLED,
+        AUTH_MALFORMED,
+        AUTH_AGAIN,
+        AUTH_IN_TRANSACTION,
+        AUTH_UNKNOWN,
+        AUTH_UNAVAILABLE,
+        AUTH_NEEDS_TLS,
+        AUTH_REQUIRED,
     )
 )
 

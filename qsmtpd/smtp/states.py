@@ -17,8 +17,15 @@ RECIPIENT = "recipient"  # and so was at least one RCPT
 
 REFUSALS: dict[str, dict[bytes, bytes]] = {
     IDLE: {b"RCPT": replies.MAIL_FIRST, b"DATA": replies.MAIL_FIRST},
-    SENDER: {b"DATA": replies.RCPT_FIRST, b"STARTTLS": replies.TLS_IN_TRANSACTION},
-    RECIPIENT: {b"STARTTLS": replies.TLS_IN_TRANSACTION},
+    SENDER: {
+        b"DATA": replies.RCPT_FIRST,
+        b"STARTTLS": replies.TLS_IN_TRANSACTION,
+        b"AUTH": replies.AUTH_IN_TRANSACTION,
+    },
+    RECIPIENT: {
+        b"STARTTLS": replies.TLS_IN_TRANSACTION,
+        b"AUTH": replies.AUTH_IN_TRANSACTION,
+    },
 }
 
 NEXT: dict[bytes, str] = {

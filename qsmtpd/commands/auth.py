@@ -1,0 +1,92 @@
+"""AUTH: the dialogue of RFC 4954 around a SASL mechanism."""
+
+from __future__ import annotations
+
+import binascii
+
+from .. import auth
+from ..channel import LineTooLong
+from ..smtp import replies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..auth import AuthSettings, Credentials
+    from ..channel import Channel
+
+
+class Result:
+    """What came of an AUTH: the reply, and who the client is or claimed to be.
+
+    `verdict` is auth.ACCEPTED, REFUSED or TEMPORARY, or None where nobody was
+    asked because the exchange itself failed.
+    """
+
+    __slots__ = ("reply", "verdict", "user", "mechanism")
+
+    def __init__(
+        self, reply: bytes, verdict: str | None = None, user: bytes = b"", mechanism: bytes = b""
+    ) -> None:
+        self.reply = reply
+        self.verdict = verdict
+        self.user = user
+        self.mechanism = mechanism
+
+
+_REPLIES = {
+    auth.ACCEPTED: replies.AUTH_OK,
+    auth.REFUSED: replies.AUTH_FAILED,
+    auth.TEMPORARY: replies.AUTH_TEMPORARY,
+}
+
+
+class _Cancelled(Exception):
+    """The client has sent `*`."""
+
+
+def authenticate(channel: Channel, argument: bytes, settings: AuthSettings) -> Result:
+    """Carry out `AUTH argument`.  Raises what the channel raises, but LineTooLong."""
+    name, space, initial = argument.partition(b" ")
+    name = name.upper()
+    if name not in settings.mechanisms:
+        return Result(replies.AUTH_UNKNOWN)
+    try:
+        first = _decode_initial(initial) if space else None
+        exchange = auth.MECHANISMS[name](first, auth.make_challenge(settings.host))
+        credentials = _converse(channel, exchange)
+    except LineTooLong:
+        return Result(replies.LINE_TOO_LONG)
+    except _Cancelled:
+        return Result(replies.AUTH_CANCELLED)
+    except (auth.Malformed, binascii.Error):
+        return Result(replies.AUTH_MALFORMED)
+    verdict = auth.check(credentials, settings)
+    return Result(_REPLIES[verdict], verdict, credentials.user, name)
+
+
+def _converse(channel: Channel, exchange: auth.Exchange) -> Credentials:
+    """Pass challenges and responses on until the mechanism has what it wants."""
+    try:
+        challenge = next(exchange)
+        while True:
+            channel.write(b"334 " + binascii.b2a_base64(challenge, newline=False) + b"\r\n")
+            line = channel.line(auth.LIMIT)
+            response = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+            if response == b"*":
+                raise _Cancelled
+            challenge = exchange.send(_decode(response))
+    except StopIteration as stop:
+        credentials: Credentials = stop.value
+        return credentials
+
+
+def _decode_initial(text: bytes) -> bytes:
+    """`=` stands for an empty initial response (RFC 4954, 4)."""
+    return b"" if text == b"=" else _decode(text)
+
+
+def _decode(text: bytes) -> bytes:
+    """Base64 in its one right spelling; else binascii.Error."""
+    decoded = binascii.a2b_base64(text, strict_mode=True)
+    if binascii.b2a_base64(decoded, newline=False) != text:
+        raise binascii.Error("not the canonical spelling")
+    return decoded

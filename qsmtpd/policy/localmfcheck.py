@@ -1,0 +1,107 @@
+"""localmfcheck: which senders a client that may relay can use.
+
+Configuration: the variable LOCALMFCHECK, with SPAMCONTROL's values: empty, the
+sender's domain has to be in rcpthosts; a domain, it has to be that one; `=`,
+the sender has to be the user's name (of AUTH, else TCPREMOTEINFO); `?`, an
+address of the client's verified certificate; `!`, what control/mailfromrules
+says.  That file has lines `key:value,…`, where a value is an address or
+`@domain` and the key the first of these that is there: user, user@ip,
+user@=host, ip, =host, the ip's prefixes that end in a dot, =. and the host's
+suffixes, `=`.  control/mailfromrules.cdb may have more.  The null sender is
+always allowed: it is nobody's.
+Replies: `553 sorry, invalid sender address specified (#5.7.1)`, at RCPT.
+Log keys: by=localmfcheck.
+"""
+
+from __future__ import annotations
+
+from ..decision import DECLINED, Decision, reject
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+    from ..facts import Client, Envelope
+    from .rcpthosts import RcptHosts
+
+INVALID = reject(b"sorry, invalid sender address specified (#5.7.1)", 553)
+
+
+class LocalMfCheck:
+    """Refuses senders that are not the client's own.  Raises ControlError."""
+
+    __slots__ = ("name", "_rule", "_hosts", "_rules", "_cdb")
+
+    def __init__(self, settings: Settings, rule: bytes, hosts: RcptHosts) -> None:
+        self.name = "localmfcheck"
+        self._rule = rule.lower()
+        self._hosts = hosts
+        self._rules: dict[bytes, bytes] = {}
+        self._cdb = None
+        if rule == b"!":
+            self._rules = _parse(settings.lines("mailfromrules") or [])
+            self._cdb = settings.controls.cdb("mailfromrules.cdb")
+
+    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+        sender = envelope.sender.lower()
+        if client.relay is None or not sender or self._allowed(client, sender):
+            return DECLINED
+        return INVALID
+
+    def _allowed(self, client: Client, sender: bytes) -> bool:
+        domain = sender.rpartition(b"@")[2]
+        if self._rule == b"":
+            return b"@" in sender and self._hosts.lists(domain)
+        if self._rule == b"=":
+            return sender == (_user(client) or b"").lower()
+        if self._rule == b"?":
+            addresses = client.tls.addresses if client.tls is not None else ()
+            return sender in [address.lower() for address in addresses]
+        if self._rule == b"!":
+            return _matches(sender, self._values(client))
+        return b"@" in sender and domain == self._rule
+
+    def _values(self, client: Client) -> bytes:
+        for key in _keys(client):
+            found = self._rules.get(key)
+            if found is None and self._cdb is not None:
+                found = self._cdb.get(key)
+            if found is not None:
+                return found
+        return b""
+
+
+def _user(client: Client) -> bytes | None:
+    return client.auth.user if client.auth is not None else client.peer.info
+
+
+def _parse(lines: list[bytes]) -> dict[bytes, bytes]:
+    rules: dict[bytes, bytes] = {}
+    for line in lines:
+        key, colon, values = line.rpartition(b":")
+        if not colon:
+            raise ControlError("control/mailfromrules", "has a line without a colon")
+        rules.setdefault(key.lower(), values)
+    return rules
+
+
+def _keys(client: Client) -> list[bytes]:
+    user, ip, host = _user(client), client.peer.ip, client.peer.host
+    keys = [] if user is None else [user, user + b"@" + ip, user + b"@=" + host]
+    keys += [ip, b"=" + host]
+    parts = ip.split(b".")
+    keys += [b".".join(parts[:n]) + b"." for n in range(len(parts) - 1, 0, -1)]
+    labels = host.split(b".")
+    keys += [b"=." + b".".join(labels[n:]) for n in range(1, len(labels))]
+    return [key.lower() for key in (*keys, b"=")]
+
+
+def _matches(sender: bytes, values: bytes) -> bool:
+    """Is the sender one of these addresses, or in one of these domains?"""
+    for value in values.lower().split(b","):
+        if value.startswith(b"@"):
+            if sender.endswith(value):
+                return True
+        elif value and sender == value:
+            return True
+    return False

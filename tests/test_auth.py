@@ -1,0 +1,607 @@
+"""AUTH and submission: relaying follows a proof, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import smtplib
+import subprocess
+from pathlib import Path
+
+import pytest
+from certificates import Certificate
+from conversation import Conversation, Helper, client_context
+from harness import BIN, PATIENCE, PROGRAMS, Home, Listener, Run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_servers import needs
+
+from qsmtpd import auth
+from qsmtpd.smtp.submission import HeaderFiller
+
+SERVER = Certificate("mx.example")
+PASSWORD = "secret"
+RIGHT = base64.b64encode(b"\0joe\0secret")
+WRONG = base64.b64encode(b"\0joe\0wrong!")
+
+
+def b64(text: bytes) -> bytes:
+    return base64.b64encode(text)
+
+
+@pytest.fixture
+def submission(home: Home) -> Home:
+    """AUTH is switched on, with the stand-in for checkpassword; also in clear, to be simple."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.environ.update(
+        SMTPAUTH="", AUTHCLEAR="1", AUTHDELAY="0", SEEN=str(home.path / "seen"), MAXERRORS="100"
+    )
+    home.arguments = [str(PROGRAMS / "checker"), "true"]
+    return home
+
+
+def seen(home: Home) -> list[bytes]:
+    """What the checker was given, each time."""
+    path = home.path / "seen"
+    return [bytes.fromhex(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def run(home: Home, *lines: bytes, **environ: str) -> Run:
+    """A session of these lines; no password may be in the log."""
+    done = home.run(b"\r\n".join((*lines, b"QUIT", b"")), *home.arguments, **environ)
+    for secret in (b"secret", b"wrong!", RIGHT, WRONG, b64(b"secret"), b64(b"wrong!")):
+        assert secret.decode() not in done.log
+        assert secret not in done.out
+    return done
+
+
+# -- the dialogue ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("switch", "announced", "required"),
+    [
+        (None, None, False),
+        ("-", None, False),
+        ("", b"LOGIN PLAIN", False),
+        ("!", b"LOGIN PLAIN", True),
+        ("+cram", b"LOGIN PLAIN CRAM-MD5", False),
+        ("cram", b"CRAM-MD5", False),
+        ("crammd5", b"CRAM-MD5", False),
+        ("!cram", b"CRAM-MD5", True),
+        ("!+cram", b"LOGIN PLAIN CRAM-MD5", True),
+    ],
+)
+def test_the_switch(
+    submission: Home, switch: str | None, announced: bytes | None, required: bool
+) -> None:
+    submission.environ.pop("SMTPAUTH")
+    environ = {} if switch is None else {"SMTPAUTH": switch}
+    done = run(submission, b"EHLO me", b"AUTH FOO", b"MAIL FROM:<>", **environ)
+    lines = [line[4:] for line in done.lines]
+    assert (
+        (b"AUTH " + announced in lines)
+        if announced
+        else not any(line.startswith(b"AUTH") for line in lines)
+    )
+    assert done.codes == [220, 250, 504 if announced else 502, 530 if required else 250, 221]
+
+
+def test_an_unknown_switch(submission: Home) -> None:
+    assert run(submission, SMTPAUTH="yes").lines == [b"421 unable to read controls (#4.3.0)"]
+
+
+def test_no_program_no_auth(submission: Home) -> None:
+    submission.arguments = []
+    assert run(submission, b"EHLO x", b"AUTH PLAIN " + RIGHT).codes == [220, 250, 502, 221]
+    check = submission.run(b"", "--check")
+    assert check.status == 1 and b"wrong: SMTPAUTH: is set" in check.out
+
+
+@pytest.mark.parametrize(
+    ("lines", "codes", "fields"),
+    [
+        ([b"AUTH PLAIN " + RIGHT], [235], b"joe\0secret\0"),
+        ([b"AUTH plain", RIGHT], [334, 235], b"joe\0secret\0"),
+        ([b"AUTH PLAIN " + b64(b"else\0joe\0secret")], [235], b"joe\0secret\0"),
+        ([b"AUTH LOGIN", b64(b"joe"), b64(b"secret")], [334, 334, 235], b"joe\0secret\0"),
+        ([b"auth login " + b64(b"joe"), b64(b"secret")], [334, 235], b"joe\0secret\0"),
+        ([b"AUTH PLAIN " + WRONG], [535], b"joe\0wrong!\0"),
+        ([b"AUTH LOGIN", b64(b"joe"), b64(b"x y")], [334, 334, 535], b"joe\0x y\0"),
+    ],
+)
+def test_exchanges(submission: Home, lines: list[bytes], codes: list[int], fields: bytes) -> None:
+    done = run(submission, *lines)
+    assert done.codes == [220, *codes, 221]
+    assert seen(submission) == [fields]
+
+
+def test_the_challenges(submission: Home) -> None:
+    done = run(submission, b"AUTH LOGIN", b64(b"joe"), b"*", b"AUTH PLAIN", b"*")
+    assert done.lines[1:-1] == [
+        b"334 VXNlcm5hbWU6",
+        b"334 UGFzc3dvcmQ6",
+        b"501 auth exchange canceled (#5.0.0)",
+        b"334 ",
+        b"501 auth exchange canceled (#5.0.0)",
+    ]
+    assert seen(submission) == []
+
+
+@pytest.mark.parametrize("order", ["response", "challenge"])
+@pytest.mark.parametrize("host", [False, True])
+def test_cram_md5(submission: Home, order: str, host: bool) -> None:
+    environ = {**submission.environ, "SMTPAUTH": "+cram", "CRAMORDER": order}
+    arguments = submission.arguments
+    if host:
+        environ["AUTHARGV"] = "host"
+        arguments = ["name.example", *arguments]
+    talk = submission.talk(*arguments, **environ)
+    talk.reply()
+    (challenge,) = talk.ask(b"AUTH CRAM-MD5")
+    text = base64.b64decode(challenge[4:])
+    name = b"name.example" if host else b"mx.example"
+    assert re.fullmatch(rb"<\d+\.\d+\.[0-9a-f]+@" + name + b">", text)
+    digest = hmac.new(b"secret", text, hashlib.md5).hexdigest().encode()
+    assert talk.ask(b64(b"joe " + digest)) == [b"535 authentication failed (#5.7.1)"]
+    assert talk.ask(b"AUTH PLAIN " + RIGHT)[0][:3] == b"235"
+    talk.end()
+    first, second = seen(submission)
+    proof = [digest, text] if order == "response" else [text, digest]
+    assert first == b"joe\0" + b"\0".join(proof) + b"\0"
+    assert second == b"joe\0secret\0\0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PLAIN =",
+        b"PLAIN ",
+        b"PLAIN  " + RIGHT,
+        b"PLAIN " + RIGHT + b" x",
+        b"PLAIN " + RIGHT + b"=",
+        b"PLAIN " + RIGHT[:-2],
+        b"PLAIN AG!E=",
+        b"PLAIN " + b64(b"joe\0secret"),
+        b"PLAIN " + b64(b"\0joe\0secret\0"),
+        b"PLAIN " + b64(b"\0\0secret"),
+        b"PLAIN " + b64(b"\0joe\0"),
+        b"PLAIN " + b64(b"\0jo\ne\0secret"),
+        b"PLAIN AGpvZQBzZWNyZXT=",  # a spelling of base64 that is not the right one
+        b"PLAIN \xff",
+        b"LOGIN " + b64(b"jo\0e") + b"\r\n" + b64(b"secret"),
+        b"CRAM-MD5 " + b64(b"joe"),
+    ],
+)
+def test_malformed(submission: Home, line: bytes) -> None:
+    done = run(submission, b"AUTH " + line, b"NOOP", SMTPAUTH="+cram")
+    assert b"501 malformed auth input (#5.5.4)" in done.lines
+    assert done.codes[-2:] == [250, 221]
+    assert seen(submission) == []
+
+
+def test_long_and_odd_lines(submission: Home) -> None:
+    longest = b"AUTH PLAIN " + b64(b"\0joe\0" + b"p" * 9000)
+    done = run(
+        submission,
+        longest,
+        b"AUTH PLAIN " + b"A" * 100_000,
+        b"NOOP",
+        b"AUTH PLAIN",
+        b"A" * 100_000,
+        b"NOOP",
+        b"AUTH",
+        b"AUTH \0PLAIN",
+        b"AUTH  PLAIN " + RIGHT,
+    )
+    assert done.codes == [220, 535, 500, 250, 334, 500, 250, 504, 501, 235, 221]
+    assert seen(submission)[0] == b"joe\0" + b"p" * 9000 + b"\0"
+
+
+def test_sequence(submission: Home) -> None:
+    done = run(
+        submission,
+        b"MAIL FROM:<a@b>",
+        b"AUTH PLAIN " + RIGHT,
+        b"RSET",
+        b"AUTH PLAIN " + RIGHT,
+        b"AUTH PLAIN " + RIGHT,
+        b"EHLO me",
+        b"MAIL FROM:<a@b> AUTH=joe+40x",
+        b"MAIL FROM:<a@b> AUTH=<>",
+        b"MAIL FROM:<a@b> AUTH=a+0Ab",
+        b"MAIL FROM:<a@b> AUTH=a+4",
+    )
+    again, inside = b"503 you're already authenticated (#5.5.0)", b"503 no auth during mail"
+    assert done.codes == [220, 250, 503, 250, 235, 503, 250, 250, 250, 501, 501, 221]
+    assert again in done.lines and any(line.startswith(inside) for line in done.lines)
+    assert not any(b"AUTH" in line for line in done.lines[6:10])  # no need to offer it now
+
+
+def test_failures_never_add_up_to_a_yes(submission: Home) -> None:
+    attempts = [
+        b"AUTH PLAIN " + WRONG,
+        b"AUTH LOGIN\r\n" + b64(b"joe") + b"\r\n" + b64(b"wrong!"),
+        b"AUTH CRAM-MD5\r\n" + b64(b"joe " + b"0" * 32),
+        b"AUTH FOO",
+        b"AUTH PLAIN =",
+    ]
+    done = run(submission, *attempts * 3, SMTPAUTH="+cram", MAXAUTHFAILURES="100")
+    assert 235 not in done.codes
+    assert done.codes[-1] == 221
+    assert len(seen(submission)) == 9
+
+
+def test_the_third_failure_is_the_last(submission: Home) -> None:
+    done = run(submission, *[b"AUTH PLAIN " + WRONG] * 4)
+    assert done.codes == [220, 535, 535, 421]
+    assert done.lines[-1] == b"421 too many authentication failures (#4.7.0)"
+    assert done.status == 1
+    lines = done.events("auth")
+    assert [line["verdict"] for line in lines] == ["refused"] * 3
+    assert {line["ip"] for line in lines} == {"192.0.2.1"}
+    assert {line["user"] for line in lines} == {"joe"}
+    assert done.event("session")["end"] == "auth-failures"
+
+
+def test_a_failure_costs_time(submission: Home) -> None:
+    done = run(submission, b"AUTH PLAIN " + WRONG, AUTHDELAY="1")
+    assert float(done.event("session")["seconds"]) >= 1
+
+
+# -- the checkpassword program ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 0", 235),
+        ("exit 1", 535),
+        ("exit 2", 454),
+        ("exit 3", 454),
+        ("exit 111", 454),
+        ("exit 255", 454),
+        ("kill -KILL $$", 454),
+        ("kill -TERM $$", 454),
+        ("sleep 30 & kill -STOP $$", 454),
+        ("sleep 30", 454),
+        ("cat <&3 >/dev/null; exit 1", 535),
+    ],
+)
+def test_only_exit_0_is_a_yes(submission: Home, script: str, code: int) -> None:
+    submission.arguments = [submission.script(script)]
+    done = run(submission, b"AUTH PLAIN " + RIGHT, b"NOOP", AUTHTIMEOUT="1")
+    assert done.codes == [220, code, 250, 221]
+    verdict = {235: "accepted", 535: "refused", 454: "temporary"}[code]
+    assert done.event("auth")["verdict"] == verdict
+    assert done.children == []
+
+
+def test_a_program_that_is_not_there(submission: Home) -> None:
+    submission.arguments = ["/nonexistent/checkpassword"]
+    assert run(submission, b"AUTH PLAIN " + RIGHT).codes == [220, 454, 221]
+
+
+def test_what_the_program_inherits(submission: Home) -> None:
+    dump = submission.path / "dump"
+    submission.arguments = [
+        submission.script(
+            f"(cd /proc/$$/fd; for fd in *; do echo $fd $(readlink $fd); done; env) >{dump};"
+            " echo to the log; exit 0"
+        )
+    ]
+    helper = Helper(SERVER.save(submission.path / "certificate"), b"\0\0")
+    submission.environ.update(UCSPITLS="", KEYFILE="/key", LD_DEBUG_OUTPUT="/x")
+    with Conversation(submission, helper, arguments=submission.arguments) as talk:
+        talk.reply()
+        assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
+        talk.ask(b"QUIT")
+        log = talk.ended().log
+    lines = dump.read_text().splitlines()
+    fds = {int(line.split()[0]): line.split()[-1] for line in lines if line[:1].isdigit()}
+    script = {fd for fd, target in fds.items() if target.endswith(".0")}
+    assert set(fds) - script <= {0, 1, 2, 3}
+    assert fds[0] == "/dev/null" and fds[3].startswith("pipe:")
+    assert "to the log" in log and "SSLCTLFD=" not in dump.read_text()
+    assert "KEYFILE" not in dump.read_text() and PASSWORD not in dump.read_text()
+    assert "LD_DEBUG" not in dump.read_text()
+
+
+# -- TLS -------------------------------------------------------------------
+
+
+def test_never_in_clear_by_default(submission: Home) -> None:
+    del submission.environ["AUTHCLEAR"]
+    done = run(submission, b"EHLO me", b"AUTH PLAIN " + RIGHT, b"AUTH LOGIN", b64(b"joe"))
+    assert done.codes == [220, 250, 538, 538, 502, 221]
+    assert b"AUTH" not in done.out.partition(b"538")[0]
+    assert seen(submission) == []
+    with Conversation(submission, arguments=submission.arguments) as talk:
+        talk.reply()
+        assert talk.ask(b"EHLO me") == b"250 STARTTLS"
+        talk.starttls()
+        assert talk.ask(b"EHLO me") == b"250 AUTH LOGIN PLAIN"
+        assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
+        assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
+        assert talk.ask(b"RCPT TO:<x@no.example>") == b"250 ok"
+        assert talk.ask(b"DATA")[:3] == b"354"
+        assert talk.ask(b".")[:3] == b"250"
+    text = submission.messages()[0].text
+    assert b" (HELO me) (joe@192.0.2.1)\n  by mx.example with ESMTPSA tls " in text
+
+
+def test_auth_does_not_survive_starttls(submission: Home) -> None:
+    with Conversation(submission, arguments=submission.arguments, SMTPAUTH="!") as talk:
+        talk.reply()
+        assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
+        assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
+        assert talk.ask(b"RCPT TO:<x@no.example>") == b"250 ok"
+        talk.ask(b"RSET")
+        talk.starttls()
+        assert talk.ask(b"MAIL FROM:<a@b>") == b"530 Authorization required (#5.7.1)"
+        assert talk.ask(b"AUTH PLAIN " + WRONG)[:3] == b"535"
+        assert talk.ask(b"MAIL FROM:<a@b>")[:3] == b"530"
+        assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
+        assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
+
+
+def test_starttls_inside_auth_is_a_response(submission: Home) -> None:
+    done = run(submission, b"AUTH LOGIN", b"STARTTLS", b"NOOP")
+    assert done.codes[1] == 334 and 220 not in done.codes[1:]
+
+
+def test_failures_are_counted_across_starttls(submission: Home) -> None:
+    with Conversation(submission, arguments=submission.arguments) as talk:
+        talk.reply()
+        for _ in range(2):
+            assert talk.ask(b"AUTH PLAIN " + WRONG)[:3] == b"535"
+        talk.starttls()
+        assert talk.ask(b"AUTH PLAIN " + WRONG)[:3] == b"421"
+
+
+# -- submission ------------------------------------------------------------
+
+MAIL = (b"MAIL FROM:<joe@ok.example>", b"RCPT TO:<x@no.example>", b"DATA")
+
+
+def test_the_queue_program_knows_the_user(submission: Home) -> None:
+    dump = submission.path / "dump"
+    queue = submission.script(f"env >{dump}; cat >/dev/null; cat <&1 >/dev/null")
+    name = b64(b"\0joe\0secret")
+    run(submission, b"AUTH PLAIN " + name, *MAIL, b".", QMAILQUEUE=queue, TCPREMOTEINFO="ident")
+    environ = dict(line.split("=", 1) for line in dump.read_text().splitlines())
+    assert environ["TCPREMOTEINFO"] == environ["AUTHUSER"] == "joe"
+    assert environ["AUTHPROTOCOL"] == "PLAIN"
+    assert PASSWORD not in dump.read_text()
+
+
+def test_an_address_can_be_hidden(submission: Home) -> None:
+    session = (b"EHLO laptop.home", b"AUTH PLAIN " + RIGHT, *MAIL, b".")
+    run(submission, *session, AUTHHIDE="1")
+    run(submission, b"EHLO laptop.home", MAIL[0], b"RCPT TO:<x@ok.example>", b"DATA", b".")
+    hidden, shown = (message.text for message in submission.messages())
+    assert hidden.startswith(b"Received: from unknown (joe@unknown)\n  by mx.example with ESMTPA;")
+    assert shown.startswith(b"Received: from client.example (HELO laptop.home) (192.0.2.1)\n")
+
+
+@pytest.mark.parametrize(
+    ("rule", "sender", "allowed"),
+    [
+        ("", b"any@ok.example", True),
+        ("", b"any@no.example", False),
+        ("", b"local", False),
+        ("own.example", b"any@OWN.example", True),
+        ("own.example", b"any@not.own.example", False),
+        ("=", b"joe", True),
+        ("=", b"joe@ok.example", False),
+        ("?", b"joe@ok.example", False),
+        ("!", b"joe@one.example", True),
+        ("!", b"x@two.example", True),
+        ("!", b"notjoe@one.example", False),
+        ("!", b"x@sub.two.example", False),
+        ("!", b"", True),
+    ],
+)
+def test_which_senders_a_user_may_use(
+    submission: Home, rule: str, sender: bytes, allowed: bool
+) -> None:
+    submission.control("mailfromrules", "joe:Joe@one.example,@two.example", "192.0.2.:@no.example")
+    mail = b"MAIL FROM:<" + sender + b">"
+    rcpt = b"RCPT TO:<x@else.example>"
+    done = run(submission, b"AUTH PLAIN " + RIGHT, mail, rcpt, LOCALMFCHECK=rule)
+    assert done.codes == [220, 235, 250, 250 if allowed else 553, 221]
+    if not allowed:
+        assert b"553 sorry, invalid sender address specified (#5.7.1)" in done.lines
+    # It is no business of those who may not relay.
+    done = run(submission, mail, b"RCPT TO:<x@ok.example>", LOCALMFCHECK=rule)
+    assert done.codes == [220, 250, 250, 221]
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("192.0.2.1", True),
+        ("192.0.", True),
+        ("192.0", False),
+        ("=client.example", True),
+        ("=.example", True),
+        ("=", True),
+        ("ident", True),
+        ("ident@192.0.2.1", True),
+        ("other", False),
+    ],
+)
+def test_keys_of_the_rules(home: Home, key: str, allowed: bool) -> None:
+    home.control("mailfromrules", f"{key}:@own.example")
+    session = b"MAIL FROM:<x@own.example>\r\nRCPT TO:<x@else.example>\r\nQUIT\r\n"
+    environ = {"RELAYCLIENT": "", "TCPREMOTEINFO": "ident", "LOCALMFCHECK": "!"}
+    assert home.run(session, **environ).codes == [220, 250, 250 if allowed else 553, 221]
+
+
+def test_missing_header_lines_are_added(submission: Home) -> None:
+    lines = (b"AUTH PLAIN " + RIGHT, *MAIL, b"Subject: x", b"", b"body", b".")
+    run(submission, *lines)
+    run(submission, *lines, SUBMISSIONHEADER="fill")
+    plain, filled = (message.body for message in submission.messages())
+    assert plain == b"Subject: x\n\nbody\n"
+    assert re.fullmatch(
+        rb"Subject: x\nDate: \d+ \w{3} \d{4} [\d:]{8} -0000\n"
+        rb"Message-ID: <\d+\.\d+@mx\.example>\n\nbody\n",
+        filled,
+    )
+    # Not for mail from elsewhere.
+    submission.clear()
+    foreign = (MAIL[0], b"RCPT TO:<x@ok.example>", b"DATA", b"Subject: x", b"", b".")
+    run(submission, *foreign, SUBMISSIONHEADER="fill")
+    assert submission.messages()[0].body == b"Subject: x\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        (b"A: 1\n\nbody\n", b"A: 1\nDate: now\n\nbody\n"),
+        (b"A: 1\n", b"A: 1\nDate: now\n"),
+        (b"A: 1", b"A: 1\nDate: now\n"),
+        (b"\nbody\n", b"Date: now\n\nbody\n"),
+        (b"", b"Date: now\n"),
+        (b"DATE: x\n\nDate: y\n", b"DATE: x\n\nDate: y\n"),
+        (b"X-Date: x\n\nDate: y\n", b"X-Date: x\nDate: now\n\nDate: y\n"),
+        (b"no header at all\nmore\n", b"no header at all\nmore\n"),
+        (b"A: 1\n\n\n\n", b"A: 1\nDate: now\n\n\n\n"),
+    ],
+)
+def test_header_filler(text: bytes, result: bytes) -> None:
+    for cut in range(len(text) + 1):
+        filler = HeaderFiller({b"date:": b"Date: now\n"})
+        assert filler.feed(text[:cut]) + filler.feed(text[cut:], last=True) == result
+    filler = HeaderFiller({b"date:": b"Date: now\n"})
+    parts = [filler.feed(bytes((byte,))) for byte in text]
+    assert b"".join(parts) + filler.feed(b"", last=True) == result
+
+
+def test_an_endless_header_is_left_alone() -> None:
+    filler = HeaderFiller({b"date:": b"Date: now\n"})
+    text = b"A: 1\n" * 100_000
+    passed = b"".join(filler.feed(text[n : n + 65536]) for n in range(0, len(text), 65536))
+    assert passed + filler.feed(b"\nbody", last=True) == text + b"\nbody"
+
+
+# -- relaying follows a proof, and nothing else ----------------------------
+
+COMMANDS = {
+    "ehlo": b"EHLO me",
+    "rset": b"RSET",
+    "right": b"AUTH PLAIN " + RIGHT,
+    "wrong": b"AUTH PLAIN " + WRONG,
+    "cancel": b"AUTH LOGIN\r\n*",
+    "nonsense": b"AUTH PLAIN =",
+    "mail": b"MAIL FROM:<a@b> AUTH=joe",
+    "rcpt": b"RCPT TO:<x@no.example>",
+    "quoted": b'RCPT TO:<"AUTH PLAIN"@no.example>',
+}
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    words=st.lists(st.sampled_from(sorted(COMMANDS)), max_size=12),
+    clear=st.booleans(),
+    relay=st.booleans(),
+)
+def test_who_may_relay(submission: Home, words: list[str], clear: bool, relay: bool) -> None:
+    environ = {"AUTHCLEAR": "1" if clear else "0", "MAXAUTHFAILURES": "100"}
+    if relay:
+        environ["RELAYCLIENT"] = ""
+    done = run(submission, *(COMMANDS[word] for word in words), **environ)
+    proven = transaction = False
+    codes = iter(done.codes[1:])
+    for word in words:
+        code = next(codes)
+        if word == "cancel" and code == 334:
+            code = next(codes)
+        elif word == "cancel":
+            assert next(codes) == 502  # `*` by itself
+        if word == "right" and clear and not transaction:
+            assert code == (503 if proven else 235)
+            proven = True
+        elif word == "mail":
+            transaction = code == 250
+        elif word in ("ehlo", "rset"):
+            transaction = False
+        elif word in ("rcpt", "quoted") and transaction:
+            assert code == (250 if relay or proven else 553)
+
+
+def test_base64_is_strict() -> None:
+    assert auth.LIMIT == 12288
+
+
+# -- real clients ----------------------------------------------------------
+
+
+@pytest.fixture(params=["starttls", "implicit"])
+def port(request: pytest.FixtureRequest, submission: Home) -> object:
+    del submission.environ["AUTHCLEAR"]
+    environ = {k: v for k, v in submission.environ.items() if not k.startswith("TCP")}
+    environ.update(QSMTPD_TLS=request.param, SMTPAUTH="!+cram", FORCETLS="1")
+    command = [needs("tcpserver"), "-1", "-HRl", "mx.example", "127.0.0.1", "0", BIN / "qsmtpd"]
+    with Listener([*command, *submission.arguments], environ, submission.path / "log") as it:
+        yield it.port, request.param
+        assert PASSWORD not in it.log() and RIGHT.decode() not in it.log()
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_swaks(port: tuple[int, str], submission: Home, mechanism: str) -> None:
+    number, mode = port
+    how = "--tls" if mode == "starttls" else "--tlsc"
+    for password, status in ((PASSWORD, 0), ("wrong!", 28)):
+        done = subprocess.run(
+            [needs("swaks"), how, "--server", "127.0.0.1", "--port", str(number)]
+            + ["--to", "x@no.example", "--from", "joe@ok.example"]
+            + ["--auth", mechanism, "--auth-user", "joe", "--auth-password", password],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout
+    assert len(submission.messages()) == 1
+
+
+def test_smtplib(port: tuple[int, str], submission: Home) -> None:
+    number, mode = port
+    if mode == "implicit":
+        client: smtplib.SMTP = smtplib.SMTP_SSL(
+            "127.0.0.1", number, context=client_context(), timeout=PATIENCE
+        )
+    else:
+        client = smtplib.SMTP("127.0.0.1", number, timeout=PATIENCE)
+        client.starttls(context=client_context())
+    with pytest.raises(smtplib.SMTPSenderRefused):
+        client.sendmail("joe@ok.example", ["x@no.example"], "Subject: x\n\n")
+    client.ehlo()
+    client.user, client.password = "joe", PASSWORD
+    client.auth("PLAIN", client.auth_plain)
+    client.sendmail("joe@ok.example", ["x@no.example"], "Subject: x\n\n")
+    client.quit()
+    assert len(submission.messages()) == 1
+
+
+def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
+    number, mode = port
+    settings = tmp_path / "msmtprc"
+    settings.write_text(
+        f"account default\nhost 127.0.0.1\nport {number}\nfrom joe@ok.example\n"
+        f"auth plain\nuser joe\npassword {PASSWORD}\ntls on\n"
+        f"tls_starttls {'on' if mode == 'starttls' else 'off'}\ntls_certcheck off\n"
+    )
+    settings.chmod(0o600)
+    command = [needs("msmtp"), "-C", str(settings), "x@no.example"]
+    done = subprocess.run(command, input=b"Subject: x\n\nhi\n", capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    settings.write_text(settings.read_text().replace(PASSWORD, "wrong!"))
+    done = subprocess.run(command, input=b"Subject: x\n\nhi\n", capture_output=True, check=False)
+    assert done.returncode != 0
+    (message,) = submission.messages()
+    assert message.recipients == [b"x@no.example"]
