@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from harness import Home
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Iterator[Home]:
     """A QMAILHOME with me and rcpthosts, and the oracle as its queue program."""
-    return Home(tmp_path)
+    home = Home(tmp_path)
+    yield home
+    home.end()

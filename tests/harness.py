@@ -105,6 +105,7 @@ class Home:
         self.control_dir.mkdir()
         self.spool.mkdir()
         self.arguments: list[str] = []  # a checkpassword program, where a test has one
+        self.talks: list[Talk] = []
         self.environ = {
             "PATH": os.environ["PATH"],
             "QMAILHOME": str(path),
@@ -204,7 +205,19 @@ class Home:
     def talk(self, *arguments: str, over: str = "socket", **environ: str | None) -> Talk:
         """Start a program and leave the conversation to the test."""
         full = {k: v for k, v in {**self.environ, **environ}.items() if v is not None}
-        return Talk([str(BIN / "qsmtpd"), *arguments], full, over)
+        return self.launch([str(BIN / "qsmtpd"), *arguments], full, over)
+
+    def launch(self, command: list[str], environ: dict[str, str], over: str = "socket") -> Talk:
+        """The same for any command; what a test that fails has left is ended after it."""
+        talk = Talk(command, environ, over)
+        self.talks.append(talk)
+        return talk
+
+    def end(self) -> None:
+        """End what a test has left running."""
+        for talk in self.talks:
+            if talk.process.poll() is None:
+                talk.kill()
 
 
 class Talk:
@@ -282,8 +295,7 @@ class Talk:
 
     def descriptors(self) -> dict[int, str]:
         """Its open descriptors, and what they are."""
-        folder = Path(f"/proc/{self.pid}/fd")
-        return {int(fd.name): os.readlink(fd) for fd in folder.iterdir()}
+        return descriptors(self.pid)
 
     def end(self, quit: bool = True) -> Run:
         """QUIT (or hang up), read what is left, and wait for the end."""
@@ -363,6 +375,14 @@ def send_and_wait(fd: int, piece: bytes, wait: bool = True) -> bool:
     except OSError:
         return False
     return True
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """The open descriptors of a process, and what they are, as soon as it waits for something."""
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        assert time.monotonic() < deadline
+    return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def session_members(session: int) -> list[int]:

@@ -14,10 +14,13 @@ import subprocess
 import tempfile
 import time
 import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import BIN, PATIENCE, Home, parse_log
+from harness import BIN, PATIENCE, Home, descriptors, parse_log
 
 QSMTPD = str(BIN / "qsmtpd")
 MESSAGE = b"MAIL FROM:<a@no.example>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\nx\r\n.\r\n"
@@ -56,9 +59,20 @@ def test_closed_at_start(home: Home, closed: str) -> None:
     assert b"Traceback" not in logged
 
 
-def child_descriptors(pid: int) -> dict[int, str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return {int(fd.name): os.readlink(fd) for fd in folder.iterdir()}
+@contextmanager
+def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the test."""
+    child = subprocess.Popen(command or [QSMTPD], **options)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def queue_of(child: subprocess.Popen[bytes]) -> int:
+    (pid,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    return int(pid)
 
 
 def test_closed_stderr_is_not_closed_for_the_queue(home: Home) -> None:
@@ -66,20 +80,17 @@ def test_closed_stderr_is_not_closed_for_the_queue(home: Home) -> None:
     # wc reads all of the message before it does anything else.
     environ = {**home.environ, "QMAILQUEUE": str(shutil.which("wc"))}
     command = ["sh", "-c", 'exec "$0" 2>&-', QSMTPD]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
-    ) as child:
+    with running(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write(MESSAGE.partition(b"x\r\n")[0])
         child.stdin.flush()
         while not child.stdout.readline().startswith(b"354 "):
             pass
-        (queue,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        found = child_descriptors(int(queue))
+        found = descriptors(queue_of(child))
         assert sorted(found) == [0, 1, 2, 6]
         assert found[2] == "/dev/null"
-        ours = child_descriptors(child.pid)
+        ours = descriptors(child.pid)
         assert ours[0] == ours[1] == ours[2] == "/dev/null"
 
 
@@ -112,17 +123,14 @@ def test_inherited_descriptors_go_no_further(home: Home) -> None:
     high = fcntl.fcntl(write, fcntl.F_DUPFD, 200)
     taken = [fcntl.fcntl(write, fcntl.F_DUPFD, fd) for fd in (6, 10, 11)]
     passed = [read, write, high, *taken]
-    with subprocess.Popen(
-        [QSMTPD], stdin=theirs, stdout=theirs, stderr=2, env=environ, pass_fds=passed
-    ) as child:
+    with running(stdin=theirs, stdout=theirs, env=environ, pass_fds=passed) as child:
         theirs.close()
         replies = ours.makefile("rb")
         ours.sendall(MESSAGE.partition(b"x\r\n")[0])
         while not replies.readline().startswith(b"354 "):
             pass
-        assert set(passed) <= set(child_descriptors(child.pid))
-        (queue,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        assert sorted(child_descriptors(int(queue))) == [0, 1, 2, 6]
+        assert set(passed) <= set(descriptors(child.pid))
+        assert sorted(descriptors(queue_of(child))) == [0, 1, 2, 6]
         replies.close()
         ours.close()
     for fd in passed:
@@ -343,7 +351,7 @@ def test_slow_line(home: Home) -> None:
     run = talk.end(quit=False)
     assert run.status == 1
     assert run.event("session")["end"] == "timeout"
-    assert 1 <= float(run.event("session")["seconds"]) < 2
+    assert 1 <= float(run.event("session")["seconds"]) < 4
 
 
 def test_idle(home: Home) -> None:
@@ -380,7 +388,7 @@ def test_data_rate(home: Home) -> None:
     """Slower than MINDATARATE is too slow, but only after TIMEOUTSMTPD."""
     reply, seconds = drip(home, 40, TIMEOUTSMTPD="1", MINDATARATE="1000")
     assert reply == b"451 timeout (#4.4.2)"
-    assert 1 <= seconds < 2
+    assert 1 <= seconds < 3.5
     reply, seconds = drip(home, 20, TIMEOUTSMTPD="1", MINDATARATE="50")
     assert reply.startswith(b"250 ok ")
     assert seconds >= 1.5
@@ -416,7 +424,7 @@ def test_session_limit(home: Home, data: bool) -> None:
     run = talk.end(quit=False)
     assert run.lines[-1] == b"421 session time limit reached (#4.4.2)"
     assert run.event("session")["end"] == "session-limit"
-    assert 1 <= float(run.event("session")["seconds"]) < 2
+    assert 1 <= float(run.event("session")["seconds"]) < 4
     assert run.status == 1
     assert home.messages() == []
 
