@@ -120,6 +120,24 @@ def home(environ: Mapping[bytes, bytes]) -> bytes:
     return environ.get(b"QMAILHOME") or QMAILHOME
 
 
+def rehearse(environ: Mapping[bytes, bytes]) -> None:
+    """For a server, before its first connection: import what TLS needs, once for all.
+
+    What keeps it from being offered is in the log then, not only when a
+    client asks for it.
+    """
+    log = Log(2, pid=os.getpid())
+    try:
+        settings = Settings(Controls(home(environ)), environ)
+        way = door.find(settings, tls_settings.TlsSettings(settings))
+        if way is not None:
+            way.prepare()
+    except ControlError as error:
+        log.line("control", name=error.name, reason=error.reason)
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+
+
 def enter(controls: Controls, environ: Mapping[bytes, bytes]) -> Settings:
     """Go to QMAILHOME, as qmail's programs do and the queue program expects.
 

@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> NoReturn:
     except OSError as error:
         _say(f"fatal: cannot listen on {options.host} {options.port}: {error.strerror}")
         os._exit(111)
+    child.rehearse(os.environb)
     if options.print_port:
         os.write(1, b"%d\n" % listener.getsockname()[1])
     Server(listener, options).run()

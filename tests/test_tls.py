@@ -901,3 +901,21 @@ def accepts(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_warm_server_knows_beforehand(home: Home) -> None:
+    (home.control_dir / "servercert.pem").write_bytes(SERVER.pem + SERVER_RSA.key_pem)
+    command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
+    with Listener(command, home.environ, home.path / "log") as listener:
+        assert "event=tls" in listener.log() and "verdict=unavailable" in listener.log()
+        client = smtplib.SMTP("127.0.0.1", listener.port, timeout=PATIENCE)
+        assert client.docmd("STARTTLS")[0] == 454
+        client.quit()
+    SERVER.save(home.control_dir / "servercert.pem")
+    with Listener(command, home.environ, home.path / "log") as listener:
+        assert "event=tls" not in listener.log()
+        client = smtplib.SMTP("127.0.0.1", listener.port, timeout=PATIENCE)
+        client.starttls(context=client_context())
+        client.sendmail("a@b", ["x@ok.example"], "Subject: x\r\n\r\n")
+        client.quit()
+    assert len(home.messages()) == 1
