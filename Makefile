@@ -4,7 +4,7 @@ PREFIX = /usr/local
 PORT = 2525
 VENV = .venv
 DEMO = .demo
-PROGRAMS = qsmtpd qsmtpd-maildir qsmtpd-server
+PROGRAMS = qsmtpd qsmtpd-maildir qsmtpd-server starttls-probe
 MAN = $(wildcard man/*.[1578])
 
 all: $(VENV)/ready

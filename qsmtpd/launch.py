@@ -18,6 +18,13 @@ def launch(program: str, arguments: list[str]) -> None:
         from qsmtpd import maildir
 
         maildir.main(arguments)
+    elif program == "starttls-probe":
+        import site
+
+        site.main()  # it needs a package from outside, and its start need not be quick
+        from qsmtpd.probe import main as probe
+
+        probe.main(arguments)
     else:
         from qsmtpd import main
 

@@ -1,0 +1,108 @@
+"""The command line of starttls-probe(1)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from .. import __version__
+
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+
+def address(text: str) -> tuple[str, int | None]:
+    """HOST[:PORT], [HOST]:PORT for an IPv6 address: (host, port or None)."""
+    if text.count(":") > 1 and not text.startswith("["):
+        return text, None
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not HOST[:PORT]: {text!r}")
+    return match[1] or match[2], None if match[3] is None else _port(match[3])
+
+
+def listening(text: str) -> tuple[str, int]:
+    """[ADDRESS:]PORT: (address, port), on the loopback interface if none is given."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    return host or "127.0.0.1", _port(port)
+
+
+def _port(text: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"not a port: {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time or a rate: a decimal number above 0 and at most 86400."""
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text) or not 0 < float(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"not a number from 0.001 to 86400: {text!r}")
+    return float(text)
+
+
+def count(text: str) -> int:
+    """A number from 1 to 99."""
+    if not re.fullmatch(r"[1-9][0-9]?", text):
+        raise argparse.ArgumentTypeError(f"not a number from 1 to 99: {text!r}")
+    return int(text)
+
+
+def word(text: str) -> bytes:
+    """Text that goes into a command: nothing in it may end the line."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"not printable: {text!r}")
+    return text.encode()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, as in the manual page."""
+    result = argparse.ArgumentParser(
+        prog="starttls-probe",
+        description="Tests a mail server, or with --listen a mail client, for STARTTLS faults.",
+        epilog="Exit status: 0 safe, 1 vulnerable, 2 could not test.  See starttls-probe(1).",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("host", nargs="?", type=address, metavar="HOST[:PORT]", help="the server to test")
+    add("--listen", type=listening, metavar="[ADDR:]PORT", help="test the clients that connect")
+    add("--list", action="store_true", help="list and explain all checks and scenarios")
+    add("--version", action="version", version=f"starttls-probe {__version__}")
+    add("-v", "--verbose", action="store_true", help="show the evidence for every check")
+    add("--json", action="store_true", help="one JSON object instead of text")
+    add("--timeout", type=seconds, default=20.0, metavar="SECONDS", help="for one answer (20)")
+
+    server = result.add_argument_group("testing a server")
+    add = server.add_argument
+    add("--check", action="append", metavar="NAME", help="run only this check (repeatable)")
+    add("--lmtp", action="store_true", help="speak LMTP, not SMTP")
+    add("--rate", type=seconds, default=2.0, metavar="N", help="connections per second (2)")
+    add("--helo", type=word, default=b"", metavar="NAME", help="our name in EHLO")
+    add("--user", type=word, default=b"", metavar="NAME", help="also test AUTH as this user")
+    add("--password-file", metavar="FILE", help="its first line is the password")
+    add(
+        "--slow",
+        type=seconds,
+        nargs="?",
+        const=330.0,
+        default=0.0,
+        metavar="SECONDS",
+        help="also test for a stalled handshake, waiting so long (330)",
+    )
+    add(
+        "--smuggling",
+        type=word,
+        default=b"",
+        metavar="RECIPIENT",
+        help="also test the end of data: sends messages to this address",
+    )
+    add("--from", type=word, default=b"", dest="sender", metavar="SENDER", help="for MAIL (<>)")
+
+    client = result.add_argument_group("testing a client")
+    add = client.add_argument
+    add("--scenario", action="append", metavar="NAME", help="play only this one (repeatable)")
+    add("--connections", type=count, default=1, metavar="N", help="per scenario (1)")
+    add("--name", type=word, default=b"localhost", help="the certificate's name (localhost)")
+    add("--ca", metavar="FILE", help="write the authority's certificate here")
+    add("--strict", action="store_true", help="the client was told to insist on TLS")
+    add("--wait", type=seconds, default=3600.0, metavar="SECONDS", help="for a client (3600)")
+    return result

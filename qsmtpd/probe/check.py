@@ -1,0 +1,90 @@
+"""A check: a stable name, a paragraph that explains it, and what finds the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .evidence import Evidence
+from .protocol import LMTP, SMTP, Protocol
+
+if TYPE_CHECKING:
+    from .probe import Probe
+
+
+class Verdict(StrEnum):
+    """What a check says."""
+
+    SAFE = "safe"
+    VULNERABLE = "vulnerable"
+    ODD = "odd"
+    UNTESTED = "could not test"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, and the reason for it in one line."""
+
+    verdict: Verdict
+    reason: str
+
+
+class CouldNotTest(Exception):
+    """A check has no answer; the text says why."""
+
+
+def safe(reason: str) -> Finding:
+    """It withstands."""
+    return Finding(Verdict.SAFE, reason)
+
+
+def vulnerable(reason: str) -> Finding:
+    """Somebody on the wire can make use of it."""
+    return Finding(Verdict.VULNERABLE, reason)
+
+
+def odd(reason: str) -> Finding:
+    """Not as the standard says, or worth knowing; no attack by itself."""
+    return Finding(Verdict.ODD, reason)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a server.
+
+    `run` raises CouldNotTest, or connection.Trouble, where there is no answer.
+    An `injection` check that has no answer leaves the main question open, which
+    the exit status says.  A check that does not `need_tls` runs even where
+    STARTTLS does not work.  One with an `option` runs only where the user has
+    given that.
+    """
+
+    name: str
+    explanation: str
+    run: Callable[[Probe], Finding]
+    injection: bool = False
+    needs_tls: bool = True
+    option: str = ""
+    protocols: tuple[Protocol, ...] = (SMTP, LMTP)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check, or of a scenario of --listen."""
+
+    name: str
+    explanation: str
+    injection: bool
+    finding: Finding
+    evidence: Evidence
+
+
+def exit_status(results: list[Result]) -> int:
+    """1 if anything is vulnerable, else 2 if an injection check could not run, else 0."""
+    if any(result.finding.verdict is Verdict.VULNERABLE for result in results):
+        return 1
+    if any(result.injection and result.finding.verdict is Verdict.UNTESTED for result in results):
+        return 2
+    return 0

@@ -1,0 +1,129 @@
+"""The fake server's side of one connection.  It takes no message: DATA gets 451."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+from ..connection import Babble, Connection, Trouble
+from .scenarios import Scenario
+from .visit import DONE, Visit
+
+_NAME = b"starttls-probe.invalid"
+#: A client that has so much to say is not tested further.
+_COMMANDS = 100
+
+
+class Conversation:
+    """Serves one client as the scenario says, and writes down what it does in the visit.
+
+    `wait` (seconds) is how long an answer is withheld to see whether the client
+    goes on without it.
+    """
+
+    def __init__(
+        self,
+        link: Connection,
+        scenario: Scenario,
+        context: ssl.SSLContext,
+        visit: Visit,
+        wait: float,
+    ) -> None:
+        self._link = link
+        self._scenario = scenario
+        self._context = context
+        self._visit = visit
+        self._wait = wait
+        self._withhold = False
+        self._commands: dict[bytes, Callable[[bytes], bytes]] = {
+            b"EHLO": self._hello,
+            b"LHLO": self._hello,
+            b"HELO": lambda argument: b"250 " + _NAME,
+            b"STARTTLS": self._starttls,
+            b"AUTH": self._auth,
+            b"MAIL": self._mail,
+            b"RCPT": lambda argument: b"250 ok",
+            b"DATA": lambda argument: b"451 a test; no message is taken",
+            b"RSET": lambda argument: b"250 ok",
+            b"NOOP": lambda argument: b"250 ok",
+        }
+
+    def run(self) -> None:
+        """Until the client leaves.  Raises Trouble where it leaves without QUIT."""
+        self._visit.connections += 1
+        self._link.send(b"220 " + _NAME + b" ESMTP\r\n" + self._scenario.greeted)
+        for _ in range(_COMMANDS):
+            verb, _, argument = self._link.line().rstrip(b"\r\n").partition(b" ")
+            verb = verb.upper()
+            if self._withhold:
+                self._withhold = False
+                self._visit.hasty = self._link.comes(self._wait)
+            if verb == b"QUIT":
+                self._link.send(b"221 " + _NAME + b"\r\n")
+                return
+            answer = self._commands.get(verb, _unknown)(argument)
+            if answer:
+                self._link.send(answer + b"\r\n")
+        raise Babble(f"more than {_COMMANDS} commands")
+
+    def _hello(self, argument: bytes) -> bytes:
+        inside = self._link.tls is not None
+        if inside:
+            self._visit.hello_in_tls = True
+        keywords = self._scenario.inside if inside else self._scenario.clear
+        # PIPELINING is not announced: a client that goes on has read an answer.
+        lines = [_NAME, b"8BITMIME", *keywords]
+        return b"\r\n".join(
+            b"250" + (b" " if number == len(lines) else b"-") + line
+            for number, line in enumerate(lines, 1)
+        )
+
+    def _starttls(self, argument: bytes) -> bytes:
+        if self._link.tls is not None:
+            return b"503 already in TLS"
+        self._visit.starttls = True
+        if self._scenario.refuses or b"STARTTLS" not in self._scenario.clear:
+            return b"454 TLS is not available"
+        self._link.send(b"220 begin\r\n" + self._scenario.injected)
+        try:
+            self._link.start_tls(self._context, server_side=True)
+        except Trouble as trouble:
+            self._visit.handshake = str(trouble)
+            raise
+        self._visit.handshake = DONE
+        self._withhold = bool(self._scenario.injected)
+        return b""
+
+    def _auth(self, argument: bytes) -> bytes:
+        """AUTH PLAIN and LOGIN; any password is the right one, and none is shown."""
+        mechanism, _, initial = argument.partition(b" ")
+        responses = 2 if mechanism.upper() == b"LOGIN" else 1
+        if initial:
+            self._link.evidence.hide(initial)
+            responses -= 1
+        for number in range(responses):
+            last = number == responses - 1
+            # base64 of what LOGIN asks for: Username: and Password:
+            prompts = (b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6")
+            prompt = prompts[last] if mechanism.upper() == b"LOGIN" else b""
+            self._link.send(b"334 " + prompt + b"\r\n")
+            response = self._link.line().rstrip(b"\r\n")
+            if response == b"*":  # RFC 4954, 4: the client gives up
+                return b"501 as you like"
+            self._link.evidence.hide(response)
+        if self._link.tls is None:
+            self._visit.password_in_clear = True
+        else:
+            self._visit.password_in_tls = True
+        return b"235 welcome"
+
+    def _mail(self, argument: bytes) -> bytes:
+        if self._link.tls is None:
+            self._visit.mail_in_clear = True
+        else:
+            self._visit.mail_in_tls = True
+        return b"250 ok"
+
+
+def _unknown(argument: bytes) -> bytes:
+    return b"502 not implemented"

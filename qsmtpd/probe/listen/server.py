@@ -1,0 +1,93 @@
+"""Waits for clients and plays the scenarios to them, one after the other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from ..check import CouldNotTest, Finding, Result, Verdict
+from ..connection import Connection, Trouble
+from ..evidence import Evidence
+from .certificates import Certificates
+from .conversation import Conversation
+from .scenarios import Scenario
+from .visit import Visit
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to listen.  Times in seconds.
+
+    Each scenario is played to `connections` connections; the first may let us
+    wait for `wait`, the others, which a client opens to try again, for `again`.
+    """
+
+    strict: bool = False
+    connections: int = 1
+    wait: float = 3600.0
+    again: float = 10.0
+    timeout: float = 20.0
+    withhold: float = 2.0
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listening socket.  Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family)
+
+
+def play(
+    listener: socket.socket,
+    scenarios: Sequence[Scenario],
+    certificates: Certificates,
+    manner: Manner,
+) -> Iterator[Result]:
+    """Play these to the clients that come: each result as soon as it is there."""
+    for scenario in scenarios:
+        evidence, visit = Evidence(), Visit()
+        while visit.connections < manner.connections:
+            sock = _accept(listener, manner.again if visit.connections else manner.wait)
+            if sock is None:
+                break
+            if visit.connections:
+                evidence.note("a new connection")
+            context = certificates.contexts[scenario.certificate]
+            link = Connection(sock, evidence, manner.timeout)
+            try:
+                Conversation(link, scenario, context, visit, manner.withhold).run()
+            except Trouble:
+                pass  # it is in the evidence
+            finally:
+                link.close()
+        yield Result(
+            scenario.name,
+            scenario.explanation,
+            scenario.injection,
+            _judge(scenario, visit, manner.strict),
+            evidence,
+        )
+
+
+def _judge(scenario: Scenario, visit: Visit, strict: bool) -> Finding:
+    if not visit.connections:
+        return Finding(Verdict.UNTESTED, "no client came")
+    try:
+        return scenario.judge(visit, strict)
+    except CouldNotTest as reason:
+        return Finding(Verdict.UNTESTED, str(reason))
+
+
+def _accept(listener: socket.socket, seconds: float) -> socket.socket | None:
+    """The next client, or None if none comes in time."""
+    deadline = monotonic() + seconds
+    while (left := deadline - monotonic()) > 0:
+        listener.settimeout(left)
+        try:
+            return listener.accept()[0]
+        except TimeoutError:
+            break
+        except OSError:
+            continue  # it was gone again (accept(2): ECONNABORTED and others)
+    return None

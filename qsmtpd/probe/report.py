@@ -1,0 +1,116 @@
+"""Results as text for people, or as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from typing import TextIO
+
+from .check import Result, Verdict, exit_status
+from .evidence import NOTE, Entry, printable
+
+_WIDTH = 78
+_INDENT = " " * 4
+#: SGR codes (ECMA-48, 8.3.117).
+_COLOURS = {
+    Verdict.SAFE: "32",
+    Verdict.VULNERABLE: "1;31",
+    Verdict.ODD: "33",
+    Verdict.UNTESTED: "36",
+}
+#: The order of the summary: what matters first.
+_ORDER = (Verdict.VULNERABLE, Verdict.ODD, Verdict.UNTESTED, Verdict.SAFE)
+
+
+class Text:
+    """The readable report: each result as it comes, then a summary.
+
+    Explanation and evidence follow what is vulnerable or odd; with `verbose`,
+    everything.  Colour and progress only on a terminal.
+    """
+
+    def __init__(self, out: TextIO, verbose: bool) -> None:
+        self._out = out
+        self._verbose = verbose
+        self._terminal = out.isatty()
+        # no-color.org: the variable's presence, not its value
+        self._colour = self._terminal and "NO_COLOR" not in os.environ
+
+    def announce(self, text: str) -> None:
+        """Say what is about to be done."""
+        self._print(textwrap.fill(text, _WIDTH))
+
+    def progress(self, text: str) -> None:
+        """Show what is being done; the next line takes its place."""
+        if self._terminal:
+            self._out.write(f"\r\x1b[K{text} ...")
+            self._out.flush()
+
+    def result(self, result: Result) -> None:
+        """Show a result."""
+        verdict = result.finding.verdict
+        word = self._painted(verdict, f"{verdict:14}")
+        self._print(f"{word}  {result.name}: {result.finding.reason}")
+        if self._verbose or verdict in (Verdict.VULNERABLE, Verdict.ODD):
+            self._print(textwrap.indent(textwrap.fill(result.explanation, _WIDTH - 4), _INDENT))
+            for entry in result.evidence.entries():
+                self._print(_INDENT + _line(entry))
+
+    def done(self) -> None:
+        """Remove the progress."""
+        if self._terminal:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+    def summary(self, results: list[Result]) -> None:
+        """Count the verdicts."""
+        parts = []
+        for verdict in _ORDER:
+            names = [result.name for result in results if result.finding.verdict is verdict]
+            if names:
+                listed = "" if verdict is Verdict.SAFE else f" ({', '.join(names)})"
+                parts.append(f"{len(names)} {self._painted(verdict, verdict)}{listed}")
+        self._print("\n" + "; ".join(parts))
+
+    def _painted(self, verdict: Verdict, text: str) -> str:
+        return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text
+
+    def _print(self, text: str) -> None:
+        self.done()
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+def _line(entry: Entry) -> str:
+    if entry.who == NOTE:
+        return f"-- {entry.data.decode('ascii')}"
+    return f"{entry.who:5} {entry.layer:5} {printable(entry.data)}"
+
+
+def as_json(subject: dict[str, str | int], results: list[Result]) -> str:
+    """What was tested and all results as one JSON object; its form is in starttls-probe(1)."""
+    return json.dumps(
+        {
+            **subject,
+            "exit": exit_status(results),
+            "results": [
+                {
+                    "name": result.name,
+                    "verdict": result.finding.verdict,
+                    "reason": result.finding.reason,
+                    "explanation": result.explanation,
+                    "evidence": [
+                        {
+                            "who": entry.who,
+                            "layer": entry.layer,
+                            "bytes": printable(entry.data),
+                        }
+                        for entry in result.evidence.entries()
+                    ],
+                }
+                for result in results
+            ],
+        },
+        indent=1,
+    )

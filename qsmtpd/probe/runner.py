@@ -1,0 +1,45 @@
+"""Runs checks, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .check import Check, CouldNotTest, Finding, Result, Verdict
+from .checks import FIRST
+from .connection import Trouble
+from .probe import Probe
+from .protocol import Reply
+from .target import Target
+
+
+def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
+    """Run the control experiment and then these checks: each result as soon as it is there.
+
+    Raises nothing on account of the server.
+    """
+    control: list[Reply] = []
+    first = _run(FIRST, Probe(target, control))
+    yield first
+    reason = first.finding.reason
+    works = first.finding.verdict is Verdict.SAFE
+    for check in checks:
+        probe = Probe(target, control)
+        if works or not check.needs_tls:
+            yield _run(check, probe)
+        else:
+            # Said once, not tried with each check: a silent server would cost minutes.
+            yield _result(check, Finding(Verdict.UNTESTED, reason), probe)
+
+
+def _run(check: Check, probe: Probe) -> Result:
+    try:
+        finding = check.run(probe)
+    except (CouldNotTest, Trouble) as reason:
+        finding = Finding(Verdict.UNTESTED, str(reason))
+    finally:
+        probe.close()
+    return _result(check, finding, probe)
+
+
+def _result(check: Check, finding: Finding, probe: Probe) -> Result:
+    return Result(check.name, check.explanation, check.injection, finding, probe.evidence)

@@ -1,0 +1,68 @@
+"""What a certificate says: names and days.  Needs the package cryptography."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from .evidence import printable
+
+
+def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
+    """(the certificate in a few words, what is wrong with it for this host).
+
+    `encoded` is DER.  A certificate that cannot be read is a fault like others.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(encoded)
+        names, addresses = _names(certificate)
+        last = certificate.not_valid_after_utc
+        first = certificate.not_valid_before_utc
+        own = certificate.issuer == certificate.subject
+    except ValueError as error:
+        return "a certificate that cannot be read", [_plain(str(error))]
+    shown = ", ".join(_plain(name) for name in [*names, *map(str, addresses)]) or "no name"
+    text = f"for {shown}, until {last:%Y-%m-%d}{', self-signed' if own else ''}"
+    faults = []
+    if not _matches(host, names, addresses):
+        faults.append(f"not for {host}")
+    now = datetime.now(UTC)
+    if now > last:
+        faults.append("expired")
+    if now < first:
+        faults.append("not yet valid")
+    return text, faults
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _names(certificate: x509.Certificate) -> tuple[list[str], list[_Address]]:
+    """DNS names and addresses; the subject's common name counts no more (RFC 9525, 2)."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return [], []
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return extension.value.get_values_for_type(x509.DNSName), [
+        address
+        for address in addresses
+        if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address)
+    ]
+
+
+def _matches(host: str, names: list[str], addresses: list[_Address]) -> bool:
+    try:
+        return ipaddress.ip_address(host) in addresses
+    except ValueError:
+        pass
+    wanted = host.rstrip(".").lower()
+    # RFC 9525, 6.3: a wildcard stands for exactly the first label.
+    wild = "*." + wanted.partition(".")[2]
+    return any(name.rstrip(".").lower() in (wanted, wild) for name in names)
+
+
+def _plain(text: str) -> str:
+    return printable(text.encode("utf-8", "backslashreplace"))

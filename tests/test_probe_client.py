@@ -1,0 +1,171 @@
+"""starttls-probe --listen against clients: each scenario finds its fault, and only that."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from probe_clients import PASSWORD, USER, Client, Faults
+from probe_servers import CERTIFICATES
+
+from qsmtpd.probe.check import Result, Verdict, exit_status
+from qsmtpd.probe.listen.scenarios import SCENARIOS, Scenario
+from qsmtpd.probe.listen.server import Manner, listen, play
+
+SAFE, VULNERABLE, ODD, UNTESTED = Verdict
+MANNER = Manner(timeout=2, wait=2, again=0.2, withhold=0.2)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> str:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(CERTIFICATES.authority)
+    return str(path)
+
+
+def play_all(serve, manner: Manner = MANNER, scenarios=SCENARIOS) -> list[Result]:
+    """The results of these scenarios; `serve(port)` is called, in a thread, for each connection."""
+    results = []
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        connections = manner.connections * len(scenarios)
+        thread = threading.Thread(target=lambda: [serve(port) for _ in range(connections)])
+        thread.start()
+        results = list(play(listener, scenarios, CERTIFICATES, manner))
+        thread.join()
+    return results
+
+
+def findings(results: list[Result]) -> dict[str, Verdict]:
+    """All verdicts that are not safe."""
+    return {
+        result.name: result.finding.verdict
+        for result in results
+        if result.finding.verdict is not SAFE
+    }
+
+
+BAD_CERTIFICATES = ("wrong-name", "expired", "self-signed")
+
+ONE_FAULT = {
+    "sound": (Faults(), {}),
+    "keeps its buffer": (Faults(keeps_buffer=True), {"response-injection": VULNERABLE}),
+    "keeps what was announced": (
+        Faults(keeps_keywords=True),
+        {"response-injection": VULNERABLE, "no-auth-after-tls": VULNERABLE},
+    ),
+    "password without STARTTLS": (
+        Faults(in_clear="stripped", password_in_clear=True),
+        {"stripped": VULNERABLE},
+    ),
+    "mail without STARTTLS": (Faults(in_clear="stripped"), {"stripped": ODD}),
+    "goes on when refused": (Faults(in_clear="refused"), {"refused": ODD}),
+    "password when refused": (
+        Faults(in_clear="refused", password_in_clear=True),
+        {"refused": VULNERABLE},
+    ),
+    "believes an early answer": (Faults(in_clear="early"), {"stripped": ODD, "preauth": ODD}),
+    "does not look at the name": (Faults(checks_name=False), {"wrong-name": VULNERABLE}),
+    "takes any certificate": (
+        Faults(checks_certificate=False),
+        dict.fromkeys(BAD_CERTIFICATES, VULNERABLE),
+    ),
+    "opportunistic": (Faults(opportunistic=True), dict.fromkeys(BAD_CERTIFICATES, ODD)),
+}
+
+
+@pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
+def test_one_fault(faults: Faults, expected: dict[str, Verdict], authority: str) -> None:
+    results = play_all(lambda port: Client(port, authority, faults).send())
+    assert findings(results) == expected, [
+        (result.name, result.finding.reason) for result in results
+    ]
+    assert exit_status(results) == (1 if VULNERABLE in expected.values() else 0)
+
+
+def one(name: str) -> tuple[Scenario, ...]:
+    return tuple(scenario for scenario in SCENARIOS if scenario.name == name)
+
+
+def test_strict_makes_going_on_in_clear_a_fault(authority: str) -> None:
+    client = Faults(in_clear="stripped")
+    manner = Manner(strict=True, timeout=2, wait=2, withhold=0.2)
+    results = play_all(lambda port: Client(port, authority, client).send(), manner, one("stripped"))
+    assert findings(results) == {"stripped": VULNERABLE}
+
+
+def test_who_does_not_trust_the_authority_cannot_be_tested(authority: str) -> None:
+    results = play_all(lambda port: Client(port, None, Faults()).send())
+    untested = {"sound", "response-injection", "no-auth-after-tls", "wrong-name", "expired"}
+    assert findings(results) == dict.fromkeys(untested, UNTESTED)
+    assert exit_status(results) == 2
+
+
+def test_no_client() -> None:
+    manner = Manner(wait=0.05)
+    with listen("127.0.0.1", 0) as listener:
+        results = list(play(listener, SCENARIOS, CERTIFICATES, manner))
+    assert set(findings(results).values()) == {UNTESTED}
+    assert exit_status(results) == 2
+
+
+def test_a_second_connection_belongs_to_the_scenario(authority: str) -> None:
+    """Who tries again in clear after a bad certificate has sent its mail in clear."""
+    clients = iter((Faults(), Faults(in_clear="always")))
+
+    def send(port: int) -> None:
+        faults = next(clients)
+        if faults.in_clear:
+            _in_clear(port)
+        else:
+            Client(port, authority, faults).send()
+
+    manner = Manner(connections=2, timeout=2, wait=2, again=2, withhold=0.2)
+    results = play_all(send, manner, one("self-signed"))
+    assert findings(results) == {"self-signed": ODD}
+
+
+def _in_clear(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        sock.sendall(b"HELO client.invalid\r\nMAIL FROM:<>\r\nQUIT\r\n")
+        while sock.recv(4096):
+            pass
+
+
+HOSTILE = {
+    "garbage": bytes(range(256)) * 100,
+    "an endless line": b"x" * 100_000,
+    "endless commands": b"NOOP\r\n" * 100_000,
+    "silence": b"",
+    "TLS at once": b"\x16\x03\x01\x02\x00" + b"x" * 512,
+    "garbage for a handshake": b"STARTTLS\r\n" + b"\x16\x03\x01\x02\x00" + b"\xff" * 512,
+    "endless AUTH": b"AUTH PLAIN\r\n" + b"=" * 100_000,
+    "AUTH that gives up": b"AUTH LOGIN\r\n*\r\nQUIT\r\n",
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_clients(data: bytes) -> None:
+    def send(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            try:
+                sock.sendall(data)
+                while sock.recv(4096):
+                    pass
+            except OSError:
+                pass
+
+    results = play_all(send, Manner(timeout=0.2, wait=2, withhold=0.05), one("response-injection"))
+    assert findings(results) == {"response-injection": UNTESTED} or data.startswith(b"STARTTLS")
+
+
+def test_passwords_are_not_shown(authority: str) -> None:
+    import base64
+
+    client = Faults(in_clear="stripped", password_in_clear=True)
+    results = play_all(lambda port: Client(port, authority, client).send())
+    shown = b"".join(entry.data for result in results for entry in result.evidence.entries())
+    assert b"AUTH PLAIN (secret)" in shown
+    assert base64.b64encode(b"\0" + USER + b"\0" + PASSWORD) not in shown

@@ -1,0 +1,144 @@
+"""starttls-probe against servers: each check finds its fault, and no other cries wolf."""
+
+from __future__ import annotations
+
+import re
+import ssl
+
+import pytest
+from probe_servers import PASSWORD, USER, Faults, serving
+
+from qsmtpd.probe import runner
+from qsmtpd.probe.check import Result, Verdict, exit_status
+from qsmtpd.probe.checks import CHECKS
+from qsmtpd.probe.listen import certificates
+from qsmtpd.probe.protocol import SMTP, Protocol
+from qsmtpd.probe.target import Pace, Target
+
+SAFE, VULNERABLE, ODD, UNTESTED = Verdict
+
+
+def probe(host: str, port: int, protocol: Protocol = SMTP, timeout: float = 2) -> list[Result]:
+    """The results of all checks, with every option given."""
+    target = Target(
+        host,
+        port,
+        protocol,
+        timeout=timeout,
+        slow=0.6,
+        user=USER,
+        password=PASSWORD,
+        recipient=b"recipient@example.invalid",
+        sender=b"sender@example.invalid",
+        pace=Pace(1000),
+    )
+    return list(runner.run(target, CHECKS))
+
+
+def findings(results: list[Result]) -> dict[str, Verdict]:
+    """All verdicts that are not safe."""
+    return {
+        result.name: result.finding.verdict
+        for result in results
+        if result.finding.verdict is not SAFE
+    }
+
+
+def assert_safe(host: str, port: int, protocol: Protocol = SMTP) -> None:
+    """A sound server, whoever wrote it: everything is safe."""
+    results = probe(host, port, protocol)
+    assert findings(results) == {}, [result.finding.reason for result in results]
+    assert exit_status(results) == 0
+
+
+def _all(reads: list[bytes]) -> bytes:
+    """What stands behind STARTTLS."""
+    return re.split(rb"STARTTLS\r\n", b"".join(reads), maxsplit=1)[1]
+
+
+def _if_one_segment(reads: list[bytes]) -> bytes:
+    whole = len(reads) == 1 and reads[0].startswith(b"STARTTLS\r\nEHLO injected.invalid\r\nNOOP")
+    return _all(reads) if whole else b""
+
+
+def _if_split(reads: list[bytes]) -> bytes:
+    return _all(reads) if len(reads) == 2 and reads[0] == b"STARTTLS\r" else b""
+
+
+def _if_pipelined(reads: list[bytes]) -> bytes:
+    return _all(reads) if reads and reads[0].startswith(b"EHLO") else b""
+
+
+def _half_line(reads: list[bytes]) -> bytes:
+    return _all(reads).rpartition(b"\n")[2]
+
+
+def _from(verb: bytes):
+    def survivors(reads: list[bytes]) -> bytes:
+        rest = _all(reads)
+        return rest[rest.find(verb) :] if verb in rest else b""
+
+    return survivors
+
+
+def _when_there(survivors):
+    return lambda reads: survivors(reads) if reads else b""
+
+
+#: All whose bytes the server reads before the handshake.
+INJECTIONS_DISCARDED = [
+    check.name for check in CHECKS if check.injection and check.name != "inject-late"
+]
+
+ONE_FAULT = {
+    "sound": (Faults(), {}),
+    "sound, refuses an injection": (Faults(refuses_injection=b"503 no"), {}),
+    "sound, wants no EHLO": (Faults(wants_helo=False), {}),
+    "keeps a segment": (
+        Faults(survivors=_if_one_segment),
+        {"inject-segment": VULNERABLE, "reply-offset": UNTESTED},
+    ),
+    "keeps a second read": (Faults(survivors=_if_split), {"inject-split": VULNERABLE}),
+    "reads groups ahead": (Faults(survivors=_if_pipelined), {"inject-pipelined": VULNERABLE}),
+    "keeps half a line": (Faults(survivors=_half_line), {"inject-half-line": VULNERABLE}),
+    "keeps AUTH": (Faults(survivors=_from(b"AUTH PLAIN")), {"inject-auth": VULNERABLE}),
+    "keeps a message": (Faults(survivors=_from(b"MAIL")), {"inject-data": VULNERABLE}),
+    "complains inside TLS": (
+        Faults(complaint=b"500 what was that?"),
+        {"reply-offset": VULNERABLE, **dict.fromkeys(INJECTIONS_DISCARDED, ODD)},
+    ),
+    "greets again": (Faults(greets_again=True), {"reply-offset": VULNERABLE}),
+    "keeps EHLO": (Faults(keeps=frozenset({"helo"})), {"state-helo": VULNERABLE}),
+    "keeps MAIL": (Faults(keeps=frozenset({"mail"})), {"state-transaction": VULNERABLE}),
+    "announces STARTTLS again": (Faults(announces_again=True), {"starttls-again": ODD}),
+    "takes STARTTLS twice": (Faults(takes_second=True), {"starttls-twice": ODD}),
+    "takes an argument": (Faults(takes_argument=True), {"starttls-argument": ODD}),
+    "announces AUTH": (Faults(auth_in_clear=b"PLAIN"), {"auth-in-clear": VULNERABLE}),
+    "takes AUTH": (Faults(takes_auth_in_clear=True), {"auth-in-clear": VULNERABLE}),
+    "announces CRAM-MD5": (Faults(auth_in_clear=b"CRAM-MD5"), {"auth-in-clear": ODD}),
+    "goes on in clear": (Faults(goes_on_in_clear=True), {"clear-after-failure": VULNERABLE}),
+    "complains in clear": (Faults(complains_in_clear=True), {"clear-after-failure": ODD}),
+    "never times out": (Faults(handshake_timeout=None), {"handshake-stall": VULNERABLE}),
+    "takes TLS 1.0": (Faults(oldest=ssl.TLSVersion.TLSv1), {"tls-versions": ODD}),
+    "takes nothing newer": (
+        Faults(oldest=ssl.TLSVersion.TLSv1, newest=ssl.TLSVersion.TLSv1_1),
+        {"tls-versions": VULNERABLE},
+    ),
+    "expired": (Faults(certificate=certificates.EXPIRED), {"certificate": ODD}),
+    "another name": (Faults(certificate=certificates.WRONG_NAME), {"certificate": ODD}),
+    "ends data at LF": (
+        Faults(ends_of_data=(b"\r\n.\r\n", b"\n.\n")),
+        {"smuggle-lf-dot-lf": VULNERABLE, "smuggle-crlf-dot-lf": VULNERABLE},
+    ),
+}
+
+
+@pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
+def test_one_fault(faults: Faults, expected: dict[str, Verdict]) -> None:
+    faults.survivors = _when_there(faults.survivors)
+    with serving(faults) as server:
+        results = probe("127.0.0.1", server.port)
+    assert findings(results) == expected, [
+        (result.name, result.finding.reason) for result in results
+    ]
+    assert exit_status(results) == (1 if VULNERABLE in expected.values() else 0)
