@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from .check import Check, CouldNotTest, Finding, Result, Verdict
 from .checks import FIRST
 from .connection import Trouble
+from .evidence import PEER
 from .probe import Probe
 from .protocol import Reply
 from .target import Target
@@ -22,12 +23,13 @@ def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
     yield first
     reason = first.finding.reason
     works = first.finding.verdict is Verdict.SAFE
+    answers = any(entry.who == PEER for entry in first.evidence.entries())
     for check in checks:
         probe = Probe(target, control)
-        if works or not check.needs_tls:
+        if works or (answers and not check.needs_tls):
             yield _run(check, probe)
         else:
-            # Said once, not tried with each check: a silent server would cost minutes.
+            # Not tried again with each check: a silent server would cost minutes.
             yield _result(check, Finding(Verdict.UNTESTED, reason), probe)
 
 

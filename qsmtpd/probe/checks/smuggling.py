@@ -41,9 +41,9 @@ def smuggle(probe: Probe, sequence: bytes) -> Finding:
         raise CouldNotTest("needs --smuggling")
     dialogue = _ready(probe)
     envelope = (b"MAIL FROM:<%b>" % target.sender, b"RCPT TO:<%b>" % target.recipient)
-    for command in (*envelope, b"DATA"):
+    for command, code in (*((line, 250) for line in envelope), (b"DATA", 354)):
         reply = dialogue.ask(command)
-        if not reply.positive:
+        if reply.code != code:
             verb = command.partition(b" ")[0].decode()
             raise CouldNotTest(f"it refuses {verb}: {reply}")
     header = b"From: <%b>\r\nTo: <%b>\r\n" % (target.sender, target.recipient)

@@ -1,0 +1,214 @@
+"""starttls-probe as a program: its options, its output, its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from probe_clients import Client
+from probe_clients import Faults as ClientFaults
+from probe_servers import PASSWORD, USER, Faults, serving
+
+from qsmtpd.probe.arguments import address, listening
+from qsmtpd.probe.evidence import printable
+
+PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
+FAST = ("--rate", "1000", "--timeout", "2")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *arguments], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+    )
+
+
+def test_safe() -> None:
+    with serving(Faults()) as server:
+        done = run(*FAST, f"127.0.0.1:{server.port}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No message is sent." in done.stdout
+    assert done.stdout.endswith("18 safe\n")
+    assert "\x1b" not in done.stdout  # no terminal, no colour
+    assert done.stderr == ""
+
+
+def test_vulnerable_shows_its_evidence() -> None:
+    with serving(Faults(greets_again=True)) as server:
+        done = run(*FAST, "--check", "reply-offset", f"127.0.0.1:{server.port}")
+    assert done.returncode == 1
+    assert "vulnerable      reply-offset: 1 too many after a clean handshake" in done.stdout
+
+
+def test_evidence_of_an_injection() -> None:
+    faults = Faults(survivors=lambda reads: b"EHLO injected.invalid\r\nNOOP\r\n" if reads else b"")
+    with serving(faults) as server:
+        done = run(*FAST, "--check", "inject-segment", f"127.0.0.1:{server.port}")
+    assert done.returncode == 1
+    sent = "probe clear STARTTLS\\r\\nEHLO injected.invalid\\r\\nNOOP\\r\\n"
+    received = "peer  tls   250-faulty.invalid\\r\\n"
+    assert sent in done.stdout
+    assert done.stdout.index(received) > done.stdout.index(sent)
+
+
+def test_not_offered_could_not_test() -> None:
+    with serving(Faults(starttls=False)) as server:
+        done = run(*FAST, f"127.0.0.1:{server.port}")
+    assert done.returncode == 2
+    assert "could not test  inject-segment: it does not offer STARTTLS" in done.stdout
+    assert "safe            auth-in-clear" in done.stdout
+
+
+def test_json() -> None:
+    with serving(Faults(announces_again=True)) as server:
+        done = run(*FAST, "--json", f"127.0.0.1:{server.port}")
+    assert done.returncode == 0  # odd changes nothing
+    report = json.loads(done.stdout)
+    assert report["mode"] == "server"
+    assert report["port"] == server.port
+    assert report["exit"] == 0
+    verdicts = {result["name"]: result["verdict"] for result in report["results"]}
+    assert verdicts["starttls-again"] == "odd"
+    assert verdicts["inject-segment"] == "safe"
+    evidence = report["results"][1]["evidence"]
+    assert {"who": "probe", "layer": "tls", "bytes": "NOOP\\r\\n"} in evidence
+
+
+def test_lmtp() -> None:
+    with serving(Faults()) as server:
+        done = run(*FAST, "-v", "--lmtp", f"127.0.0.1:{server.port}")
+    assert done.returncode == 0
+    assert "LHLO [127.0.0.1]" in done.stdout
+    assert not re.search(r"probe +(clear|tls) .*EHLO", done.stdout)
+
+
+def test_the_password_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(PASSWORD + b"\n")
+    with serving(Faults(takes_auth_in_clear=True, keeps=frozenset({"auth"}))) as server:
+        options = ("--user", USER.decode(), "--password-file", str(file))
+        done = run(*FAST, *options, "--check", "state-auth", f"127.0.0.1:{server.port}")
+    assert done.returncode == 1
+    assert "AUTH PLAIN (secret)" in done.stdout
+    assert "The password is sent in clear" in " ".join(done.stdout.split())
+
+
+def test_smuggling_sends_only_to_the_recipient() -> None:
+    with serving(Faults()) as server:
+        done = run(*FAST, "--smuggling", "me@example.invalid", f"127.0.0.1:{server.port}")
+        assert "Messages will be sent to me@example.invalid." in done.stdout
+        assert len(server.messages) == 13
+        assert all(b"\r\nTo: <me@example.invalid>\r\n" in message for message in server.messages)
+    assert done.returncode == 0
+
+
+def test_no_message_unless_asked() -> None:
+    faults = Faults(survivors=lambda reads: b"".join(reads).partition(b"\r\n")[2] if reads else b"")
+    with serving(faults) as server:
+        done = run(*FAST, f"127.0.0.1:{server.port}")
+        assert server.messages == []
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--listen", "2525", "host"),
+        ("host:port",),
+        ("host:70000",),
+        ("--check", "nonsense", "host"),
+        ("--scenario", "nonsense", "--listen", "0"),
+        ("--smuggling", "a\r\nRSET", "host"),
+        ("--timeout", "0", "host"),
+        ("--timeout", "1e9", "host"),
+        ("--user", "me", "--password-file", "/nonexistent", "host"),
+        ("--listen", "192.0.2.1:0"),
+        ("--listen", "0", "--ca", "/nonexistent/file"),
+    ],
+)
+def test_what_cannot_be_used(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "starttls-probe: error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_list_names_everything() -> None:
+    done = run("--list")
+    assert done.returncode == 0
+    for name in ("inject-segment", "smuggle-lf-dot-lf", "response-injection", "self-signed"):
+        assert f"\n{name}\n" in done.stdout
+
+
+def test_listen(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    program = subprocess.Popen(
+        [PROGRAM, "--listen", "0", "--ca", str(ca), "--scenario", "sound"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        port = int(program.stdout.readline().split("port ")[1].split()[0])
+        Client(port, str(ca), ClientFaults()).send()
+        output = program.stdout.read()
+    assert "safe            sound: it used TLS" in output
+    assert program.returncode == 0
+
+
+def test_colour_on_a_terminal() -> None:
+    master, slave = pty.openpty()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    program = subprocess.Popen([PROGRAM, f"127.0.0.1:{port}"], stdout=slave, env=environ)
+    os.close(slave)
+    output = b""
+    with program:
+        while True:
+            try:
+                output += os.read(master, 4096)
+            except OSError:  # EIO: the program has ended
+                break
+    os.close(master)
+    assert b"\x1b[36mcould not test\x1b[0m" in output
+    assert b"starttls ..." in output  # progress
+
+
+def test_who_closes_the_pipe_gets_no_traceback() -> None:
+    with serving(Faults()) as server:
+        command = f"{PROGRAM} --rate 1000 127.0.0.1:{server.port} | head -1"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+
+
+def test_addresses() -> None:
+    assert address("mx.example") == ("mx.example", None)
+    assert address("mx.example:587") == ("mx.example", 587)
+    assert address("::1") == ("::1", None)
+    assert address("[::1]:25") == ("::1", 25)
+    assert listening("2525") == ("127.0.0.1", 2525)
+    assert listening("[::1]:2525") == ("::1", 2525)
+
+
+def test_printable_is_harmless() -> None:
+    assert printable(b"a\x1b[31m\\\r\n\xff") == "a\\x1b[31m\\\\\\r\\n\\xff"
+    assert printable(b"x" * 5000).endswith("... (5000 bytes)")
+
+
+def test_nothing_of_the_server_is_imported() -> None:
+    """The probe must not test qsmtpd with qsmtpd's own mistakes."""
+    code = (
+        "import sys, qsmtpd.probe.main;"
+        "print(*sorted(m for m in sys.modules if m.startswith('qsmtpd.')"
+        " and not m.startswith('qsmtpd.probe')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
