@@ -126,6 +126,10 @@ class Conversation:
     def do_noop(self, argument: bytes) -> None:
         self.say(b"250 ok")
 
+    def do_rset(self, argument: bytes) -> None:
+        self.session.mail = self.session.rcpt = False
+        self.say(b"250 ok")
+
     def do_quit(self, argument: bytes) -> None:
         self.say(b"221 bye")
         raise Gone

@@ -61,7 +61,9 @@ def test_not_offered_could_not_test() -> None:
     with serving(Faults(starttls=False)) as server:
         done = run(*FAST, f"127.0.0.1:{server.port}")
     assert done.returncode == 2
-    assert "could not test  inject-segment: it does not offer STARTTLS" in done.stdout
+    assert (
+        "could not test  inject-segment: like starttls: it does not offer STARTTLS" in done.stdout
+    )
     assert "safe            auth-in-clear" in done.stdout
 
 

@@ -79,7 +79,15 @@ class Dialogue:
                 replies.append(self.ask(command))
                 if replies[-1].code in SWALLOWS:
                     return replies
-            while replies[-1].code not in (221, *SWALLOWS):
+        except Trouble:
+            return replies  # it is in the evidence
+        return replies if replies[-1].code == 221 else replies + self.rest()
+
+    def rest(self) -> list[Reply]:
+        """All replies until the server says 221, closes or is silent."""
+        replies: list[Reply] = []
+        try:
+            while not replies or replies[-1].code != 221:
                 replies.append(self.reply())
         except Trouble:
             pass  # it is in the evidence

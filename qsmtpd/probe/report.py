@@ -21,6 +21,8 @@ _COLOURS = {
 }
 #: The order of the summary: what matters first.
 _ORDER = (Verdict.VULNERABLE, Verdict.ODD, Verdict.UNTESTED, Verdict.SAFE)
+#: What is explained without having been asked for.
+_STRIKING = (Verdict.VULNERABLE, Verdict.ODD)
 
 
 class Text:
@@ -52,7 +54,7 @@ class Text:
         verdict = result.finding.verdict
         word = self._painted(verdict, f"{verdict:14}")
         self._print(f"{word}  {result.name}: {result.finding.reason}")
-        if self._verbose or verdict in (Verdict.VULNERABLE, Verdict.ODD):
+        if self._verbose or verdict in _STRIKING:
             self._print(textwrap.indent(textwrap.fill(result.explanation, _WIDTH - 4), _INDENT))
             for entry in result.evidence.entries():
                 self._print(_INDENT + _line(entry))
@@ -69,7 +71,7 @@ class Text:
         for verdict in _ORDER:
             names = [result.name for result in results if result.finding.verdict is verdict]
             if names:
-                listed = "" if verdict is Verdict.SAFE else f" ({', '.join(names)})"
+                listed = f" ({', '.join(names)})" if verdict in _STRIKING else ""
                 parts.append(f"{len(names)} {self._painted(verdict, verdict)}{listed}")
         self._print("\n" + "; ".join(parts))
 

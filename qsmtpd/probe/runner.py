@@ -21,7 +21,7 @@ def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
     control: list[Reply] = []
     first = _run(FIRST, Probe(target, control))
     yield first
-    reason = first.finding.reason
+    reason = f"like {FIRST.name}: {first.finding.reason}"
     works = first.finding.verdict is Verdict.SAFE
     answers = any(entry.who == PEER for entry in first.evidence.entries())
     for check in checks:

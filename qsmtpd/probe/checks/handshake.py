@@ -16,6 +16,8 @@ _VERSIONS = (
     ssl.TLSVersion.TLSv1_1,
     ssl.TLSVersion.TLSv1,
 )
+#: As long as a TLS record's head, which it cannot be: no byte is left over.
+_NO_HANDSHAKE = b"NOOP\n"
 #: Seconds for a server to find out that a handshake is none.
 _SETTLE = 1.0
 _OLD = ("TLSv1.1", "TLSv1")
@@ -29,13 +31,15 @@ def clear_after_failure(probe: Probe) -> Finding:
     reply = dialogue.ask(b"STARTTLS")
     if reply.code != 220:
         raise CouldNotTest(f"it refuses STARTTLS: {reply}")
-    # Five bytes are a TLS record's head; these can be none.
-    dialogue.link.send(b"NOOP\r\n")
+    dialogue.link.send(_NO_HANDSHAKE)
     replies = []
     try:
         if dialogue.link.comes(_SETTLE):
             replies.append(dialogue.reply())
-        replies.append(dialogue.ask(b"NOOP"))
+        # A sound server takes RSET at any time (RFC 5321, 4.1.1.5).
+        replies.append(dialogue.ask(b"RSET"))
+        while not replies[-1].positive and dialogue.link.comes(_SETTLE):
+            replies.append(dialogue.reply())
     except Babble:
         return safe("it answered with TLS, not in clear")  # an alert
     except (Closed, Silent) as trouble:

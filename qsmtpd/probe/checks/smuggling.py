@@ -56,7 +56,8 @@ def smuggle(probe: Probe, sequence: bytes) -> Finding:
         replies.append(dialogue.reply())
     except Closed:
         return safe("it closed the connection: no message")
-    replies += dialogue.answers([b"QUIT"])
+    dialogue.link.send(b"QUIT\r\n")
+    replies += dialogue.rest()
     data_replies = [reply for reply in replies if reply.code not in (221, 421)]
     shown = " ".join(map(str, replies))
     if len(data_replies) > 1:
