@@ -228,7 +228,6 @@ class Conversation:
             self.say(b"454 TLS failed")
         if not self.faults.goes_on_in_clear:
             raise Gone
-        plain.recv(4096)  # what TLS left of the line that was no handshake
 
 
 def _context(faults: Faults) -> ssl.SSLContext:
