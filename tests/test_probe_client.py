@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 from pathlib import Path
@@ -111,6 +112,31 @@ def test_no_client() -> None:
     assert exit_status(results) == 2
 
 
+def test_who_leaves_at_once_cannot_be_tested() -> None:
+    def leave(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            sock.recv(4096)
+
+    verdicts = findings(play_all(leave))
+    assert set(verdicts.values()) == {UNTESTED}
+    # To leave at the sight of an early answer is right.
+    assert set(verdicts) == {scenario.name for scenario in SCENARIOS} - {"preauth"}
+
+
+def test_no_second_hello(authority: str) -> None:
+    """Whoever asks for nothing inside TLS has no list that it could believe: odd, no more."""
+    client = Faults(no_second_hello=True)
+    results = play_all(lambda port: Client(port, authority, client).send())
+    assert findings(results)["no-auth-after-tls"] is VULNERABLE
+    client = Faults(no_second_hello=True, opportunistic=True)
+    results = play_all(lambda port: Client(port, authority, client).send(), MANNER, one("sound"))
+    assert findings(results) == {}
+    results = play_all(
+        lambda port: Client(port, authority, client).send(), MANNER, one("no-auth-after-tls")
+    )
+    assert findings(results) == {"no-auth-after-tls": ODD}
+
+
 def test_a_second_connection_belongs_to_the_scenario(authority: str) -> None:
     """Who tries again in clear after a bad certificate has sent its mail in clear."""
     clients = iter((Faults(), Faults(in_clear="always")))
@@ -162,8 +188,6 @@ def test_hostile_clients(data: bytes) -> None:
 
 
 def test_passwords_are_not_shown(authority: str) -> None:
-    import base64
-
     client = Faults(in_clear="stripped", password_in_clear=True)
     results = play_all(lambda port: Client(port, authority, client).send())
     shown = b"".join(entry.data for result in results for entry in result.evidence.entries())

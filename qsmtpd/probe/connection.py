@@ -69,6 +69,7 @@ class Connection:
         self._end = monotonic() + PATIENCE * timeout
         self._buffer = bytearray()  # received, not used
         self._total = 0
+        self._deaf = False  # the peer no longer takes what is sent to it
         self._tls: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -255,7 +256,9 @@ class Connection:
             self._fail(Silent("it does not read what is sent to it"))
         except OSError as error:
             # What it said before it went is still to be read.
-            self.evidence.note(f"sending failed: {error.strerror}", self.layer)
+            if not self._deaf:
+                self.evidence.note(f"sending failed: {error.strerror}", self.layer)
+            self._deaf = True
 
     def _goodbye(self) -> None:
         """Send what TLS has left to say, if it can be sent."""

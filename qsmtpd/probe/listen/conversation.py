@@ -38,7 +38,7 @@ class Conversation:
         self._commands: dict[bytes, Callable[[bytes], bytes]] = {
             b"EHLO": self._hello,
             b"LHLO": self._hello,
-            b"HELO": lambda argument: b"250 " + _NAME,
+            b"HELO": self._helo,
             b"STARTTLS": self._starttls,
             b"AUTH": self._auth,
             b"MAIL": self._mail,
@@ -66,11 +66,19 @@ class Conversation:
                 self._link.send(answer + b"\r\n")
         raise Babble(f"more than {_COMMANDS} commands")
 
-    def _hello(self, argument: bytes) -> bytes:
-        inside = self._link.tls is not None
-        if inside:
+    def _helo(self, argument: bytes) -> bytes:
+        self._note_hello()
+        return b"250 " + _NAME
+
+    def _note_hello(self) -> None:
+        if self._link.tls is None:
+            self._visit.hello_in_clear = True
+        else:
             self._visit.hello_in_tls = True
-        keywords = self._scenario.inside if inside else self._scenario.clear
+
+    def _hello(self, argument: bytes) -> bytes:
+        self._note_hello()
+        keywords = self._scenario.clear if self._link.tls is None else self._scenario.inside
         # PIPELINING is not announced: a client that goes on has read an answer.
         lines = [_NAME, b"8BITMIME", *keywords]
         return b"\r\n".join(

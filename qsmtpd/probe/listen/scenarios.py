@@ -97,6 +97,12 @@ def _no_auth(visit: Visit, strict: bool) -> Finding:
 
 
 def _no_tls(visit: Visit, strict: bool) -> Finding:
+    if not visit.hello_in_clear:
+        raise CouldNotTest("it left before it said EHLO")
+    return _early(visit, strict)
+
+
+def _early(visit: Visit, strict: bool) -> Finding:
     return _in_clear(visit, strict) or safe("it did not go on in clear")
 
 
@@ -167,7 +173,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "Behind the greeting, in the same segment, comes an answer to EHLO in advance: already "
         "authenticated, no STARTTLS.  The true answer, which announces it, follows the EHLO.  "
         "A client that believes the first one sees no way to TLS, as with IMAP's PREAUTH.",
-        _no_tls,
+        _early,
         greeted=b"250 already authenticated\r\n",
     ),
     Scenario(

@@ -13,6 +13,7 @@ class Visit:
     """
 
     connections: int = 0
+    hello_in_clear: bool = False
     starttls: bool = False
     handshake: str = ""
     mail_in_clear: bool = False
