@@ -285,8 +285,9 @@ def connect(host: str, port: int, evidence: Evidence, timeout: float) -> Connect
     """
     try:
         sock = socket.create_connection((host, port), timeout)
-    except OSError as error:
-        raise Closed(f"no connection to {host} port {port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Closed(f"no connection to {host} port {port}: {reason}") from error
     return Connection(sock, evidence, timeout)
 
 

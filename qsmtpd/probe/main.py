@@ -136,8 +136,10 @@ def _password(path: str | None) -> bytes:
 
 def _test_clients(given: argparse.Namespace) -> int:
     # Imported here: it needs a package from outside, and testing a server does not.
-    from .listen import certificates
-
+    try:
+        from .listen import certificates
+    except ImportError as error:
+        raise _Unusable("--listen needs the Python package cryptography") from error
     address, port = given.listen
     scenarios = SCENARIOS
     if given.scenario is not None:

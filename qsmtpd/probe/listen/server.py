@@ -27,7 +27,7 @@ class Manner:
     strict: bool = False
     connections: int = 1
     wait: float = 3600.0
-    again: float = 10.0
+    again: float = 3.0
     timeout: float = 20.0
     withhold: float = 2.0
 
