@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """The options, as in the manual page."""
     result = argparse.ArgumentParser(
         prog="starttls-probe",
+        usage="%(prog)s [options] HOST[:PORT]\n       %(prog)s --listen [ADDR:]PORT [options]",
         description="Tests a mail server, or with --listen a mail client, for STARTTLS faults.",
         epilog="Exit status: 0 safe, 1 vulnerable, 2 could not test.  See starttls-probe(1).",
         allow_abbrev=False,
@@ -79,14 +80,13 @@ def parser() -> argparse.ArgumentParser:
     add("--helo", type=word, default=b"", metavar="NAME", help="our name in EHLO")
     add("--user", type=word, default=b"", metavar="NAME", help="also test AUTH as this user")
     add("--password-file", metavar="FILE", help="its first line is the password")
+    add("--slow", action="store_true", help="also test for a stalled handshake")
     add(
-        "--slow",
+        "--slow-limit",
         type=seconds,
-        nargs="?",
-        const=330.0,
-        default=0.0,
+        default=330.0,
         metavar="SECONDS",
-        help="also test for a stalled handshake, waiting so long (330)",
+        help="wait so long for it to end (330)",
     )
     add(
         "--smuggling",

@@ -39,8 +39,11 @@ class Evidence:
         self.add(NOTE, layer, text.encode("ascii", "backslashreplace"))
 
     def hide(self, secret: bytes) -> None:
-        """Never show these bytes, wherever they were or will be written down."""
-        if secret:
+        """Never show these bytes, wherever they were or will be written down.
+
+        Fewer than four are no base64, and would be found everywhere.
+        """
+        if len(secret) >= 4:
             self._secrets.append(secret)
 
     def entries(self) -> list[Entry]:

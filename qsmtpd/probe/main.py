@@ -73,7 +73,7 @@ def _test_server(given: argparse.Namespace) -> int:
         protocol.port if port is None else port,
         protocol,
         timeout=given.timeout,
-        slow=given.slow,
+        slow=given.slow_limit if given.slow else 0,
         user=given.user,
         password=_password(given.password_file) if given.user else b"",
         recipient=given.smuggling,

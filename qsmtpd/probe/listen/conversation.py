@@ -10,6 +10,8 @@ from .scenarios import Scenario
 from .visit import DONE, Visit
 
 _NAME = b"starttls-probe.invalid"
+#: What each mechanism asks for, in base64; LOGIN: "Username:" and "Password:".
+_PROMPTS = {b"PLAIN": (b"",), b"LOGIN": (b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6")}
 #: A client that has so much to say is not tested further.
 _COMMANDS = 100
 
@@ -46,6 +48,7 @@ class Conversation:
             b"DATA": lambda argument: b"451 a test; no message is taken",
             b"RSET": lambda argument: b"250 ok",
             b"NOOP": lambda argument: b"250 ok",
+            b"QUIT": lambda argument: b"221 " + _NAME,
         }
 
     def run(self) -> None:
@@ -55,15 +58,15 @@ class Conversation:
         for _ in range(_COMMANDS):
             verb, _, argument = self._link.line().rstrip(b"\r\n").partition(b" ")
             verb = verb.upper()
+            self._visit.steps.append(verb.decode() if verb in self._commands else "?")
             if self._withhold:
                 self._withhold = False
-                self._visit.hasty = self._link.comes(self._wait)
-            if verb == b"QUIT":
-                self._link.send(b"221 " + _NAME + b"\r\n")
-                return
+                self._visit.hasty |= self._link.comes(self._wait)
             answer = self._commands.get(verb, _unknown)(argument)
             if answer:
                 self._link.send(answer + b"\r\n")
+            if verb == b"QUIT":
+                return
         raise Babble(f"more than {_COMMANDS} commands")
 
     def _helo(self, argument: bytes) -> bytes:
@@ -99,21 +102,20 @@ class Conversation:
             self._visit.handshake = str(trouble)
             raise
         self._visit.handshake = DONE
+        self._visit.steps.append("TLS")
         self._withhold = bool(self._scenario.injected)
         return b""
 
     def _auth(self, argument: bytes) -> bytes:
         """AUTH PLAIN and LOGIN; any password is the right one, and none is shown."""
         mechanism, _, initial = argument.partition(b" ")
-        responses = 2 if mechanism.upper() == b"LOGIN" else 1
+        prompts = list(_PROMPTS.get(mechanism.upper(), ()))
+        if not prompts:
+            return b"504 only PLAIN and LOGIN"
         if initial:
             self._link.evidence.hide(initial)
-            responses -= 1
-        for number in range(responses):
-            last = number == responses - 1
-            # base64 of what LOGIN asks for: Username: and Password:
-            prompts = (b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6")
-            prompt = prompts[last] if mechanism.upper() == b"LOGIN" else b""
+            del prompts[0]
+        for prompt in prompts:
             self._link.send(b"334 " + prompt + b"\r\n")
             response = self._link.line().rstrip(b"\r\n")
             if response == b"*":  # RFC 4954, 4: the client gives up

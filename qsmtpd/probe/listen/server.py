@@ -16,6 +16,10 @@ from .scenarios import Scenario
 from .visit import Visit
 
 
+#: So many commands of a client are listed.
+_STEPS = 24
+
+
 @dataclass(frozen=True)
 class Manner:
     """How to listen.  Times in seconds.
@@ -74,9 +78,11 @@ def _judge(scenario: Scenario, visit: Visit, strict: bool) -> Finding:
     if not visit.connections:
         return Finding(Verdict.UNTESTED, "no client came")
     try:
-        return scenario.judge(visit, strict)
+        finding = scenario.judge(visit, strict)
     except CouldNotTest as reason:
-        return Finding(Verdict.UNTESTED, str(reason))
+        finding = Finding(Verdict.UNTESTED, str(reason))
+    steps = " ".join(visit.steps[:_STEPS]) or "nothing"
+    return Finding(finding.verdict, f"{finding.reason} [{steps}]")
 
 
 def _accept(listener: socket.socket, seconds: float) -> socket.socket | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -23,6 +23,8 @@ class Visit:
     password_in_tls: bool = False
     #: It went on inside TLS before it had an answer.
     hasty: bool = False
+    #: The commands in their order, and "TLS" where it began.
+    steps: list[str] = field(default_factory=list)
 
 
 DONE = "done"
