@@ -31,6 +31,7 @@ class Faults:
 
     survivors: Callable[[list[bytes]], bytes] = lambda reads: b""
     complaint: bytes = b""  # sent inside TLS if bytes were discarded
+    keeps_late_text: bool = False  # what comes in clear after the 220
     greets_again: bool = False
     refuses_injection: bytes = b""
     keeps: frozenset[str] = frozenset()  # of helo, mail, auth
@@ -46,6 +47,7 @@ class Faults:
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     certificate: str = certificates.GOOD
     ends_of_data: tuple[bytes, ...] = (b"\r\n.\r\n",)
+    messages: int = 99  # so many are taken in all
     starttls: bool = True
     wants_helo: bool = True
 
@@ -158,10 +160,12 @@ class Conversation:
                 break
             self.read()
         at, end = min(found)
-        self.server.messages.append(self.buffer[:at])
+        accepted = len(self.server.messages) < self.faults.messages
+        if accepted:
+            self.server.messages.append(self.buffer[:at])
         self.buffer = self.buffer[at + len(end) :]
         self.session.mail = self.session.rcpt = False
-        self.say(b"250 accepted")
+        self.say(b"250 accepted" if accepted else b"451 enough")
 
     def do_auth(self, argument: bytes) -> None:
         announced = self.faults.auth_in_clear == b"PLAIN"
@@ -197,6 +201,8 @@ class Conversation:
         injected = bool(self.buffer)
         self.buffer, self.reads = self.faults.survivors(self.reads), []
         context = _context(self.faults)
+        if self.faults.keeps_late_text and self.sock.recv(1, socket.MSG_PEEK).isalpha():
+            self.buffer += self.sock.recv(4096)
         plain = self.sock.dup()  # wrap_socket closes what it fails on
         self.sock.settimeout(self.faults.handshake_timeout)
         try:

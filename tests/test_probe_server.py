@@ -99,6 +99,7 @@ ONE_FAULT = {
         {"inject-segment": VULNERABLE, "reply-offset": UNTESTED},
     ),
     "keeps a second read": (Faults(survivors=_if_split), {"inject-split": VULNERABLE}),
+    "keeps what comes late": (Faults(keeps_late_text=True), {"inject-late": VULNERABLE}),
     "reads groups ahead": (Faults(survivors=_if_pipelined), {"inject-pipelined": VULNERABLE}),
     "keeps half a line": (Faults(survivors=_half_line), {"inject-half-line": VULNERABLE}),
     "keeps AUTH": (Faults(survivors=_from(b"AUTH PLAIN")), {"inject-auth": VULNERABLE}),
@@ -142,3 +143,25 @@ def test_one_fault(faults: Faults, expected: dict[str, Verdict]) -> None:
         (result.name, result.finding.reason) for result in results
     ]
     assert exit_status(results) == (1 if VULNERABLE in expected.values() else 0)
+
+
+@pytest.mark.parametrize("name, sequence", smuggling.SEQUENCES)
+def test_each_end_of_data(name: str, sequence: bytes) -> None:
+    """A server that takes this for the end, too, has taken two messages."""
+    (check,) = (check for check in CHECKS if check.name == f"smuggle-{name}")
+    with serving(Faults(ends_of_data=(sequence, b"\r\n.\r\n"))) as server:
+        target = Target("127.0.0.1", server.port, SMTP, recipient=b"r", pace=Pace(1000))
+        result = list(runner.run(target, [check]))[1]
+        assert len(server.messages) == 2
+    assert result.finding.verdict is VULNERABLE
+    assert "messages accepted: 2" in result.finding.reason
+
+
+def test_a_second_message_that_is_refused_is_smuggled_all_the_same() -> None:
+    """Text that is carried out as commands is the fault, whatever comes of them."""
+    (check,) = (check for check in CHECKS if check.name == "smuggle-lf-dot-lf")
+    with serving(Faults(ends_of_data=(b"\n.\n", b"\r\n.\r\n"), messages=1)) as server:
+        target = Target("127.0.0.1", server.port, SMTP, recipient=b"r", pace=Pace(1000))
+        result = list(runner.run(target, [check]))[1]
+    assert result.finding.verdict is VULNERABLE
+    assert "messages accepted: 1" in result.finding.reason

@@ -129,6 +129,10 @@ class Connection:
         self.evidence.add(PEER, self.layer, line)
         return line
 
+    def command(self) -> bytes:
+        """The next line without its line end, CRLF or a bare LF."""
+        return self.line().removesuffix(b"\n").removesuffix(b"\r")
+
     def comes(self, seconds: float) -> bool:
         """Does the peer send anything in so many seconds?  Raises Closed if it closes."""
         if self._buffer:

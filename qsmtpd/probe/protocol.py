@@ -48,11 +48,12 @@ class Reply:
 
         The first line is the server's name (RFC 5321, 4.1.1.1).
         """
-        found = {}
+        found: dict[bytes, bytes] = {}
         for line in self.lines[1:]:
-            # AUTH=LOGIN is the spelling of before RFC 2554.
-            keyword, _, parameters = line.replace(b"=", b" ", 1).partition(b" ")
-            found[keyword.upper()] = parameters.upper()
+            keyword, _, parameters = line.upper().partition(b" ")
+            if keyword.startswith(b"AUTH="):  # spelled so before RFC 2554
+                keyword, parameters = b"AUTH", keyword[5:] + b" " + parameters
+            found[keyword] = found.get(keyword, b"") + b" " + parameters
         return found
 
     def __str__(self) -> str:

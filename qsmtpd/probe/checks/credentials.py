@@ -12,7 +12,7 @@ _READABLE = frozenset((b"PLAIN", b"LOGIN", b"XOAUTH2", b"OAUTHBEARER"))
 def auth_in_clear(probe: Probe) -> Finding:
     """Is AUTH announced, or taken, before TLS?  No password is sent."""
     dialogue = probe.greeted()
-    offered = set(dialogue.hello().keywords().get(b"AUTH", b"").split())
+    offered = set(dialogue.hello().keywords().get(b"AUTH", b"").split(b" ")) - {b""}
     readable = sorted(offered & _READABLE)
     if readable:
         return vulnerable(f"announced in clear: {b' '.join(readable).decode()}")

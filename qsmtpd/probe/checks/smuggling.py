@@ -17,7 +17,8 @@ from ..dialogue import Dialogue
 from ..probe import Probe
 from ..protocol import Reply
 
-_SEQUENCES = (
+#: (the name of the check, the bytes); only CRLF . CRLF itself is not here.
+SEQUENCES = (
     ("lf-dot-lf", b"\n.\n"),
     ("lf-dot-cr", b"\n.\r"),
     ("cr-dot-lf", b"\r.\n"),
@@ -100,5 +101,5 @@ CHECKS = tuple(
         needs_tls=False,
         option="--smuggling",
     )
-    for name, sequence in _SEQUENCES
+    for name, sequence in SEQUENCES
 )

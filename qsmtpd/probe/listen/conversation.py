@@ -56,7 +56,7 @@ class Conversation:
         self._visit.connections += 1
         self._link.send(b"220 " + _NAME + b" ESMTP\r\n" + self._scenario.greeted)
         for _ in range(_COMMANDS):
-            verb, _, argument = self._link.line().rstrip(b"\r\n").partition(b" ")
+            verb, _, argument = self._link.command().partition(b" ")
             verb = verb.upper()
             self._visit.steps.append(verb.decode() if verb in self._commands else "?")
             if self._withhold:
@@ -117,7 +117,7 @@ class Conversation:
             del prompts[0]
         for prompt in prompts:
             self._link.send(b"334 " + prompt + b"\r\n")
-            response = self._link.line().rstrip(b"\r\n")
+            response = self._link.command()
             if response == b"*":  # RFC 4954, 4: the client gives up
                 return b"501 as you like"
             self._link.evidence.hide(response)

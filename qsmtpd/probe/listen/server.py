@@ -15,7 +15,6 @@ from .conversation import Conversation
 from .scenarios import Scenario
 from .visit import Visit
 
-
 #: So many commands of a client are listed.
 _STEPS = 24
 
