@@ -201,8 +201,9 @@ class Conversation:
         injected = bool(self.buffer)
         self.buffer, self.reads = self.faults.survivors(self.reads), []
         context = _context(self.faults)
-        if self.faults.keeps_late_text and self.sock.recv(1, socket.MSG_PEEK).isalpha():
-            self.buffer += self.sock.recv(4096)
+        if self.faults.keeps_late_text:
+            text = self.sock.recv(4096, socket.MSG_PEEK).partition(b"\x16")[0]
+            self.buffer += self.sock.recv(len(text)) if text else b""
         plain = self.sock.dup()  # wrap_socket closes what it fails on
         self.sock.settimeout(self.faults.handshake_timeout)
         try:

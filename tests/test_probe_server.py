@@ -10,7 +10,7 @@ from probe_servers import PASSWORD, USER, Faults, serving
 
 from qsmtpd.probe import runner
 from qsmtpd.probe.check import Result, Verdict, exit_status
-from qsmtpd.probe.checks import CHECKS
+from qsmtpd.probe.checks import CHECKS, smuggling
 from qsmtpd.probe.listen import certificates
 from qsmtpd.probe.protocol import SMTP, Protocol
 from qsmtpd.probe.target import Pace, Target

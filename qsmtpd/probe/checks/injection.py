@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import sleep
 
 from ..check import Check, CouldNotTest, Finding, odd, safe, vulnerable
-from ..connection import Closed, NotTls, Trouble
+from ..connection import GAP, Closed, NotTls, Trouble
 from ..dialogue import CONTROL, SWALLOWS
 from ..probe import Probe
 from ..protocol import Reply
@@ -67,6 +68,8 @@ def replies_after(probe: Probe, injection: Injection) -> list[Reply] | Finding:
         return safe("it closed the connection instead of starting TLS")
     if reply.code != 220:
         return safe(f"it refused STARTTLS: {reply}")
+    if len(injection.segments) > 1:
+        sleep(GAP)  # the last one is to be read alone, too
     try:
         dialogue.start_tls()
     except NotTls as trouble:
