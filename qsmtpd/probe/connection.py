@@ -22,7 +22,7 @@ LINE_LIMIT = 12290
 #: So many bytes are taken from one connection.
 TOTAL_LIMIT = 1024 * 1024
 #: Seconds between two segments, so that the peer reads them one by one.
-GAP = 0.2
+GAP = 0.1
 #: The whole connection may take so many times the timeout of one answer.
 PATIENCE = 6
 
