@@ -132,6 +132,10 @@ class Conversation:
         self.session.mail = self.session.rcpt = False
         self.say(b"250 ok")
 
+    def do_hang(self, argument: bytes) -> None:
+        while True:
+            self.read()
+
     def do_quit(self, argument: bytes) -> None:
         self.say(b"221 bye")
         raise Gone

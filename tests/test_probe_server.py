@@ -145,6 +145,17 @@ def test_one_fault(faults: Faults, expected: dict[str, Verdict]) -> None:
     assert exit_status(results) == (1 if VULNERABLE in expected.values() else 0)
 
 
+def test_silence_after_an_injection_is_not_safe() -> None:
+    """Who says nothing may have carried out everything."""
+    faults = Faults(survivors=lambda reads: b"HANG\r\n" if reads else b"")
+    (check,) = (check for check in CHECKS if check.name == "inject-segment")
+    with serving(faults) as server:
+        target = Target("127.0.0.1", server.port, SMTP, timeout=0.3, pace=Pace(1000))
+        results = list(runner.run(target, [check]))
+    assert findings(results) == {"inject-segment": UNTESTED}
+    assert exit_status(results) == 2
+
+
 @pytest.mark.parametrize("name, sequence", smuggling.SEQUENCES)
 def test_each_end_of_data(name: str, sequence: bytes) -> None:
     """A server that takes this for the end, too, has taken two messages."""

@@ -170,14 +170,22 @@ class Connection:
         """
         deadline = self._deadline()
         tls = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
-        self._feed(self.write_off())
+        received = self.write_off()
+        begun = False
         while True:
+            # A TLS record begins with a byte from 20 to 24 (RFC 8446, 5.1), a
+            # reply with a digit.  Behind the first byte anything may come.
+            if received[:1].isdigit() and not begun:
+                self.evidence.add(PEER, CLEAR, received)
+                self._fail(NotTls(received))
+            begun = begun or received != b""
+            self._incoming.write(received)
             try:
                 tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
                 self._put(self._outgoing.read())
-                self._feed(self._raw(deadline))
+                received = self._raw(deadline)
             except ssl.SSLError as error:
                 self._goodbye()
                 self._fail(HandshakeFailed(_reason(error)))
@@ -202,17 +210,6 @@ class Connection:
     def _deadline(self) -> float:
         return min(monotonic() + self.timeout, self._end)
 
-    def _feed(self, data: bytes) -> None:
-        """Hand bytes from the socket to TLS, unless they are text.
-
-        A TLS record begins with a byte from 20 to 24 (RFC 8446, 5.1), a reply
-        with a digit.
-        """
-        if data[:1].isdigit() and self._incoming.pending == 0:
-            self.evidence.add(PEER, CLEAR, data)
-            self._fail(NotTls(data))
-        self._incoming.write(data)
-
     def _receive(self, deadline: float) -> bytes:
         """The next bytes, decrypted if need be; never b""."""
         if self._tls is None:
@@ -234,7 +231,7 @@ class Connection:
         """The next bytes of the socket; never b""."""
         left = deadline - monotonic()
         if left <= 0:
-            self._fail(Silent(f"nothing came for {self.timeout:g} s"))
+            self._fail(Silent("nothing came in time"))
         try:
             self._socket.settimeout(left)
             data = self._socket.recv(CHUNK)

@@ -71,17 +71,18 @@ class Dialogue:
         """Ask these, the last being QUIT; return all replies until the end.
 
         A server that is in step gives one reply for each.  The end is its 221,
-        its closing, its silence, or a reply after which it takes data.
+        its closing, its silence, or a reply after which it takes data.  Raises
+        Trouble where there is no reply at all.
         """
-        replies: list[Reply] = []
+        replies = [self.ask(commands[0])]
         try:
-            for command in commands:
-                replies.append(self.ask(command))
+            for command in commands[1:]:
                 if replies[-1].code in SWALLOWS:
                     return replies
+                replies.append(self.ask(command))
         except Trouble:
             return replies  # it is in the evidence
-        return replies if replies[-1].code == 221 else replies + self.rest()
+        return replies if replies[-1].code in (221, *SWALLOWS) else replies + self.rest()
 
     def rest(self) -> list[Reply]:
         """All replies until the server says 221, closes or is silent."""

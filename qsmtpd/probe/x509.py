@@ -21,7 +21,7 @@ def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
         last = certificate.not_valid_after_utc
         first = certificate.not_valid_before_utc
         own = certificate.issuer == certificate.subject
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         return "a certificate that cannot be read", [_plain(str(error))]
     shown = ", ".join(_plain(name) for name in [*names, *map(str, addresses)]) or "no name"
     text = f"for {shown}, until {last:%Y-%m-%d}{', self-signed' if own else ''}"

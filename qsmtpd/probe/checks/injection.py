@@ -78,7 +78,10 @@ def replies_after(probe: Probe, injection: Injection) -> list[Reply] | Finding:
         return odd("it answered in clear behind its 220; TLS did not come about")
     except Trouble as trouble:
         return safe(f"TLS did not come about: {trouble}")
-    return dialogue.answers(CONTROL)
+    try:
+        return dialogue.answers(CONTROL)
+    except Closed:
+        return safe("it closed the connection after the handshake")
 
 
 def carried_out(replies: list[Reply], extra: int) -> bool:
@@ -88,8 +91,6 @@ def carried_out(replies: list[Reply], extra: int) -> bool:
 
 def judge(probe: Probe, replies: list[Reply]) -> Finding:
     """Compare the replies after an injection with those without one."""
-    if not replies:
-        return safe("it closed the connection after the handshake")
     shown = " ".join(map(str, replies))
     if any(reply.code in SWALLOWS for reply in replies):
         return vulnerable(f"injected bytes swallow what follows: {shown}")
@@ -102,6 +103,8 @@ def judge(probe: Probe, replies: list[Reply]) -> Finding:
         return vulnerable(f"a NOOP was answered like an injected EHLO: {shown}")
     if not replies[0].positive and probe.control[probe.surplus].positive:
         return odd(f"after the injection it refused a harmless command: {shown}")
+    if extra < 0:
+        return odd(f"after the injection it said less than usual: {shown}")
     return safe("the bytes were discarded")
 
 
@@ -123,7 +126,7 @@ def reply_offset(probe: Probe) -> Finding:
     if isinstance(outcome, Finding):
         return safe("one reply for each command; with bytes behind STARTTLS there is no TLS")
     extra = probe.extra(outcome)
-    if carried_out(outcome, extra):
+    if carried_out(outcome, extra) or outcome[-1].code in SWALLOWS:
         raise CouldNotTest("injected commands are carried out; see inject-segment")
     if extra > 0:
         shown = " ".join(map(str, outcome))

@@ -1,0 +1,121 @@
+"""The probe's own reader and its TLS, on a pair of sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from probe_servers import CERTIFICATES
+
+from qsmtpd.probe import x509
+from qsmtpd.probe.connection import Babble, Closed, Connection, NotTls, Silent, context
+from qsmtpd.probe.evidence import Evidence
+from qsmtpd.probe.listen.certificates import GOOD
+from qsmtpd.probe.protocol import Reply, read_reply
+
+TIMEOUT = 0.3
+
+
+class Dribbling(Connection):
+    """Sends TLS byte by byte."""
+
+    def _put(self, data: bytes) -> None:
+        for byte in data:
+            super()._put(bytes([byte]))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Connection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Connection(ours, Evidence(), TIMEOUT), theirs
+
+
+def test_a_handshake_may_come_in_any_pieces() -> None:
+    """A digit inside a TLS record is not the beginning of a reply."""
+    ours, theirs = socket.socketpair()
+    client, server = Connection(ours, Evidence(), 5), Dribbling(theirs, Evidence(), 5)
+    thread = threading.Thread(
+        target=server.start_tls, args=(CERTIFICATES.contexts[GOOD],), kwargs={"server_side": True}
+    )
+    thread.start()
+    client.start_tls(context(), name="localhost")
+    thread.join()
+    client.send(b"one\r\n")
+    assert server.command() == b"one"
+    server.send(b"two\r\n")
+    assert client.command() == b"two"
+    server.close()
+    with pytest.raises(Closed):
+        client.line()
+    client.close()
+
+
+def test_text_in_place_of_a_handshake(pair: tuple[Connection, socket.socket]) -> None:
+    link, peer = pair
+    peer.sendall(b"250 ok\r\n")
+    with pytest.raises(NotTls) as caught:
+        link.start_tls(context())
+    assert caught.value.text == b"250 ok\r\n"
+
+
+@pytest.mark.parametrize(
+    "wire, reply",
+    [
+        (b"250 ok\r\n", Reply(250, (b"ok",))),
+        (b"250\r\n", Reply(250, (b"",))),
+        (b"250 ok\n", Reply(250, (b"ok",))),
+        (b"250-a\r\n250-b\r\n250 c\r\n", Reply(250, (b"a", b"b", b"c"))),
+        (b"250-a\r\n250\r\n", Reply(250, (b"a", b""))),
+    ],
+)
+def test_replies(pair: tuple[Connection, socket.socket], wire: bytes, reply: Reply) -> None:
+    link, peer = pair
+    peer.sendall(wire)
+    assert read_reply(link) == reply
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\r\n",
+        b"25 ok\r\n",
+        b"2500 ok\r\n",
+        b"650 ok\r\n",
+        b" 250 ok\r\n",
+        b"250_ok\r\n",
+        b"+OK\r\n",
+    ]
+    + [b"250-a\r\n251 b\r\n", b"250-a\r\nb\r\n", b"x" * 20_000],
+)
+def test_no_replies(pair: tuple[Connection, socket.socket], wire: bytes) -> None:
+    link, peer = pair
+    peer.sendall(wire)
+    with pytest.raises(Babble):
+        read_reply(link)
+
+
+def test_silence_and_an_end(pair: tuple[Connection, socket.socket]) -> None:
+    link, peer = pair
+    peer.sendall(b"250 half")
+    with pytest.raises(Silent):
+        link.line()
+    peer.close()
+    with pytest.raises(Closed):
+        link.line()
+    assert b"250 half" in [entry.data for entry in link.evidence.entries()]
+
+
+def test_keywords() -> None:
+    reply = Reply(250, (b"name", b"Size 1000", b"AUTH=LOGIN", b"auth PLAIN", b"STARTTLS"))
+    keywords = reply.keywords()
+    assert set(keywords) == {b"SIZE", b"AUTH", b"STARTTLS"}
+    assert keywords[b"AUTH"].split() == [b"LOGIN", b"PLAIN"]
+
+
+def test_a_certificate_that_is_none() -> None:
+    text, faults = x509.describe(b"\x30\x82garbage", "localhost")
+    assert "cannot be read" in text
+    assert faults
