@@ -6,7 +6,6 @@ import argparse
 import getpass
 import os
 import sys
-import textwrap
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -59,7 +58,7 @@ def _list() -> None:
         print(f"{title}:\n")
         for entry in entries:
             print(entry.name)
-            print(textwrap.indent(textwrap.fill(entry.explanation, 74), "    ") + "\n")
+            print(report.paragraph(entry.explanation, "    ") + "\n")
 
 
 # -- a server ----------------------------------------------------------------

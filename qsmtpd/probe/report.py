@@ -41,7 +41,7 @@ class Text:
 
     def announce(self, text: str) -> None:
         """Say what is about to be done."""
-        self._print(textwrap.fill(text, _WIDTH))
+        self._print(paragraph(text))
 
     def progress(self, text: str) -> None:
         """Show what is being done; the next line takes its place."""
@@ -55,7 +55,7 @@ class Text:
         word = self._painted(verdict, f"{verdict:14}")
         self._print(f"{word}  {result.name}: {result.finding.reason}")
         if self._verbose or verdict in _STRIKING:
-            self._print(textwrap.indent(textwrap.fill(result.explanation, _WIDTH - 4), _INDENT))
+            self._print(paragraph(result.explanation, _INDENT))
             for entry in result.evidence.entries():
                 self._print(_INDENT + _line(entry))
 
@@ -82,6 +82,13 @@ class Text:
         self.done()
         self._out.write(text + "\n")
         self._out.flush()
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """Text in lines for a terminal; names with hyphens stay whole."""
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _line(entry: Entry) -> str:
