@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from pathlib import Path
 
 from cryptography import x509
@@ -32,6 +33,8 @@ class Certificate:
         now = datetime.datetime.now(datetime.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         alternative: list[x509.GeneralName] = [x509.DNSName(name)]
+        if name[0].isdigit():
+            alternative = [x509.IPAddress(ipaddress.ip_address(name))]
         if address is not None:
             alternative.append(x509.RFC822Name(address))
         builder = (

@@ -140,20 +140,31 @@ class Helper:
             self._context.verify_mode = ssl.CERT_OPTIONAL
             self._context.load_verify_locations(client_ca)
         self._report = report
+        self._secured = False
         self.commands = b""  # what came on the control descriptor
 
     def attach(self, client: socket.socket) -> dict[str, int]:
         """The three descriptors for the program, by the names of their variables."""
         self._client = client.dup()
+        self._spare = client.dup()  # TLS takes the other one over
         self._control, control = socket.socketpair()
         read, self._to_program = os.pipe()
         self._from_program, write = os.pipe()
         return {"SSLCTLFD": control.detach(), "SSLREADFD": read, "SSLWRITEFD": write}
 
     def start(self, process: subprocess.Popen[bytes]) -> None:
-        threading.Thread(target=self._run, args=(process,), daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._end, args=(process,), daemon=True).start()
 
-    def _run(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """When the program ends without having asked for anything, or in the handshake."""
+        process.wait()
+        if not self._secured:
+            with contextlib.suppress(OSError):
+                self._spare.shutdown(socket.SHUT_RDWR)
+        self._spare.close()
+
+    def _run(self) -> None:
         self.commands = self._control.recv(1)
         if self.commands != b"Y":
             self._client.close()
@@ -164,6 +175,7 @@ class Helper:
             self._control.close()
             os.close(self._to_program)
             return
+        self._secured = True
         self._control.sendall(self._report)
         threading.Thread(target=self._outward, args=(tls,), daemon=True).start()
         with contextlib.suppress(OSError):

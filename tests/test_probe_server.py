@@ -18,14 +18,16 @@ from qsmtpd.probe.target import Pace, Target
 SAFE, VULNERABLE, ODD, UNTESTED = Verdict
 
 
-def probe(host: str, port: int, protocol: Protocol = SMTP, timeout: float = 2) -> list[Result]:
+def probe(
+    host: str, port: int, protocol: Protocol = SMTP, timeout: float = 2, slow: float = 0.6
+) -> list[Result]:
     """The results of all checks, with every option given."""
     target = Target(
         host,
         port,
         protocol,
         timeout=timeout,
-        slow=0.6,
+        slow=slow,
         user=USER,
         password=PASSWORD,
         recipient=b"recipient@example.invalid",
@@ -44,9 +46,9 @@ def findings(results: list[Result]) -> dict[str, Verdict]:
     }
 
 
-def assert_safe(host: str, port: int, protocol: Protocol = SMTP) -> None:
+def assert_safe(host: str, port: int, protocol: Protocol = SMTP, slow: float = 0.6) -> None:
     """A sound server, whoever wrote it: everything is safe."""
-    results = probe(host, port, protocol)
+    results = probe(host, port, protocol, slow=slow)
     assert findings(results) == {}, [result.finding.reason for result in results]
     assert exit_status(results) == 0
 

@@ -1,0 +1,81 @@
+"""starttls-probe against qsmtpd: every check is safe, through every door that has STARTTLS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from certificates import Certificate
+from conversation import Helper
+from harness import BIN, Home, Listener
+from probe_servers import PASSWORD, USER
+from test_probe_server import assert_safe
+from test_servers import needs
+from test_tls import S6, SSLSERVER
+
+SERVER = Certificate("127.0.0.1")
+
+
+@pytest.fixture
+def checked(home: Home) -> Home:
+    """Everything that the probe looks at is switched on."""
+    home.control("rcpthosts", "example.invalid")
+    fields = (USER + b"\0" + PASSWORD + b"\0").hex()
+    checker = home.script(f'[ "$(od -An -v -tx1 <&3 | tr -d " \\n")" = {fields} ]')
+    home.arguments = [checker, "true"]
+    home.environ.update(SMTPAUTH="", TLSTIMEOUT="1", AUTHDELAY="0")
+    for name in ("TCPREMOTEIP", "TCPREMOTEHOST", "PROTO"):
+        del home.environ[name]
+    return home
+
+
+def test_door_1(checked: Home) -> None:
+    SERVER.save(checked.control_dir / "servercert.pem")
+    for server in ([needs("tcpserver"), "-HRl0"], [BIN / "qsmtpd-server"]):
+        program = [BIN / "qsmtpd"] if len(server) > 1 else []
+        command = [*server, "-1", "127.0.0.1", "0", *program, *checked.arguments]
+        with Listener(command, checked.environ, checked.path / "log") as listener:
+            assert_safe("127.0.0.1", listener.port, slow=5)
+
+
+@pytest.fixture(params=["sslserver", "s6"])
+def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
+    """A UCSPI-TLS server: for each connection a helper and a qsmtpd.  Its port."""
+    certificate = SERVER.save(checked.path / "certificate")
+    report = SSLSERVER if request.param == "sslserver" else S6
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # the test is over
+            helper = Helper(certificate, report)
+            fds = helper.attach(client)
+            process = subprocess.Popen(
+                [BIN / "qsmtpd", *checked.arguments],
+                stdin=client,
+                stdout=client,
+                stderr=subprocess.DEVNULL,
+                env={**checked.environ, "UCSPITLS": ""} | {k: str(v) for k, v in fds.items()},
+                pass_fds=list(fds.values()),
+            )
+            client.close()
+            for fd in fds.values():
+                os.close(fd)
+            helper.start(process)
+            threading.Thread(target=process.wait, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_door_2(ucspi: int) -> None:
+    assert_safe("127.0.0.1", ucspi, slow=5)
