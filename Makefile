@@ -5,6 +5,7 @@ PORT = 2525
 VENV = .venv
 DEMO = .demo
 PROGRAMS = qsmtpd qsmtpd-maildir qsmtpd-server starttls-probe
+PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server
 MAN = $(wildcard man/*.[1578])
 
 all: $(VENV)/ready

@@ -25,6 +25,10 @@ def launch(program: str, arguments: list[str]) -> None:
         from qsmtpd.probe import main as probe
 
         probe.main(arguments)
+    elif program == "qsmtpd-checkpassword":
+        from qsmtpd import checkpassword
+
+        checkpassword.main(arguments)
     else:
         from qsmtpd import main
 

@@ -1,0 +1,160 @@
+"""qsmtpd-checkpassword: a checkpassword-compatible program over control/smtpusers.
+
+It reads a login from fd 3 (https://cr.yp.to/checkpwd/interface.html), and either
+becomes the program that it was told to run, or exits with the interface's codes.
+With an option it edits the file instead: see qsmtpd.useredit.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import users
+from .control import Controls
+from .facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import NoReturn
+else:
+    import _signal as signal  # as in qsmtpd.queue
+
+QMAILHOME = b"/var/qmail"
+LOGIN = 3  # the descriptor
+#: The interface promises no more than 512 bytes; AUTH allows for a few thousand.
+LOGIN_LIMIT = 16384
+
+REFUSED = 1
+MISUSED = 2
+TEMPORARY = 111
+
+USAGE = """\
+usage: qsmtpd-checkpassword program [argument ...]   check the login on fd 3
+       qsmtpd-checkpassword --add [--cram] name      add a user, or change the password
+       qsmtpd-checkpassword --remove name
+       qsmtpd-checkpassword --list
+       qsmtpd-checkpassword --help
+"""
+
+
+class Misused(Exception):
+    """We were not started as the interface or the usage says; the reason."""
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The program.  `arguments` do not hold its name."""
+    try:
+        status = run([os.fsencode(argument) for argument in arguments])
+    except Misused as error:
+        say(str(error))
+        status = MISUSED
+    except ControlError as error:
+        say(f"{error.name}: {error.reason}")
+        status = TEMPORARY
+    except BaseException as error:
+        # Only the kind of it: its text may hold what somebody typed.
+        say(f"failed: {type(error).__name__}")
+        status = TEMPORARY
+    os._exit(status)
+
+
+def run(arguments: list[bytes]) -> int:
+    """Check a login or edit the file; return the exit status.
+
+    Raises Misused and ControlError.
+    """
+    if not arguments:
+        raise Misused("no program to run\n" + USAGE.rstrip())
+    controls = Controls(os.environb.get(b"QMAILHOME", QMAILHOME))
+    if not arguments[0].startswith(b"--"):
+        return check(controls, arguments)
+    if arguments == [b"--help"]:
+        os.write(1, USAGE.encode())
+        return 0
+    from . import useredit
+
+    try:
+        if not useredit.run(arguments, controls):
+            raise Misused("an unknown option, or no name\n" + USAGE.rstrip())
+    except useredit.Refused as refused:
+        say(str(refused))
+        return REFUSED
+    return 0
+
+
+def check(controls: Controls, program: list[bytes]) -> int:
+    """Become `program` if fd 3 has a right login; else return REFUSED.
+
+    Raises Misused if there is no login on fd 3, ControlError if the file or
+    the program is not to be had.
+    """
+    data = read_login()
+    if len(data) > LOGIN_LIMIT:
+        return REFUSED  # as checkpassword does: no password is so long
+    name, answer, challenge = parse_login(data)
+    content = controls.read(users.FILE)
+    if content is None:
+        raise ControlError("control/" + users.FILE, "is not there")
+    known = users.parse(content)
+    if challenge:
+        right = users.accepts_response(known, name, answer, challenge)
+    else:
+        right = users.accepts_password(known, name, answer)
+    if not right:
+        return REFUSED
+    # Python ignores these two signals; whom we run may not expect it.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execvpe(program[0], program, {**os.environb, b"USER": name})
+    except OSError as error:
+        raise ControlError("the program", error.strerror or "cannot be run") from None
+
+
+def read_login() -> bytes:
+    """What fd 3 holds, to its end or beyond the limit; fd 3 is closed.  Raises Misused."""
+    data = b""
+    try:
+        while len(data) <= LOGIN_LIMIT and (part := os.read(LOGIN, LOGIN_LIMIT + 1)):
+            data += part
+        os.close(LOGIN)
+    except OSError:
+        raise Misused("descriptor 3 cannot be read") from None
+    return data
+
+
+def parse_login(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The bytes of fd 3 -> name, answer, challenge.  Raises Misused.
+
+    Without a challenge the answer is a password.  With one it is a response to
+    it; it then stands before the challenge (SPAMCONTROL, s/qmail) or behind it
+    (netqmail's AUTH patches).  A client says only one of the two, and cannot
+    make the other look like what it is not: our challenge begins with `<` and
+    ends with `>`, a response is 32 hexadecimal digits.
+    """
+    name, *fields = data.split(b"\0")[:-1]  # each ends in a NUL
+    if not fields:
+        raise Misused("descriptor 3 has no name and password")
+    first, second = fields[0], b"".join(fields[1:2])  # any more are not for us
+    if _is_challenge(second):
+        return name, first, second
+    if _is_challenge(first) and _is_response(second):
+        return name, second, first
+    return name, first, b""  # what else the second is, a time, is to be ignored
+
+
+def say(text: str) -> None:
+    """One or more lines on standard error, if there is one."""
+    try:
+        os.write(2, f"qsmtpd-checkpassword: {text}\n".encode("ascii", "backslashreplace"))
+    except OSError:
+        pass
+
+
+def _is_challenge(field: bytes) -> bool:
+    return len(field) > 2 and field.startswith(b"<") and field.endswith(b">")
+
+
+def _is_response(field: bytes) -> bool:
+    return len(field) == 32 and not field.strip(b"0123456789abcdefABCDEF")

@@ -1,0 +1,168 @@
+"""What edits control/smtpusers: the options of qsmtpd-checkpassword.
+
+The password is asked for, never taken from an argument, which everybody on the
+machine could read.  The file is replaced as a whole, so that a login at the same
+time, or a crash, finds the old one or the new one; of two edits at once the
+second waits for the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from . import users
+from .facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .control import Controls
+
+TEMPORARY_NAME = users.FILE + ".tmp"
+
+
+class Refused(Exception):
+    """The file stays as it is; the reason."""
+
+
+def run(arguments: list[bytes], controls: Controls) -> bool:
+    """Do what these arguments say; return False if that is nothing that we know.
+
+    Raises Refused and ControlError.
+    """
+    match arguments:
+        case [b"--add", b"--cram", name]:
+            add(controls, name, users.Secret)
+        case [b"--add", name] if not name.startswith(b"-"):
+            add(controls, name, users.Hashed.of)
+        case [b"--remove", name]:
+            remove(controls, name)
+        case [b"--list"]:
+            show(controls)
+        case _:
+            return False
+    return True
+
+
+def add(controls: Controls, name: bytes, make: Callable[[bytes], users.Entry]) -> None:
+    """Add a user, or replace the entry of one; `make` makes an entry of a password.
+
+    Raises Refused and ControlError.
+    """
+    if not users.is_name(name):
+        raise Refused("a name has 1 to 255 bytes, no colon and no control character")
+    entry = make(ask_password())
+
+    def change(known: users.Users) -> None:
+        known[name] = entry
+
+    edit(controls, change)
+
+
+def remove(controls: Controls, name: bytes) -> None:
+    """Remove a user.  Raises Refused if there is none, and ControlError."""
+
+    def change(known: users.Users) -> None:
+        if name not in known:
+            raise Refused("there is no such user")
+        del known[name]
+
+    edit(controls, change)
+
+
+def show(controls: Controls) -> None:
+    """Print the name and the kind of every user; never a hash or a secret.
+
+    Raises ControlError.
+    """
+    for name, entry in sorted(users.parse(controls.read(users.FILE) or b"").items()):
+        os.write(1, name + b":" + entry.kind + b"\n")
+
+
+def edit(controls: Controls, change: Callable[[users.Users], None]) -> None:
+    """Replace the file by one with this change.
+
+    Nobody else edits in between: the lock is on the directory, which stays
+    when the file is replaced.  Raises what `change` does, and ControlError.
+    """
+    try:
+        directory = os.open(controls.path("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            known = users.parse(controls.read(users.FILE) or b"")
+            change(known)
+            _replace(directory, users.serialize(known))
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise ControlError("control/" + users.FILE, error.strerror or "unwritable") from error
+
+
+def ask_password() -> bytes:
+    """Asked for twice on a terminal, else one line of standard input.  Raises Refused."""
+    password = _from_terminal() if os.isatty(0) else _from_input()
+    if not users.is_secret(password):
+        raise Refused("a password has 1 to 1024 bytes and no control character")
+    return password
+
+
+def _from_terminal() -> bytes:
+    from getpass import getpass
+
+    try:
+        password = getpass("Password: ")
+        if getpass("Again: ") != password:
+            raise Refused("the two are not the same")
+    except EOFError:
+        raise Refused("no password") from None
+    except UnicodeError:  # its text holds the password
+        raise Refused("the password is not in the encoding of the terminal") from None
+    # Clients send UTF-8 (RFC 4616), whatever the terminal may speak.
+    return password.encode("utf-8", "surrogateescape")
+
+
+def _from_input() -> bytes:
+    data = b""
+    while b"\n" not in data and len(data) <= users.SECRET_LIMIT + 1 and (part := os.read(0, 4096)):
+        data += part
+    return data.partition(b"\n")[0]
+
+
+def _replace(directory: int, content: bytes) -> None:
+    """Put a file with this content in place of the old one, with its owner and mode.
+
+    A new file is for its owner alone.  Raises OSError, and then nothing has changed.
+    """
+    try:
+        os.unlink(TEMPORARY_NAME, dir_fd=directory)  # from an edit that was killed
+    except FileNotFoundError:
+        pass
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = os.open(TEMPORARY_NAME, flags, 0o600, dir_fd=directory)
+    try:
+        _take_after(file, directory)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+        os.rename(TEMPORARY_NAME, users.FILE, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(TEMPORARY_NAME, dir_fd=directory)
+        raise
+    finally:
+        os.close(file)
+    os.fsync(directory)
+
+
+def _take_after(file: int, directory: int) -> None:
+    """Give the new file the owner and the mode of the old one, if there is one."""
+    try:
+        old = os.stat(users.FILE, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    new = os.fstat(file)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.fchown(file, old.st_uid, old.st_gid)
+    os.fchmod(file, old.st_mode & 0o777)
