@@ -133,10 +133,10 @@ def parse_login(data: bytes) -> tuple[bytes, bytes, bytes]:
     make the other look like what it is not: our challenge begins with `<` and
     ends with `>`, a response is 32 hexadecimal digits.
     """
-    name, *fields = data.split(b"\0")[:-1]  # each ends in a NUL
-    if not fields:
+    fields = data.split(b"\0")[:-1]  # each ends in a NUL
+    if len(fields) < 2:
         raise Misused("descriptor 3 has no name and password")
-    first, second = fields[0], b"".join(fields[1:2])  # any more are not for us
+    name, first, second = [*fields, b""][:3]  # any more are not for us
     if _is_challenge(second):
         return name, first, second
     if _is_challenge(first) and _is_response(second):
