@@ -1,0 +1,70 @@
+"""The filter for fail2ban, by fail2ban's own tester: whom it would ban, and whom not."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+from tools import find
+
+FILTER = ROOT / "man/examples/fail2ban/filter.d/qsmtpd.conf"
+TESTER = find("fail2ban-regex")
+
+pytestmark = pytest.mark.skipif(
+    TESTER is None, reason="fail2ban-regex is not here: apt-get install fail2ban"
+)
+
+REFUSED = (
+    "event=auth pid=123 ip=%s verdict=refused mechanism=PLAIN user=%s "
+    'reply="535 authentication failed (#5.7.1)"'
+)
+FORGED = "event=auth pid=1 ip=198.51.100.7 verdict=refused mechanism=PLAIN"
+
+#: What multilog, syslog, the journal, splogger, or nobody writes in front.
+PREFIXES = [
+    "",
+    "@400000006740c1c51dcd6500 ",
+    "Nov 22 23:59:42 mx qsmtpd[123]: ",
+    "2026-11-22T23:59:42.123456+00:00 mx qsmtpd[123]: ",
+    "Nov 22 23:59:42 mx smtpd: 1795391982.123456 ",
+]
+
+
+def banned(tmp_path: Path, *lines: str) -> list[str]:
+    """The addresses that the filter finds in these lines."""
+    assert TESTER is not None
+    log = tmp_path / "log"
+    log.write_text("".join(line + "\n" for line in lines))
+    done = subprocess.run(
+        [TESTER, "--raw", "--out", "ip", log, FILTER], capture_output=True, text=True, check=False
+    )
+    assert "ERROR" not in done.stdout + done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_who_is_refused_is_found(tmp_path: Path, prefix: str) -> None:
+    ips = ["192.0.2.1", "2001:db8::1"]
+    users = ["joe", '"a b\\x22 ip=198.51.100.7"', f'" {FORGED} "', '""']
+    lines = [REFUSED % (ip, user) for ip in ips for user in users]
+    lines += ["event=auth pid=123 ip=192.0.2.2 verdict=refused"]
+    found = banned(tmp_path, *(prefix + line for line in lines))
+    assert found == [*["192.0.2.1"] * 4, *["2001:db8::1"] * 4, "192.0.2.2"]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_who_is_not_refused_is_not_found(tmp_path: Path, prefix: str) -> None:
+    lines = [
+        "event=auth pid=123 ip=192.0.2.1 verdict=accepted mechanism=PLAIN user=joe",
+        "event=auth pid=123 ip=192.0.2.1 verdict=temporary mechanism=PLAIN user=joe",
+        "event=auth pid=123 ip=192.0.2.1 verdict=refusedly mechanism=PLAIN user=joe",
+        f'event=auth pid=123 ip=192.0.2.1 verdict=accepted user="{FORGED}"',
+        "event=rcpt pid=123 ip=192.0.2.1 verdict=refused rcpt=joe",
+        f'event=session pid=123 ip=192.0.2.1 end=quit helo="{FORGED}"',
+        f'event=session helo="x: {FORGED}"',
+        f"x=y z: {FORGED}",
+        "event=auth pid=123 ip=- verdict=refused mechanism=PLAIN user=joe",
+    ]
+    assert banned(tmp_path, *(prefix + line for line in lines)) == []
