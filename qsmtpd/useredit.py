@@ -133,7 +133,8 @@ def _from_input() -> bytes:
 def _replace(directory: int, content: bytes) -> None:
     """Put a file with this content in place of the old one, with its owner and mode.
 
-    A new file is for its owner alone.  Raises OSError, and then nothing has changed.
+    A first file is for its owner alone.  Raises OSError; the old file is then
+    still there, unless only its replacement could not be made to last.
     """
     try:
         os.unlink(TEMPORARY_NAME, dir_fd=directory)  # from an edit that was killed

@@ -24,9 +24,9 @@ NAME_LIMIT = 255  # bytes
 SECRET_LIMIT = 1024  # bytes
 
 #: log2 N, r, p.  OWASP's Password Storage Cheat Sheet counts these as equal to
-#: (17, 8, 1), and they take 16 MB instead of 128, which softlimit would refuse.
+#: (17, 8, 1), and they take 16 MB in place of 128, which softlimit would refuse.
 PARAMETERS = (14, 8, 5)
-#: Beyond these a hash costs more than a login may: the line is damaged.
+#: Another version may have written others; outside of these they are damage.
 LEAST_PARAMETERS = (10, 8, 1)
 MOST_PARAMETERS = (20, 32, 32)
 SALT_SIZE = 16
@@ -69,6 +69,7 @@ class Hashed:
         return [*numbers, binascii.hexlify(self.salt), binascii.hexlify(self.key)]
 
     def is_password(self, password: bytes) -> bool:
+        """Whether it is; compared, like everything here, in the same time wherever it differs."""
         return hmac.compare_digest(self.key, _scrypt(password, self.parameters, self.salt))
 
 
@@ -95,6 +96,7 @@ class Secret:
         return [binascii.hexlify(self.secret)]
 
     def is_password(self, password: bytes) -> bool:
+        """Whether it is."""
         return hmac.compare_digest(self.secret, password)
 
     def is_response(self, response: bytes, challenge: bytes) -> bool:
@@ -108,7 +110,7 @@ if TYPE_CHECKING:
     Entry = Hashed | Secret
     Users = dict[bytes, Entry]
 
-KINDS: dict[bytes, type[Hashed] | type[Secret]] = {kind.kind: kind for kind in (Hashed, Secret)}
+KINDS: dict[bytes, type[Hashed] | type[Secret]] = {entry.kind: entry for entry in (Hashed, Secret)}
 
 # What is checked in place of an entry that is not there, so that a client
 # cannot tell by its watch which users there are.  The first has no password.
@@ -182,8 +184,8 @@ def _scrypt(password: bytes, parameters: tuple[int, int, int], salt: bytes) -> b
 
 
 def _number(field: bytes) -> int:
-    # int() would take "+5", " 5" and "1_0".
-    if not (field.isdigit() and len(field) <= 2):
+    # int() would take "+5", " 5", "05" and "1_0".
+    if not (field.isdigit() and len(field) <= 2) or field.startswith(b"0"):
         raise ValueError("number")
     return int(field)
 

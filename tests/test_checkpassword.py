@@ -15,6 +15,7 @@ import pytest
 from harness import BIN, PATIENCE, Home
 from hypothesis import given
 from hypothesis import strategies as st
+from tools import find
 
 from qsmtpd import users
 from qsmtpd.checkpassword import parse_login
@@ -208,6 +209,7 @@ def test_killed_while_it_checks(home: Home, smtpusers: Path) -> None:
         JOE.replace(b":10:", b":21:"),
         JOE.replace(b":10:", b":+10:"),
         JOE.replace(b":8:", b":7:"),
+        JOE.replace(b":8:", b":08:"),
         JOE.replace(b":1:", b":0:"),
         JOE.replace(b":1:", b":99999:"),
         JOE.replace(b":1:", b":"),
@@ -357,13 +359,16 @@ def test_prompts_on_a_terminal(home: Home, smtpusers: Path) -> None:
     assert check(home, b"joe\0new one\0\0").returncode == 0
 
 
-@pytest.mark.parametrize("answers", [(b"one\n", b"two\n"), (b"\n", b"\n"), (b"\x04",), (b"\x03",)])
+@pytest.mark.parametrize(
+    "answers",
+    [(b"first!\n", b"second!\n"), (b"\n", b"\n"), (b"first!\xe4\n",), (b"\x04",), (b"\x03",)],
+)
 def test_prompts_that_end_without_a_password(
     home: Home, smtpusers: Path, answers: tuple[bytes, ...]
 ) -> None:
     status, seen = on_terminal(home, *answers)
     assert status in (1, 111, -signal.SIGINT)
-    assert b"Traceback" not in seen and b"one" not in seen.replace(b"are not the same", b"")
+    assert b"Traceback" not in seen and b"first!" not in seen and b"second!" not in seen
     assert smtpusers.read_bytes() == JOE + ANN
 
 
@@ -381,6 +386,33 @@ def test_an_edit_that_fails_changes_nothing(home: Home, smtpusers: Path) -> None
     assert done.returncode == 111
     assert smtpusers.read_bytes() == before
     assert not (home.control_dir / "smtpusers.tmp").exists()
+
+
+@pytest.mark.skipif(find("strace") is None, reason="strace is not here: apt-get install strace")
+@pytest.mark.parametrize("call", ["openat", "flock", "fchmod", "write", "fsync", "renameat"])
+def test_every_failing_call(home: Home, smtpusers: Path, call: str) -> None:
+    """Whichever call fails: the old file or the new one, and no 0 without the new one."""
+    smtpusers.chmod(0o640)
+    trace = home.path / "trace"
+    here = ["-P", home.control_dir, "-P", smtpusers, "-P", f"{smtpusers}.tmp"]
+    for nth in range(1, 10):
+        smtpusers.write_bytes(JOE)
+        inject = f"inject={call}:error=EIO:when={nth}"
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", trace, "-e", inject, *here]
+            + [PROGRAM, "--add", "--cram", "ann"],
+            input=PASSWORD,
+            capture_output=True,
+            env=home.environ,
+            check=False,
+        )
+        assert smtpusers.read_bytes() in ((JOE, ANN + JOE) if done.returncode else (ANN + JOE,))
+        assert not smtpusers.with_suffix(".tmp").exists()
+        if "INJECTED" not in trace.read_text():
+            assert nth > 1 and done.returncode == 0
+            return
+        assert done.returncode == 111
+    pytest.fail("the last call was never reached")
 
 
 NAMES = st.binary(min_size=1, max_size=255).filter(users.is_name)
