@@ -4,8 +4,7 @@ PREFIX = /usr/local
 PORT = 2525
 VENV = .venv
 DEMO = .demo
-PROGRAMS = qsmtpd qsmtpd-maildir qsmtpd-server starttls-probe
-PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server
+PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server starttls-probe
 MAN = $(wildcard man/*.[1578])
 
 all: $(VENV)/ready

@@ -605,3 +605,30 @@ def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
     assert done.returncode != 0
     (message,) = submission.messages()
     assert message.recipients == [b"x@no.example"]
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
+    """From a new user to a message, with nothing but what comes with qsmtpd."""
+    kind = ["--cram"] if mechanism == "CRAM-MD5" else []
+    add = [BIN / "qsmtpd-checkpassword", "--add", *kind, "joe"]
+    subprocess.run(add, input=PASSWORD.encode() + b"\n", env=submission.environ, check=True)
+    assert PASSWORD.encode() not in (submission.control_dir / "smtpusers").read_bytes()
+    submission.environ["SMTPAUTH"] = "!+cram"
+    check = submission.run(b"", "--check", str(BIN / "qsmtpd-checkpassword"), "true")
+    assert check.status == 0, check.out
+    environ = {k: v for k, v in submission.environ.items() if not k.startswith("TCP")}
+    command = [needs("tcpserver"), "-1", "-HRl", "mx.example", "127.0.0.1", "0", BIN / "qsmtpd"]
+    command += [BIN / "qsmtpd-checkpassword", "true"]
+    with Listener(command, environ, submission.path / "log") as listener:
+        for password, status in ((PASSWORD, 0), ("wrong!", 28)):
+            done = subprocess.run(
+                [needs("swaks"), "--tls", "--server", "127.0.0.1", "--port", str(listener.port)]
+                + ["--to", "x@no.example", "--from", "joe@ok.example"]
+                + ["--auth", mechanism, "--auth-user", "joe", "--auth-password", password],
+                capture_output=True,
+                check=False,
+            )
+            assert done.returncode == status, done.stdout
+        assert PASSWORD not in listener.log()
+    assert len(submission.messages()) == 1
