@@ -82,7 +82,9 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
     """Deliver what the descriptors hold into the Maildir `home`.  Raises Refused.
 
     The envelope comes last but its header lines stand first, so the message
-    waits in a file without a name: a program that is killed leaves nothing.
+    waits in a file without a name, of which nothing is left by a program that is
+    killed meanwhile.  (One that is killed after that leaves its file in tmp/,
+    where maildir(5) has old files removed.)
     """
     for part in (b"", b"/tmp", b"/new", b"/cur"):
         _checked(NO_HOME, "cannot make the Maildir", _make_directory, home + part)
@@ -102,12 +104,13 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
         _checked(WRITE_ERROR, "cannot sync the file", os.fsync, file)
         _checked(WRITE_ERROR, "cannot close the file", os.close, file)
         _checked(WRITE_ERROR, "cannot move to new/", os.rename, path, home + b"/new/" + name)
+        path = home + b"/new/" + name
+        # The name is as much a part of the mail as its bytes: tmp/ and new/ both changed.
+        for part in (b"/new", b"/tmp"):
+            _checked(WRITE_ERROR, "cannot sync a directory", _sync_directory, home + part)
     except BaseException:
         os.unlink(path)
         raise
-    # The name is as much a part of the mail as its bytes: tmp/ and new/ both changed.
-    for part in (b"/new", b"/tmp"):
-        _checked(WRITE_ERROR, "cannot sync a directory", _sync_directory, home + part)
 
 
 def _read_envelope(fd: int) -> tuple[bytes, list[bytes]]:

@@ -79,7 +79,8 @@ def serve(
     _drop_coerced_locale(environ)
     try:
         client = channel.take_client()
-    except OSError:
+    except OSError as error:
+        Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
     peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import select
-from time import monotonic
+from time import monotonic, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ else:
 GRACE = 5.0
 #: No poll() is asked to wait longer (seconds): it takes an int of ms.
 LONGEST_WAIT = 1_000_000.0
+#: How often to look where poll() cannot tell of an exit (seconds).
+BLIND_WAIT = 0.02
 #: The status of a process that somebody else has waited for.
 LOST = -1
 
@@ -92,8 +94,12 @@ class Process:
         if self._pidfd >= 0:
             poll.register(self._pidfd, select.POLLIN)
         else:
-            seconds = min(seconds, 0.02)
-        return [fd for fd, _ in poll.poll(seconds * 1000)]
+            seconds = min(seconds, BLIND_WAIT)
+        try:
+            return [fd for fd, _ in poll.poll(seconds * 1000)]
+        except OSError:  # no memory, say: what is committed has to be seen to its end
+            sleep(BLIND_WAIT)
+            return []
 
     def wait(self, deadline: float) -> bool:
         """Wait for the exit; False where it has not come by `deadline`."""

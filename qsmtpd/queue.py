@@ -141,6 +141,9 @@ class Queue:
         try:
             for _ in range(3):
                 pipes.extend(os.pipe())
+            # Of our ends alone: the program's are other open files.
+            for fd in (pipes[1], pipes[3], pipes[4]):
+                os.set_blocking(fd, False)
         except OSError as error:
             close_all(pipes)
             raise CannotStart(error.strerror) from error
@@ -158,9 +161,6 @@ class Queue:
             raise CannotExec(error.strerror) from error
         self.pid = self._process.pid
         close_all([message, envelope, said])
-        # These flags are of our ends alone: nobody else has them.
-        for fd in (self._message, self._envelope, self._error):
-            os.set_blocking(fd, False)
 
     def feed(self, data: bytes) -> None:
         """Give it more of the message.  A failure shows in the verdict."""
@@ -321,6 +321,8 @@ def _reading_end(pipe: int) -> int:
     It is opened when all is written, just before the writing end is closed:
     earlier, it would hide that nobody reads any more.
     """
+    import termios  # noqa: F401  (now: once the mail is committed, no import may fail)
+
     try:
         return os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -333,8 +335,10 @@ def _unread(fd: int) -> bool:
         return False
     import termios
 
-    count = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
-    return any(count)
+    try:
+        return any(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))
+    except OSError:
+        return False  # not to be known, as without /proc
 
 
 def _flatten(text: bytes) -> bytes:

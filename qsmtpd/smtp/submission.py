@@ -21,19 +21,21 @@ class HeaderFiller:
 
     def __init__(self, missing: dict[bytes, bytes]) -> None:
         self._missing = missing
-        self._seen = b"\n"  # the header so far, of which only the last line is still to be sent
+        self._seen = bytearray(b"\n")  # the header so far, behind a line end
         self._done = False
 
     def feed(self, text: bytes, last: bool = False) -> bytes:
         """The text to pass on now.  `last`: no more will come."""
         if self._done:
             return text
+        searched = len(self._seen) - 1
         self._seen += text
-        end = self._seen.find(b"\n\n")
+        end = self._seen.find(b"\n\n", searched)
         if end < 0 and not last and len(self._seen) <= HEADER_LIMIT:
             return b""
         self._done = True
-        whole, self._seen = self._seen[1:], b""
+        whole = bytes(self._seen[1:])
+        self._seen.clear()
         if end < 0 and not last:
             return whole
         if end < 0:
