@@ -917,3 +917,55 @@ def test_a_warm_server_knows_beforehand(home: Home) -> None:
         client.sendmail("a@b", ["x@ok.example"], "Subject: x\r\n\r\n")
         client.quit()
     assert len(home.messages()) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["TLSv1.3\r\nX-Evil: 1", "TLSv1.3\x00", "TLSv1.3" + "A" * 20_000, "TLSv1.3) (\x7fé\n"]
+)
+def test_forged_variables_change_nothing(home: Home, value: str) -> None:
+    front = {
+        "SSL_PROTOCOL": value.replace("\x00", " "),
+        "SSL_CIPHER": value.replace("\x00", " "),
+        "SSL_TLS_SNI_SERVERNAME": value.replace("\x00", " "),
+        "SSL_PEER_CERT_HASH": "SHA256:" + value.replace("\x00", " "),
+        "SSL_PEER_CERT_SUBJECT": value.replace("\x00", " "),
+    }
+    session = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n"
+    run = home.run(session, QSMTPD_TLS="external", **front)
+    assert run.codes == [220, 250, 250, 250, 354, 250, 221]
+    header = home.messages()[0].text.partition(b"hi\n")[0]
+    assert header.count(b"\n") == 3 and b"\nX-Evil" not in header and header.isascii()
+    assert all(len(line) < 998 for line in header.split(b"\n"))
+    assert "fingerprint" not in run.event("tls")
+
+
+def test_no_resumption_no_compression_no_renegotiation(inside: Home) -> None:
+    """One process serves one connection: nothing of a session is of use to another."""
+    context = client_context(version=ssl.TLSVersion.TLSv1_2)
+    with Conversation(inside) as talk:
+        talk.reply()
+        talk.starttls(context)
+        assert isinstance(talk.socket, ssl.SSLSocket)
+        assert talk.socket.compression() is None
+        session = talk.socket.session
+        assert session is not None and not session.has_ticket and session.id == b""
+    environ = {k: v for k, v in inside.environ.items() if not k.startswith("TCP")}
+    command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
+    with Listener(command, environ, inside.path / "log") as listener:
+        address = f"127.0.0.1:{listener.port}"
+        options = ["-starttls", "smtp", "-tls1_2", "-connect", address]
+        client = subprocess.Popen(
+            [needs("openssl"), "s_client", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert client.stdin is not None and client.stdout is not None
+        # The reply to the EHLO before STARTTLS is what it shows last of its own.
+        while not (line := client.stdout.readline()).startswith(b"250 STARTTLS"):
+            assert line
+        client.stdin.write(b"R\n")  # s_client's own command: renegotiate
+        client.stdin.flush()
+        rest = client.stdout.read()
+        assert b"RENEGOTIATING" in rest and b"no renegotiation" in rest
+        client.wait(PATIENCE)
