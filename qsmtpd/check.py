@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import resource
 
-from . import session, ucspi
+from . import ucspi
 from .auth import AuthSettings
 from .control import Controls, Settings
 from .facts import ControlError
+from .limits import Limits
 from .policy import hooks
 from .tls import door
 from .tls.errors import Unavailable
@@ -132,7 +133,7 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
         _check_tls(report, settings, tls)
         auth = AuthSettings(settings, checkpassword, ucspi.read_peer(environ))
         _check_auth(report, settings, auth)
-        limits = session.Limits(settings, tls, auth)
+        limits = Limits(settings, tls, auth)
         _check_queue(report, limits.queue.program, limits.queue.error_fd)
     except ControlError as error:
         report.wrong(error.name, error.reason)

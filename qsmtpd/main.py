@@ -13,6 +13,7 @@ from .auth import AuthSettings
 from .commands import starttls
 from .control import Controls, Settings
 from .facts import ControlError
+from .limits import Limits
 from .log import Log
 from .policy import hooks
 from .smtp import replies
@@ -93,7 +94,7 @@ def serve(
         tls = door.external(settings, wanted)
         if tls is None:
             _drop_tls_claims(environ)
-        limits = session.Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
+        limits = Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
         plugins = hooks.standard(settings)
     except ControlError as error:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from time import monotonic
 
 from . import auth
-from .auth import AuthSettings
-from .channel import Flood, Gone, LineTooLong, SessionOver, Timeout
+from .channel import Gone, LineTooLong, Timeout
 from .commands import auth as auth_command
 from .commands import data, starttls
 from .decision import ACCEPT, DROP
 from .facts import Auth, Client, ControlError, Envelope, Outcome
-from .queue import QueueSettings
+from .hangup import Hangup, explain, log_trouble
 from .smtp import replies, states
 from .smtp.address import (
     BadParameter,
@@ -27,65 +26,18 @@ from .smtp.address import (
 )
 from .smtp.command import parse_command
 from .smtp.data import BareLF
-from .tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .channel import Channel
-    from .control import Settings
     from .facts import Peer, Tls
+    from .limits import Limits
     from .log import Log
     from .policy.hooks import Hooks
     from .tls.door import Door
-    from .tls.settings import TlsSettings
-
 
 LONGER = {b"AUTH ": auth.LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
-
-
-class Limits:
-    """What a session allows.  Raises ControlError."""
-
-    __slots__ = (
-        "greeting",
-        "localiphost",
-        "timeout",
-        "session",
-        "line",
-        "address",
-        "recipients",
-        "soft_errors",
-        "max_errors",
-        "error_delay",
-        "max_junk",
-        "data",
-        "queue",
-        "tls",
-        "auth",
-    )
-
-    def __init__(self, settings: Settings, tls: TlsSettings, auth: AuthSettings) -> None:
-        self.tls = tls
-        self.auth = auth
-        me = settings.line("me")
-        greeting = settings.line("smtpgreeting")
-        localiphost = settings.line("localiphost")
-        self.localiphost = me if localiphost is None else localiphost
-        self.timeout = settings.number("timeoutsmtpd", "TIMEOUTSMTPD", 1200, least=1)
-        self.session = settings.number("sessiontimeout", "SESSION_TIMEOUT", 86400, least=1)
-        self.line = settings.number("maxcmdlen", "MAXCMDLEN", 2048, least=512)
-        self.address = settings.number("maxaddrlen", "MAXADDRLEN", 900, least=256)
-        self.recipients = settings.number("maxrecipients", "MAXRECIPIENTS", 1000, least=1)
-        self.soft_errors = settings.number("softerrors", "SOFTERRORS", 10)
-        self.max_errors = settings.number("maxerrors", "MAXERRORS", 20)
-        self.error_delay = settings.number("errordelay", "ERRORDELAY", 1)
-        self.max_junk = settings.number("maxjunk", "MAXJUNK", 100)
-        self.data = data.DataSettings(settings)
-        self.queue = QueueSettings(settings)
-        if me is None and greeting is None:
-            raise ControlError("control/me", "is missing")
-        self.greeting = greeting or me or b""
 
 
 class Counters:
@@ -111,16 +63,6 @@ class Counters:
         self.errors = self.junk = 0
 
 
-class Hangup(Exception):
-    """The session ends: a word for the log, the last reply if there is one, the exit status."""
-
-    def __init__(self, end: str, reply: bytes | None = None, status: int = 1) -> None:
-        super().__init__(end)
-        self.end = end
-        self.reply = reply
-        self.status = status
-
-
 def run(
     channel: Channel,
     peer: Peer,
@@ -143,7 +85,7 @@ def run(
             session = Session(channel, Client(peer, tls), limits, hooks, log, counters, door)
             tls = session.converse()
     except Exception as error:
-        hangup = _explain(error, log)
+        hangup = explain(error, log)
         try:
             if hangup.reply is not None:
                 channel.write(hangup.reply + b"\r\n")
@@ -163,40 +105,6 @@ def run(
         errors=counters.errors,
     )
     return Outcome(hangup.end, hangup.status)
-
-
-def _explain(error: Exception, log: Log) -> Hangup:
-    """Why a session ends, whatever was raised."""
-    if isinstance(error, Hangup):
-        return error
-    if isinstance(error, SessionOver):
-        return Hangup("session-limit", replies.SESSION_OVER)
-    if isinstance(error, Timeout):
-        return Hangup("timeout", replies.TIMEOUT)
-    if isinstance(error, Gone):
-        return Hangup("client-gone")
-    if isinstance(error, Flood):
-        return Hangup("line-without-end")
-    if isinstance(error, HandshakeFailed):
-        return Hangup("tls-failed")
-    if isinstance(error, BareLF):
-        return Hangup("bare-lf", replies.BARE_LF)
-    if isinstance(error, ControlError):
-        log.line("control", name=error.name, reason=error.reason)
-        return Hangup("control", replies.NO_CONTROLS)
-    if isinstance(error, MemoryError):
-        return Hangup("memory", replies.OUT_OF_MEMORY)
-    log_trouble(log, error)
-    return Hangup("trouble", replies.TROUBLE)
-
-
-def log_trouble(log: Log, error: Exception, **fields: bytes | str) -> None:
-    """One line for an exception that should not be: what it is and where it came from."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    log.line("trouble", error=type(error).__name__, reason=str(error), where=where, **fields)
 
 
 class Session:

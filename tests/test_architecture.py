@@ -23,7 +23,7 @@ FLOORS = [
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"tls.inside"},
     {"tls.door"},
-    {"commands.starttls"},
+    {"commands.starttls", "limits", "hangup"},
     {"session"},
     {"check"},
     {"main"},

@@ -31,10 +31,6 @@ class Finding:
     reason: str
 
 
-class CouldNotTest(Exception):
-    """A check has no answer; the text says why."""
-
-
 def safe(reason: str) -> Finding:
     """It withstands."""
     return Finding(Verdict.SAFE, reason)

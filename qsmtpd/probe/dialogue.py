@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Sequence
 
 from . import connection
-from .check import CouldNotTest
 from .connection import Connection, Trouble
+from .errors import CouldNotTest
 from .protocol import Reply, read_reply
 from .target import Target
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import connection
-from .check import CouldNotTest
 from .connection import Connection
 from .dialogue import CONTROL, Dialogue
+from .errors import CouldNotTest
 from .evidence import Evidence
 from .protocol import Reply
 from .target import Target

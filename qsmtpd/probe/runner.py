@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .check import Check, CouldNotTest, Finding, Result, Verdict
+from .check import Check, Finding, Result, Verdict
 from .checks import FIRST
 from .connection import Trouble
+from .errors import CouldNotTest
 from .evidence import PEER
 from .probe import Probe
 from .protocol import Reply

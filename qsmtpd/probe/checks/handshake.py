@@ -5,8 +5,9 @@ from __future__ import annotations
 import ssl
 from time import monotonic
 
-from ..check import Check, CouldNotTest, Finding, odd, safe, vulnerable
+from ..check import Check, Finding, odd, safe, vulnerable
 from ..connection import Babble, Closed, HandshakeFailed, Silent
+from ..errors import CouldNotTest
 from ..probe import Probe
 
 #: Newest first.  SSL 2 and 3 are not among OpenSSL's any more.

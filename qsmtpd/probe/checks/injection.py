@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from time import sleep
 
-from ..check import Check, CouldNotTest, Finding, odd, safe, vulnerable
+from ..check import Check, Finding, odd, safe, vulnerable
 from ..connection import GAP, Closed, NotTls, Trouble
 from ..dialogue import CONTROL, SWALLOWS
+from ..errors import CouldNotTest
 from ..probe import Probe
 from ..protocol import Reply
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..check import Check, CouldNotTest, Finding, safe, vulnerable
+from ..check import Check, Finding, safe, vulnerable
 from ..connection import Closed, Trouble
 from ..dialogue import Dialogue
+from ..errors import CouldNotTest
 from ..probe import Probe
 from ..protocol import Reply
 

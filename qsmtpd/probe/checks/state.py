@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..check import Check, CouldNotTest, Finding, odd, safe, vulnerable
+from ..check import Check, Finding, odd, safe, vulnerable
+from ..errors import CouldNotTest
 from ..probe import Probe
 from ..protocol import Reply
 

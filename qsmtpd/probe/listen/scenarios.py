@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..check import CouldNotTest, Finding, odd, safe, vulnerable
+from ..check import Finding, odd, safe, vulnerable
+from ..errors import CouldNotTest
 from .certificates import EXPIRED, GOOD, SELF_SIGNED, WRONG_NAME
 from .visit import DONE, Visit
 

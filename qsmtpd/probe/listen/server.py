@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from ..check import CouldNotTest, Finding, Result, Verdict
+from ..check import Finding, Result, Verdict
 from ..connection import Connection, Trouble
+from ..errors import CouldNotTest
 from ..evidence import Evidence
 from .certificates import Certificates
 from .conversation import Conversation

@@ -1,0 +1,57 @@
+"""Why a session ends: a word for the log, a last reply, an exit status."""
+
+from __future__ import annotations
+
+from .channel import Flood, Gone, SessionOver, Timeout
+from .facts import ControlError
+from .smtp import replies
+from .smtp.data import BareLF
+from .tls.errors import HandshakeFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .log import Log
+
+
+class Hangup(Exception):
+    """The session ends: a word for the log, the last reply if there is one, the exit status."""
+
+    def __init__(self, end: str, reply: bytes | None = None, status: int = 1) -> None:
+        super().__init__(end)
+        self.end = end
+        self.reply = reply
+        self.status = status
+
+
+def explain(error: Exception, log: Log) -> Hangup:
+    """Why a session ends, whatever was raised."""
+    if isinstance(error, Hangup):
+        return error
+    if isinstance(error, SessionOver):
+        return Hangup("session-limit", replies.SESSION_OVER)
+    if isinstance(error, Timeout):
+        return Hangup("timeout", replies.TIMEOUT)
+    if isinstance(error, Gone):
+        return Hangup("client-gone")
+    if isinstance(error, Flood):
+        return Hangup("line-without-end")
+    if isinstance(error, HandshakeFailed):
+        return Hangup("tls-failed")
+    if isinstance(error, BareLF):
+        return Hangup("bare-lf", replies.BARE_LF)
+    if isinstance(error, ControlError):
+        log.line("control", name=error.name, reason=error.reason)
+        return Hangup("control", replies.NO_CONTROLS)
+    if isinstance(error, MemoryError):
+        return Hangup("memory", replies.OUT_OF_MEMORY)
+    log_trouble(log, error)
+    return Hangup("trouble", replies.TROUBLE)
+
+
+def log_trouble(log: Log, error: Exception, **fields: bytes | str) -> None:
+    """One line for an exception that should not be: what it is and where it came from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    log.line("trouble", error=type(error).__name__, reason=str(error), where=where, **fields)

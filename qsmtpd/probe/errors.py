@@ -1,0 +1,7 @@
+"""What keeps a check from a verdict."""
+
+from __future__ import annotations
+
+
+class CouldNotTest(Exception):
+    """A check has no answer; the text says why."""
