@@ -39,9 +39,10 @@ class Tls:
     Of a client certificate, `fingerprint` is its SHA-256 in lower-case hex;
     `addresses` are the e-mail addresses that a verified one certifies, so they
     are empty for one that was not.  `listed`: control/tlsclients names it.
+    `problem` is for the log: what is not as configured.
     """
 
-    __slots__ = ("protocol", "cipher", "sni", "fingerprint", "addresses", "listed")
+    __slots__ = ("protocol", "cipher", "sni", "fingerprint", "addresses", "listed", "problem")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Tls:
         self.fingerprint = fingerprint
         self.addresses = addresses
         self.listed = False
+        self.problem: str | None = None
 
 
 class Auth:

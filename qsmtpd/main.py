@@ -122,16 +122,19 @@ def home(environ: Mapping[bytes, bytes]) -> bytes:
     return environ.get(b"QMAILHOME") or QMAILHOME
 
 
-def rehearse(environ: Mapping[bytes, bytes]) -> None:
-    """For a server, before its first connection: import what TLS needs, once for all.
+def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:
+    """For a server, before its first connection: read what each one will read.
 
-    What keeps it from being offered is in the log then, not only when a
-    client asks for it.
+    So what is wrong is in the log at once, not only when a client comes; and
+    what TLS needs is imported once for all.
     """
     log = Log(2, pid=os.getpid())
     try:
-        settings = Settings(Controls(home(environ)), environ)
-        way = door.find(settings, tls_settings.TlsSettings(settings))
+        settings = enter(Controls(home(environ)), environ)
+        wanted = tls_settings.TlsSettings(settings)
+        Limits(settings, wanted, AuthSettings(settings, checkpassword, ucspi.read_peer(environ)))
+        hooks.standard(settings)
+        way = door.find(settings, wanted)
         if way is not None:
             way.prepare()
     except ControlError as error:

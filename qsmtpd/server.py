@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 
+from . import __version__
 from . import main as child
 
 TYPE_CHECKING = False
@@ -53,18 +54,22 @@ class Options:
         if len(rest) < 2:
             raise getopt.GetoptError("host and port are wanted")
         self.host = rest[0] if rest[0] != "0" else "0.0.0.0"
-        self.port = rest[1]
+        self.port = str(_number("port", rest[1], 65535)) if rest[1].isdigit() else rest[1]
         self.checkpassword = [os.fsencode(word) for word in rest[2:]]
 
 
-def _number(option: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) < 7):
-        raise getopt.GetoptError(f"{option} wants a number")
+def _number(option: str, value: str, most: int = 999_999) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 7 and int(value) <= most):
+        raise getopt.GetoptError(f"{option} wants a number of at most {most}")
     return int(value)
 
 
 def main(arguments: list[str]) -> NoReturn:
     """The program.  Exits 111 if it cannot listen, 0 on TERM."""
+    if arguments in (["--help"], ["--version"]):
+        text = USAGE if arguments == ["--help"] else f"qsmtpd-server {__version__}\n"
+        os.write(1, text.encode())
+        os._exit(0)
     try:
         options = Options(arguments)
     except getopt.GetoptError as error:
@@ -76,7 +81,7 @@ def main(arguments: list[str]) -> NoReturn:
     except OSError as error:
         _say(f"fatal: cannot listen on {options.host} {options.port}: {error.strerror}")
         os._exit(111)
-    child.rehearse(os.environb)
+    child.rehearse(dict(os.environb), options.checkpassword)
     if options.print_port:
         os.write(1, b"%d\n" % listener.getsockname()[1])
     Server(listener, options).run()

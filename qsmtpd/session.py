@@ -86,6 +86,7 @@ def run(
             tls = session.converse()
     except Exception as error:
         hangup = explain(error, log)
+        counters.refused += hangup.reply is not None and hangup.reply[0] in b"45"
         try:
             if hangup.reply is not None:
                 channel.write(hangup.reply + b"\r\n")
@@ -96,6 +97,7 @@ def run(
     log.line(
         "session",
         end=hangup.end,
+        reply=hangup.reply,
         seconds=f"{counters.seconds():.3f}",
         bytes_in=channel.bytes_in,
         bytes_out=channel.bytes_out,
@@ -132,6 +134,7 @@ class Session:
         self._envelope = Envelope(b"")
         self._first = True  # no line has come yet
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
+        self._logged = False  # it has had its own line
         self._greeting = limits.greeting
         self._commands = {
             b"HELO": self._helo,
@@ -155,15 +158,17 @@ class Session:
         self._send_strangers_away()
         while True:
             self._about = {}
+            self._logged = False
             try:
                 line = self._channel.line(self._limits.line, LONGER)
             except LineTooLong:
+                self._counters.commands += 1
                 verb, reply = UNKNOWN, replies.LINE_TOO_LONG
             else:
+                self._counters.commands += 1
                 verb, argument = parse_command(line)
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
             if self._secured is not None:
-                self._counters.commands += 1
                 return self._secured
             self._answer(verb, reply)
             self._first = False
@@ -206,7 +211,6 @@ class Session:
     def _answer(self, verb: bytes, reply: bytes) -> None:
         """Send a reply, count it, and slow down or end what goes wrong too often."""
         counters, limits = self._counters, self._limits
-        counters.commands += 1
         if verb in states.JUNK:
             counters.junk += 1
         if reply in replies.ERRORS or (verb in states.JUNK and counters.junk > limits.max_junk):
@@ -219,7 +223,8 @@ class Session:
             counters.refused += 1
             # What an unknown command says is not logged: it may be half an AUTH.
             known = verb if verb in self._commands else UNKNOWN
-            self._log.line("refused", command=known, **self._about, reply=reply)
+            if not self._logged:
+                self._log.line("refused", command=known, **self._about, reply=reply)
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
         self._channel.write(reply + b"\r\n")
@@ -268,20 +273,25 @@ class Session:
             self._client.auth = Auth(result.user, result.mechanism)
             if self._client.relay is None:
                 self._client.relay = b""
-        elif result.verdict == auth.REFUSED:
+        reply, hangup = result.reply, None
+        if result.verdict == auth.REFUSED:
             self._counters.auth_failures += 1
+            if self._counters.auth_failures >= self._limits.auth.max_failures:
+                reply = replies.TOO_MANY_FAILURES
+                hangup = Hangup("auth-failures", reply)
+        self._logged = True
         self._log.line(
             "auth",
             verdict=result.verdict,
             mechanism=result.mechanism,
             user=result.user,
-            reply=result.reply,
+            reply=reply,
         )
         if result.verdict == auth.REFUSED:
             self._channel.pause(self._limits.auth.delay)
-            if self._counters.auth_failures >= self._limits.auth.max_failures:
-                raise Hangup("auth-failures", replies.TOO_MANY_FAILURES)
-        return result.reply
+        if hangup is not None:
+            raise hangup
+        return reply
 
     def _path(self, argument: bytes) -> tuple[bytes | None, dict[bytes, bytes | None]]:
         """(the address, or None where it is too long; the parameters)"""
@@ -358,7 +368,7 @@ class Session:
         recipients = self._envelope.recipients
         started = monotonic()
         report: dict[str, int | str] = {"rcpts": len(recipients)}
-        verdict, reply = "aborted", b""
+        verdict, reply = "aborted", None
         try:
             reply = data.receive(
                 self._channel,
@@ -372,8 +382,9 @@ class Session:
             verdict = "accepted" if reply.startswith(b"250") else "refused"
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"
-            message = {**self._transaction(recipients[0]), **report, "reply": reply}
-            self._log.line("message", verdict=verdict, **message)
+            message = {**self._transaction(recipients[0]), **report}
+            self._log.line("message", verdict=verdict, **message, reply=reply)
+            self._logged = True
         if verdict == "accepted":
             self._counters.messages += 1
             self._counters.forgive()

@@ -177,19 +177,36 @@ class Helper:
             return
         self._secured = True
         self._control.sendall(self._report)
-        threading.Thread(target=self._outward, args=(tls,), daemon=True).start()
+        # One thread for both directions: a TLS connection is not to be shared.
         with contextlib.suppress(OSError):
-            while part := tls.recv(65536):
-                os.write(self._to_program, part)
-        os.close(self._to_program)
-
-    def _outward(self, tls: ssl.SSLSocket) -> None:
-        while part := os.read(self._from_program, 65536):
-            with contextlib.suppress(OSError):
-                tls.sendall(part)
-        with contextlib.suppress(OSError):
-            tls.unwrap()
+            self._pump(tls)
+        for fd in (self._to_program, self._from_program):
+            os.close(fd)
         tls.close()
+
+    def _pump(self, tls: ssl.SSLSocket) -> None:
+        sources: list[ssl.SSLSocket | int] = [tls, self._from_program]
+        while self._from_program in sources:
+            ready = select.select(sources, [], [])[0]
+            if self._from_program in ready:
+                tls.settimeout(PATIENCE)
+                part = os.read(self._from_program, 65536)
+                if not part:
+                    tls.unwrap()
+                    return
+                tls.sendall(part)
+            if tls in ready:
+                tls.settimeout(0)
+                try:
+                    part = tls.recv(65536)
+                    while tls.pending():
+                        part += tls.recv(65536)
+                except ssl.SSLWantReadError:
+                    continue
+                if part:
+                    os.write(self._to_program, part)
+                else:
+                    return
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:

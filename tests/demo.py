@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import smtplib
 import ssl
 import subprocess
@@ -21,14 +22,17 @@ BIN = Path(__file__).resolve().parent.parent / ".venv" / "bin"
 def main() -> None:
     """Set up a QMAILHOME of its own, start qsmtpd-server, and use it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=2525)
+    parser.add_argument("--port", default="2525")
     parser.add_argument("--serve", action="store_true", help="keep running until ^C")
     parser.add_argument("home", type=Path)
     options = parser.parse_args()
+    if not (options.port.isdigit() and int(options.port) <= 65535):
+        sys.exit(f"PORT must be a number from 0 to 65535, not {options.port!r}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     home = options.home.resolve()
     environ = prepare(home)
     server = subprocess.Popen(
-        [BIN / "qsmtpd-server", "-1", "-l", "mx.demo.example", "127.0.0.1", str(options.port)],
+        [BIN / "qsmtpd-server", "-1", "-l", "mx.demo.example", "127.0.0.1", options.port],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=sys.stdout.fileno(),  # its log lines, in step with the session
@@ -41,20 +45,26 @@ def main() -> None:
         if options.serve:
             print(f"Listening on 127.0.0.1 port {port}; mail for demo.example goes to", flush=True)
             print(f"{home}/Maildir.  Stop with ^C.  Log lines follow.", flush=True)
+            print(f"To send by hand: {by_hand(port)}", flush=True)
             server.wait()
         else:
             show(int(port), home)
             print("\nTo keep it running:   make serve")
-            print(
-                'To send by hand then: python3 -c "import smtplib;'
-                f" smtplib.SMTP('127.0.0.1', {port}).sendmail("
-                "'me@demo.example', 'you@demo.example', 'Subject: hi\\n\\nhello\\n')\""
-            )
+            print(f"To send by hand then: {by_hand(port)}")
     except KeyboardInterrupt:
         print()
     finally:
         server.terminate()
         server.wait()
+
+
+def by_hand(port: str) -> str:
+    """A command that sends a message, with nothing but Python."""
+    return (
+        'python3 -c "import smtplib;'
+        f" smtplib.SMTP('127.0.0.1', {port}).sendmail("
+        "'me@demo.example', 'you@demo.example', 'Subject: hi\\n\\nhello\\n')\""
+    )
 
 
 def prepare(home: Path) -> dict[str, str]:

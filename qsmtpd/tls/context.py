@@ -38,6 +38,8 @@ def build(settings: TlsSettings, pairs: list[Pair] | None = None) -> SSL.Context
             _ask_for_a_certificate(context, settings.client_ca, settings.client_crl)
     except (SSL.Error, OSError, ValueError) as error:
         raise Unavailable(explain(error)) from error
+    except (AttributeError, TypeError) as error:
+        raise Unavailable(f"pyOpenSSL is too old for what is configured: {error}") from error
     if pairs is None:
         if not settings.pairs:
             raise Unavailable("there is no certificate")
@@ -70,12 +72,17 @@ def _set_versions_and_ciphers(context: SSL.Context, settings: TlsSettings) -> No
 
 
 def _add(context: SSL.Context, pair: Pair) -> None:
+    from OpenSSL import SSL
+
     problem = pair.problem()
     if problem is not None:
         raise Unavailable(problem)
-    context.use_certificate_chain_file(os.fsdecode(pair.certificate))
-    context.use_privatekey_file(os.fsdecode(pair.key))
-    context.check_privatekey()
+    try:
+        context.use_certificate_chain_file(os.fsdecode(pair.certificate))
+        context.use_privatekey_file(os.fsdecode(pair.key))
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise Unavailable(f"{os.fsdecode(pair.certificate)}: {explain(error)}") from error
 
 
 def _ask_for_a_certificate(context: SSL.Context, ca: bytes, crl: bytes | None) -> None:
@@ -97,7 +104,7 @@ def _ask_for_a_certificate(context: SSL.Context, ca: bytes, crl: bytes | None) -
                 store.add_crl(x509.load_pem_x509_crl(part + _CRL_END + b"\n"))
     # A certificate that is not good does not end the handshake: it gives no
     # right.  A callback that says yes makes OpenSSL forget the error, so it is
-    # remembered here, in the connection's own list (see inside.py).
+    # remembered with the connection (see inside.py).
     context.set_verify(SSL.VERIFY_PEER, _remember)
 
 
@@ -114,8 +121,7 @@ def _certificates(pem: bytes) -> list[crypto.X509]:
 def _remember(
     connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int
 ) -> bool:
-    errors = connection.get_app_data()
-    errors.append(error)  # 0: this one is good
+    connection.get_app_data().verified.append(error)  # 0: this one is good
     return True
 
 
@@ -133,8 +139,8 @@ def _choose(connection: SSL.Connection, settings: TlsSettings) -> None:
         pairs = find_pairs(settings.names + b"/" + name)
         if pairs:
             connection.set_context(build(settings, pairs))
-    except Unavailable:
-        return
+    except Unavailable as error:
+        connection.get_app_data().problem = f"{name.decode('ascii')}: {error}"
 
 
 def _select(offers: list[bytes], required: bool) -> bytes | SSL._NoOverlappingProtocols:

@@ -65,15 +65,16 @@ class InsideDoor:
 class Tunnel:
     """The transport of a channel through TLS, over another transport."""
 
-    __slots__ = ("_tls", "_below", "_verified")
+    __slots__ = ("_tls", "_below", "verified", "problem")
 
     def __init__(self, context: SSL.Context, below: Transport) -> None:
         from OpenSSL import SSL
 
         self._tls = SSL.Connection(context, None)
         self._below = below
-        self._verified: list[int] = []  # an error number, or 0, for each certificate looked at
-        self._tls.set_app_data(self._verified)
+        self.verified: list[int] = []  # an error number, or 0, for each certificate looked at
+        self.problem: str | None = None  # why a name did not get its certificate
+        self._tls.set_app_data(self)  # for the callbacks in context.py
         self._tls.set_accept_state()
 
     def handshake(self, deadline: float) -> None:
@@ -103,12 +104,14 @@ class Tunnel:
             cipher=(self._tls.get_cipher_name() or "").encode("ascii"),
             sni=self._tls.get_servername(),
         )
-        certificate = self._tls.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
+        tls.problem = self.problem
+        presented = self._tls.get_peer_certificate()
+        if presented is None:
             return tls
+        certificate = presented.to_cryptography()
         tls.fingerprint = certificate.fingerprint(hashes.SHA256()).hex().encode("ascii")
         # Verified: OpenSSL looked at the chain and found nothing wrong with any of it.
-        if self._verified and not any(self._verified):
+        if self.verified and not any(self.verified):
             try:
                 names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
                 found = names.value.get_values_for_type(x509.RFC822Name)

@@ -143,10 +143,15 @@ def _client(entry: bytes) -> bytes:
     if entry.startswith(b"sha256:"):
         entry = entry[7:].replace(b":", b"")
         if len(entry) != 64 or entry.strip(b"0123456789abcdef"):
-            raise ControlError("control/tlsclients", "has a fingerprint that is none")
+            raise _bad_client(entry, "is no SHA-256 fingerprint")
     elif b"@" not in entry:
-        raise ControlError("control/tlsclients", "has an entry that is no address")
+        raise _bad_client(entry, "is neither an address nor begins with sha256:")
     return entry
+
+
+def _bad_client(entry: bytes, what: str) -> ControlError:
+    shown = entry[:80].decode("ascii", "backslashreplace")
+    return ControlError("control/tlsclients", f"{shown!r} {what}")
 
 
 def _says_tls(settings: Settings) -> bool:
