@@ -12,10 +12,11 @@ import ipaddress
 def canonical(text: bytes) -> bytes | None:
     """An IPv4 or IPv6 address in its one canonical spelling, or None.
 
-    Brackets and a zone (`%eth0`) are dropped, an IPv4-mapped address
-    (`::ffff:192.0.2.1`) becomes the IPv4 address that it is.
+    An IPv4-mapped address (`::ffff:192.0.2.1`) becomes the IPv4 address that
+    it is.  There are no brackets and no zone (`%eth0`).
     """
-    text = text.strip(b"[]").partition(b"%")[0]
+    if b"%" in text:
+        return None
     try:
         address = ipaddress.ip_address(text.decode("ascii"))
     except ValueError:  # UnicodeDecodeError is one

@@ -159,9 +159,12 @@ def check(credentials: Credentials, settings: AuthSettings) -> str:
     except OSError:
         return TEMPORARY
     try:
-        # What is asked fits into the pipe, so this does not wait for anybody.
+        # What is asked fits into any pipe of the usual size, so nobody is
+        # waited for; where pipes are small, half a question is none.
         os.set_blocking(writing, False)
-        os.write(writing, _fields(credentials, settings))
+        fields = _fields(credentials, settings)
+        if os.write(writing, fields) != len(fields):
+            return TEMPORARY
         os.close(writing)
         writing = -1
         process = Process(settings.command, settings.environ, {reading: 3}, search=True)

@@ -40,6 +40,7 @@ TIMEOUT = 1200.0  # seconds; qmail-smtpd's
 DAY = 86400.0
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST_WAIT = 1_000_000
+START = 64  # so much of a line that is too long is told
 NOTHING: dict[bytes, int] = {}
 
 
@@ -56,7 +57,11 @@ class SessionOver(Timeout):
 
 
 class LineTooLong(Exception):
-    """A line beyond its limit; what is left of it is skipped."""
+    """A line beyond its limit, with its `start`; what is left of it is skipped."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self.start = start
 
 
 class Flood(Exception):
@@ -174,6 +179,8 @@ class Channel:
             try:
                 self.transport.write(data, min(monotonic() + self.timeout, self._end))
             except Timeout as error:
+                if monotonic() >= self._end:
+                    raise SessionOver from error
                 raise Gone from error  # who does not read will not read an excuse either
             self.bytes_out += len(data)
 
@@ -212,17 +219,19 @@ class Channel:
                 length = found - (found > 0 and self._input[found - 1] == 0x0D)
                 self.bare_lf = self.bare_lf or length == found
                 if length > limit and length > self._other_limit(longer):
+                    start = bytes(self._input[:START])
                     del self._input[: found + 1]
-                    raise LineTooLong
+                    raise LineTooLong(start)
                 line = bytes(self._input[: found + 1])
                 del self._input[: found + 1]
                 return line
             # One byte more may be the CR of the line end.
             if len(self._input) > max(limit, self._other_limit(longer)) + 1:
+                start = bytes(self._input[:START])
                 self._skipped = len(self._input) - 1
                 del self._input[:-1]  # the last one may be that CR, too
                 self._searched = 0
-                raise LineTooLong
+                raise LineTooLong(start)
             self._searched = len(self._input)
             self._fill(deadline)
 
@@ -316,6 +325,8 @@ class Channel:
 
     def _fill(self, deadline: float) -> None:
         self.flush()
+        if monotonic() >= self._end:
+            raise SessionOver  # also for a client that has always more to say
         try:
             data = self.transport.read(min(deadline, self._end))
         except Timeout as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from . import users
-from .control import Controls
+from .control import Controls, home
 from .facts import ControlError
 
 TYPE_CHECKING = False
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import signal
     from typing import NoReturn
 else:
-    import _signal as signal  # as in qsmtpd.queue
+    import _signal as signal  # as in qsmtpd.process
 
-QMAILHOME = b"/var/qmail"
 LOGIN = 3  # the descriptor
 #: The interface promises no more than 512 bytes; AUTH allows for a few thousand.
 LOGIN_LIMIT = 16384
@@ -66,7 +65,7 @@ def run(arguments: list[bytes]) -> int:
     """
     if not arguments:
         raise Misused("no program to run\n" + USAGE.rstrip())
-    controls = Controls(os.environb.get(b"QMAILHOME", QMAILHOME))
+    controls = Controls(home(os.environb))
     if not arguments[0].startswith(b"--"):
         return check(controls, arguments)
     if arguments == [b"--help"]:

@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from .cdb import Cdb
 
 #: More than this is no control file.
-SIZE_LIMIT = 64 * 1024 * 1024
+SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
+LINE_LIMIT = 1000  # bytes of a text setting
 BLANKS = b" \t\n"
+
+
+def home(environ: Mapping[bytes, bytes]) -> bytes:
+    """qmail's home directory: QMAILHOME, or where it always is."""
+    return environ.get(b"QMAILHOME") or b"/var/qmail"
 
 
 class Controls:
@@ -121,6 +127,8 @@ class Settings:
         if found is None:
             return None
         where, value = found
+        if len(value) > LINE_LIMIT:
+            raise ControlError(where, "is too long")
         if any(byte < 32 or byte == 127 for byte in value):
             raise ControlError(where, "has a control character")
         return value

@@ -39,8 +39,14 @@ class Log:
         pairs: dict[str, bytes | str | int | None] = {"event": event, **self._common, **fields}
         if self.dropped:
             pairs["dropped"] = self.dropped
-        words = [key.encode() + b"=" + _quote(v) for key, v in pairs.items() if v is not None]
-        text = b" ".join(words)[: LINE_LIMIT - 1] + b"\n"
+        text = b""
+        for key, value in pairs.items():
+            if value is not None:
+                word = key.encode() + b"=" + _quote(value)
+                if len(text) + len(word) >= LINE_LIMIT:
+                    break  # a line is cut between fields
+                text += b" " + word if text else word
+        text += b"\n"
         try:
             ready = self._poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT and os.write(self._fd, text) == len(text):

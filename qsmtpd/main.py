@@ -11,8 +11,9 @@ import os
 from . import __version__, channel, session, ucspi
 from .auth import AuthSettings
 from .commands import starttls
-from .control import Controls, Settings
+from .control import Controls, Settings, home
 from .facts import ControlError
+from .hangup import log_trouble
 from .limits import Limits
 from .log import Log
 from .policy import hooks
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
+    from .facts import Peer
+
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
-QMAILHOME = b"/var/qmail"
 USAGE = """\
 usage: qsmtpd [checkpassword-program subprogram ...]
                            serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
@@ -64,14 +66,11 @@ def main(arguments: list[str]) -> NoReturn:
     os._exit(status)
 
 
-def serve(
-    environ: dict[bytes, bytes], checkpassword: list[bytes], controls: Controls | None = None
-) -> int:
+def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     """Serve the client on fds 0 and 1; return the exit status.
 
     `environ` are the facts about this connection; `checkpassword` is the
-    program with its arguments, if there is one; `controls` may have been read
-    before, by a server.
+    program with its arguments, if there is one.
     """
     # A ^C by hand should end us, not raise; an inherited "ignore" would hide
     # the queue program's exit status from us.
@@ -87,9 +86,22 @@ def serve(
     log = Log(2, pid=os.getpid(), ip=peer.ip)
     line = channel.Channel(channel.Descriptors(*client))
     try:
-        if controls is None:
-            controls = Controls(home(environ))
-        settings = enter(controls, environ)
+        return _talk(line, peer, environ, checkpassword, log)
+    except Exception as error:
+        # Before the session, which has an answer to everything, began.
+        log_trouble(log, error)
+        return 111
+
+
+def _talk(
+    line: channel.Channel,
+    peer: Peer,
+    environ: dict[bytes, bytes],
+    checkpassword: list[bytes],
+    log: Log,
+) -> int:
+    try:
+        settings = enter(Controls(home(environ)), environ)
         wanted = tls_settings.TlsSettings(settings)
         tls = door.external(settings, wanted)
         if tls is None:
@@ -99,6 +111,7 @@ def serve(
         plugins = hooks.standard(settings)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
+        log.line("session", end="control", reply=replies.NO_CONTROLS)
         return _refuse(line, replies.NO_CONTROLS)
     way = None
     try:
@@ -109,17 +122,14 @@ def serve(
         elif tls is not None:
             starttls.log_tls(log, tls)
     except HandshakeFailed:
+        log.line("session", end="tls-failed")
         return 1
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
         if wanted.mode == tls_settings.IMPLICIT:
+            log.line("session", end="tls-unavailable")
             return 111  # nothing that we could say would be understood
     return session.run(line, peer, limits, plugins, log, tls, way).status
-
-
-def home(environ: Mapping[bytes, bytes]) -> bytes:
-    """qmail's home directory: QMAILHOME, or where it always is."""
-    return environ.get(b"QMAILHOME") or QMAILHOME
 
 
 def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:

@@ -17,6 +17,7 @@ import os
 import select
 from time import monotonic
 
+from .facts import ControlError
 from .process import GRACE, LOST, Process, child_environ, close_all
 
 TYPE_CHECKING = False
@@ -107,10 +108,14 @@ class QueueSettings:
         #: No search in PATH, no arguments; relative to QMAILHOME, our cwd.
         self.program = environ.get(b"QMAILQUEUE") or settings.controls.home + b"/bin/qmail-queue"
         self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2)
+        if self.error_fd > 9:
+            raise ControlError("ERROR_FD", "is no descriptor from 2 to 9")
         self.write_timeout = settings.number("queuewritetimeout", "QUEUEWRITETIMEOUT", 300, least=1)
         self.timeout = settings.number("queuetimeout", "QUEUETIMEOUT", 540, least=1)
         self.announce = settings.choice("queueenv", "QUEUEENV", ("none", "spamcontrol"))
         self.environ = child_environ(environ)
+        for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
+            self.environ.pop(name, None)
 
 
 class Queue:
@@ -196,6 +201,7 @@ class Queue:
         """End it with nothing queued.  May be called again, and after commit()."""
         self._close_envelope()
         self._close_message()
+        self._broken = True
         if not self._wait(monotonic() + self._patience()):
             self._process.end()
         self._close_rest()

@@ -29,6 +29,8 @@ from .smtp.data import BareLF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from .channel import Channel
     from .facts import Peer, Tls
     from .limits import Limits
@@ -83,7 +85,10 @@ def run(
             # After STARTTLS a fresh session begins, from the facts of the Peer
             # alone (RFC 3207, 4.2).  Only the counters of abuse go on.
             session = Session(channel, Client(peer, tls), limits, hooks, log, counters, door)
-            tls = session.converse()
+            try:
+                session.converse()
+            except Secured as secured:
+                tls = secured.tls
     except Exception as error:
         hangup = explain(error, log)
         counters.refused += hangup.reply is not None and hangup.reply[0] in b"45"
@@ -98,6 +103,9 @@ def run(
         "session",
         end=hangup.end,
         reply=hangup.reply,
+        port=peer.port,
+        local_ip=peer.local_ip,
+        local_port=peer.local_port,
         seconds=f"{counters.seconds():.3f}",
         bytes_in=channel.bytes_in,
         bytes_out=channel.bytes_out,
@@ -107,6 +115,14 @@ def run(
         errors=counters.errors,
     )
     return Outcome(hangup.end, hangup.status)
+
+
+class Secured(Exception):
+    """STARTTLS has succeeded: this session is over, and a fresh one begins."""
+
+    def __init__(self, tls: Tls) -> None:
+        super().__init__()
+        self.tls = tls
 
 
 class Session:
@@ -129,10 +145,8 @@ class Session:
         self._counters = counters
         self._client = client
         self._door = door
-        self._secured: Tls | None = None  # STARTTLS has succeeded: this session is over
         self._state = states.IDLE
         self._envelope = Envelope(b"")
-        self._first = True  # no line has come yet
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
         self._logged = False  # it has had its own line
         self._greeting = limits.greeting
@@ -153,32 +167,31 @@ class Session:
         if limits.auth.mechanisms:
             self._commands[b"AUTH"] = self._auth
 
-    def converse(self) -> Tls:
-        """Serve commands until STARTTLS succeeds; every other end is raised."""
+    def converse(self) -> NoReturn:
+        """Serve commands.  The end is raised: Secured, Hangup, or what a room below raises."""
         self._send_strangers_away()
         while True:
+            self._counters.commands += 1
             self._about = {}
             self._logged = False
             try:
                 line = self._channel.line(self._limits.line, LONGER)
-            except LineTooLong:
-                self._counters.commands += 1
-                verb, reply = UNKNOWN, replies.LINE_TOO_LONG
+            except LineTooLong as error:
+                verb, _ = parse_command(error.start)
+                self._reset(verb)
+                reply = replies.LINE_TOO_LONG
             else:
-                self._counters.commands += 1
                 verb, argument = parse_command(line)
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
-            if self._secured is not None:
-                return self._secured
             self._answer(verb, reply)
-            self._first = False
 
     # -- around the commands -----------------------------------------------
 
     def _send_strangers_away(self) -> None:
-        alien = self._channel.starts_with(states.ALIEN_BYTES)
-        if alien is not None:
-            raise Hangup("not-smtp-" + states.ALIEN_BYTES[alien])
+        prefix = self._channel.starts_with(states.STRANGERS)
+        if prefix is not None:
+            protocol, reply = states.STRANGERS[prefix]
+            raise Hangup("not-smtp-" + protocol, reply)
 
     def _refusal(self, line: bytes, verb: bytes) -> bytes | None:
         """The reply to a command that is not carried out, or None."""
@@ -186,19 +199,22 @@ class Session:
         if self._limits.data.bare_lf == "reject-all" and self._channel.bare_lf:
             raise BareLF
         if b"\0" in line:
+            self._reset(verb)
             return replies.NUL
         if verb not in states.WITHOUT_TLS:
             refusal = self._lacks_tls()
             if refusal is not None:
                 return refusal
         if verb not in self._commands:
-            if self._first and verb in states.HTTP_VERBS:
-                raise Hangup("not-smtp-http", replies.NOT_SMTP)
             return replies.UNIMPLEMENTED
         refusal = states.REFUSALS[self._state].get(verb)
-        if refusal is None and verb in states.RESETS:
-            self._state = states.IDLE
+        if refusal is None:
+            self._reset(verb)
         return refusal
+
+    def _reset(self, verb: bytes) -> None:
+        if verb in states.RESETS:
+            self._state = states.IDLE
 
     def _lacks_tls(self) -> bytes | None:
         tls, wanted = self._client.tls, self._limits.tls
@@ -224,7 +240,7 @@ class Session:
             # What an unknown command says is not logged: it may be half an AUTH.
             known = verb if verb in self._commands else UNKNOWN
             if not self._logged:
-                self._log.line("refused", command=known, **self._about, reply=reply)
+                self._log.line("refused", command=known, reply=reply, **self._about)
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
         self._channel.write(reply + b"\r\n")
@@ -254,8 +270,10 @@ class Session:
             return replies.TLS_ACTIVE
         if self._limits.tls.refuse_injection and self._channel.pending:
             raise Hangup("starttls-injection", replies.TLS_PIPELINED)
-        self._secured = starttls.negotiate(self._channel, self._door, self._log)
-        return replies.TLS_UNAVAILABLE
+        tls = starttls.negotiate(self._channel, self._door, self._log)
+        if tls is None:
+            return replies.TLS_UNAVAILABLE
+        raise Secured(tls)
 
     def _may_authenticate(self) -> bool:
         wanted = self._limits.auth
@@ -274,7 +292,7 @@ class Session:
             if self._client.relay is None:
                 self._client.relay = b""
         reply, hangup = result.reply, None
-        if result.verdict == auth.REFUSED:
+        if result.verdict != auth.ACCEPTED:  # who cannot be checked may be guessing, too
             self._counters.auth_failures += 1
             if self._counters.auth_failures >= self._limits.auth.max_failures:
                 reply = replies.TOO_MANY_FAILURES
@@ -287,7 +305,7 @@ class Session:
             user=result.user,
             reply=reply,
         )
-        if result.verdict == auth.REFUSED:
+        if result.verdict != auth.ACCEPTED:
             self._channel.pause(self._limits.auth.delay)
         if hangup is not None:
             raise hangup
@@ -382,8 +400,9 @@ class Session:
             verdict = "accepted" if reply.startswith(b"250") else "refused"
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"
-            message = {**self._transaction(recipients[0]), **report}
-            self._log.line("message", verdict=verdict, **message, reply=reply)
+            # What we say comes first: a line that is too long loses its end.
+            message = {**report, "reply": reply, **self._transaction(recipients[0])}
+            self._log.line("message", verdict=verdict, **message)
             self._logged = True
         if verdict == "accepted":
             self._counters.messages += 1

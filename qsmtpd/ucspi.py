@@ -77,7 +77,9 @@ def _address(text: bytes | None) -> bytes | None:
         return text
     from . import address
 
-    return address.canonical(text)
+    if text.startswith(b"[") and text.endswith(b"]"):  # socat
+        text = text[1:-1]
+    return address.canonical(text.partition(b"%")[0])
 
 
 def _port(text: bytes | None) -> bytes | None:

@@ -467,6 +467,7 @@ def test_missing_header_lines_are_added(submission: Home) -> None:
         (b"\nbody\n", b"Date: now\n\nbody\n"),
         (b"", b"Date: now\n"),
         (b"DATE: x\n\nDate: y\n", b"DATE: x\n\nDate: y\n"),
+        (b"Date \t: x\n\n", b"Date \t: x\n\n"),
         (b"X-Date: x\n\nDate: y\n", b"X-Date: x\nDate: now\n\nDate: y\n"),
         (b"no header at all\nmore\n", b"no header at all\nmore\n"),
         (b"A: 1\n\n\n\n", b"A: 1\nDate: now\n\n\n\n"),
@@ -474,15 +475,15 @@ def test_missing_header_lines_are_added(submission: Home) -> None:
 )
 def test_header_filler(text: bytes, result: bytes) -> None:
     for cut in range(len(text) + 1):
-        filler = HeaderFiller({b"date:": b"Date: now\n"})
+        filler = HeaderFiller({b"date": b"Date: now\n"})
         assert filler.feed(text[:cut]) + filler.feed(text[cut:], last=True) == result
-    filler = HeaderFiller({b"date:": b"Date: now\n"})
+    filler = HeaderFiller({b"date": b"Date: now\n"})
     parts = [filler.feed(bytes((byte,))) for byte in text]
     assert b"".join(parts) + filler.feed(b"", last=True) == result
 
 
 def test_an_endless_header_is_left_alone() -> None:
-    filler = HeaderFiller({b"date:": b"Date: now\n"})
+    filler = HeaderFiller({b"date": b"Date: now\n"})
     text = b"A: 1\n" * 100_000
     passed = b"".join(filler.feed(text[n : n + 65536]) for n in range(0, len(text), 65536))
     assert passed + filler.feed(b"\nbody", last=True) == text + b"\nbody"

@@ -92,8 +92,8 @@ def _filler(client: Client, pid: int) -> HeaderFiller | None:
     host = clean(client.peer.local_host)
     return HeaderFiller(
         {
-            b"date:": b"Date: %b\n" % date(now),
-            b"message-id:": b"Message-ID: <%d.%d@%b>\n" % (now * 1_000_000, pid, host),
+            b"date": b"Date: %b\n" % date(now),
+            b"message-id": b"Message-ID: <%d.%d@%b>\n" % (now * 1_000_000, pid, host),
         }
     )
 

@@ -44,6 +44,10 @@ def go_through(channel: Channel, door: Door, log: Log) -> Tls:
     except HandshakeFailed as error:
         log.line("tls", verdict="failed", reason=str(error))
         raise
+    except Exception as error:
+        # Whatever it was, the client is in the middle of a handshake.
+        log.line("tls", verdict="failed", reason=f"{type(error).__name__}: {error}")
+        raise HandshakeFailed from error
     log_tls(log, tls)
     return tls
 

@@ -45,7 +45,7 @@ class RcptHosts:
 
     def lists(self, domain: bytes) -> bool:
         """Is this domain, in lower case, one of ours?"""
-        if self._domains is None:
+        if self._domains is None or len(domain) > 255:  # RFC 5321, 4.5.3.1.2
             return False
         names = [domain]
         while (dot := domain.find(b".", 1)) >= 0:

@@ -47,12 +47,14 @@ JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP"))
 #: What is served without TLS where TLS is required (RFC 3207, 4).
 WITHOUT_TLS = frozenset((b"NOOP", b"EHLO", b"HELO", b"STARTTLS", b"RSET", b"QUIT"))
 
-#: First words of other protocols: a browser can be made to send mail commands
-#: in the body of a request, so the first such line ends the session.
-HTTP_VERBS = frozenset(
-    (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT")
-)
+_HTTP = b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split()
 
-#: First bytes of protocols that do not speak in lines: a TLS ClientHello
-#: (RFC 8446, 5.1: handshake record, version 3.x) and SSH (RFC 4253, 4.2).
-ALIEN_BYTES = {b"\x16\x03": "tls", b"SSH-": "ssh"}
+#: What other protocols begin with: a word for the log, and what we say before
+#: we hang up.  TLS (RFC 8446, 5.1: a handshake record of version 3.x) and SSH
+#: (RFC 4253, 4.2) do not speak in lines.  A browser can be made to send mail
+#: commands in the body of a request, so that is not waited for.
+STRANGERS: dict[bytes, tuple[str, bytes | None]] = {
+    b"\x16\x03": ("tls", None),
+    b"SSH-": ("ssh", None),
+    **{verb + b" ": ("http", replies.NOT_SMTP) for verb in _HTTP},
+}

@@ -13,8 +13,8 @@ HEADER_LIMIT = 256 * 1024
 class HeaderFiller:
     """Feed it the decoded message; it adds what the header lacks where that ends.
 
-    `missing` maps the lower-case name of a line, with its colon, to the whole
-    line, with its LF.
+    `missing` maps the name of a line, in lower case, to the whole line, with
+    its LF.
     """
 
     __slots__ = ("_missing", "_seen", "_done")
@@ -43,8 +43,8 @@ class HeaderFiller:
         header = whole[:end]
         if header and not _is_header(header):
             return whole
-        names = b"\n" + header.lower()
-        lines = [line for name, line in self._missing.items() if b"\n" + name not in names]
+        names = {line.partition(b":")[0].rstrip(b" \t").lower() for line in header.split(b"\n")}
+        lines = [line for name, line in self._missing.items() if name not in names]
         gap = b"\n" if header and not header.endswith(b"\n") else b""
         return header + gap + b"".join(lines) + whole[end:]
 

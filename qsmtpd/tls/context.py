@@ -26,7 +26,8 @@ def build(settings: TlsSettings, pairs: list[Pair] | None = None) -> SSL.Context
 
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     # One process serves one connection: a ticket or a cached session would
-    # never meet its context again.
+    # never meet its context again.  (pyOpenSSL cannot turn off the two stateful
+    # tickets of TLS 1.3; they are of no use to anybody.)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -98,7 +99,8 @@ def _ask_for_a_certificate(context: SSL.Context, ca: bytes, crl: bytes | None) -
 
         store = context.get_cert_store()
         assert store is not None
-        store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+        flags = crypto.X509StoreFlags
+        store.set_flags(flags.CRL_CHECK | flags.CRL_CHECK_ALL)  # intermediate ones as well
         with open(crl, "rb") as stream:
             for part in stream.read().split(_CRL_END)[:-1]:
                 store.add_crl(x509.load_pem_x509_crl(part + _CRL_END + b"\n"))

@@ -4,7 +4,8 @@ Two dialects are in use: that of sslserver (ucspi-ssl), after Apache's mod_ssl,
 and that of s6-networking.  They differ in how they name a client certificate,
 so a session speaks one of them and the other's names mean nothing: sslserver
 copies a certified name byte for byte, and one with a NUL in it can forge
-entries.  For the same reason a name that is said twice voids the identity.
+entries.  For the same reason a name that is said twice voids the identity, and
+so does a report that goes on behind its end (see helper.py).
 """
 
 from __future__ import annotations

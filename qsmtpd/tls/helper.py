@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..facts import Tls
     from .settings import TlsSettings
 
+#: A report with a certificate is trusted if it does not go on for so long (seconds).
+AFTERTHOUGHT = 0.1
 BLOCK_LIMIT = 65536  # bytes; sslserver's report is a few thousand
 
 
@@ -50,11 +52,18 @@ class HelperDoor:
             os.write(self._control, b"Y")
         except OSError as error:
             raise HandshakeFailed(f"the helper is gone: {error.strerror}") from error
-        report = self._report(deadline)
+        report, whole = self._report(deadline)
         channel.change_transport(Descriptors(self._read, self._write))
-        return self._settings.judge(describe(_entries(report)))
+        tls = describe(_entries(report))
+        if tls.fingerprint is not None and not (whole and self._is_silent()):
+            # The two NULs were not the end: they stood in a certified name,
+            # and hide what the helper says of the certificate behind them.
+            tls.fingerprint = None
+            tls.problem = "the helper's report goes on behind its end: forged"
+        return self._settings.judge(tls)
 
-    def _report(self, deadline: float) -> bytes:
+    def _report(self, deadline: float) -> tuple[bytes, bool]:
+        """The report up to its two NULs, and whether nothing has come behind them."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         report = b""
@@ -72,7 +81,17 @@ class HelperDoor:
             report += part
             if len(report) > BLOCK_LIMIT:
                 raise HandshakeFailed("the helper's report has no end")
-        return report.partition(b"\0\0")[0]
+        entries, _, rest = report.partition(b"\0\0")
+        return entries, not rest
+
+    def _is_silent(self) -> bool:
+        """Does nothing more come on the control descriptor, for a moment?  Its end may."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        try:
+            return not poll.poll(AFTERTHOUGHT * 1000) or not os.read(self._control, 1)
+        except OSError:
+            return True
 
 
 def _entries(report: bytes) -> list[tuple[bytes, bytes | None]]:

@@ -16,7 +16,7 @@ from .errors import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from OpenSSL import SSL
+    from OpenSSL import SSL, crypto
 
     from ..channel import Channel, Transport
     from .settings import TlsSettings
@@ -35,7 +35,9 @@ class InsideDoor:
 
     def prepare(self) -> None:
         """Import pyOpenSSL and load the certificates.  Raises Unavailable."""
-        if self._context is None:
+        if self._context is not None:
+            return
+        try:
             try:
                 import OpenSSL.SSL  # noqa: F401
             except ImportError:
@@ -43,10 +45,13 @@ class InsideDoor:
                 import site
 
                 site.main()
-            try:
-                self._context = build(self._settings)
-            except ImportError as error:
-                raise Unavailable(f"pyOpenSSL cannot be imported: {error}") from error
+            self._context = build(self._settings)
+        except Unavailable:
+            raise
+        except ImportError as error:
+            raise Unavailable(f"pyOpenSSL cannot be imported: {error}") from error
+        except Exception as error:  # one that does not fit the rest of the system, say
+            raise Unavailable(explain(error)) from error
 
     def open(self, channel: Channel) -> Tls:
         """Do the handshake and go over to TLS.  Raises HandshakeFailed."""
@@ -96,8 +101,7 @@ class Tunnel:
 
     def facts(self) -> Tls:
         """What was agreed, and who the client is."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
+        from OpenSSL import crypto
 
         tls = Tls(
             protocol=self._tls.get_protocol_version_name().encode("ascii"),
@@ -108,16 +112,10 @@ class Tunnel:
         presented = self._tls.get_peer_certificate()
         if presented is None:
             return tls
-        certificate = presented.to_cryptography()
-        tls.fingerprint = certificate.fingerprint(hashes.SHA256()).hex().encode("ascii")
+        tls.fingerprint = _sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, presented))
         # Verified: OpenSSL looked at the chain and found nothing wrong with any of it.
         if self.verified and not any(self.verified):
-            try:
-                names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-                found = names.value.get_values_for_type(x509.RFC822Name)
-            except (x509.ExtensionNotFound, ValueError):
-                found = []
-            tls.addresses = tuple(name.encode("utf-8", "replace") for name in found)
+            tls.addresses = _addresses(presented)
         return tls
 
     def read(self, deadline: float) -> bytes:
@@ -191,3 +189,23 @@ class Tunnel:
             self._send(deadline)
         except (Gone, Timeout):
             pass
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest().encode("ascii")
+
+
+def _addresses(certificate: crypto.X509) -> tuple[bytes, ...]:
+    """The e-mail addresses in the subjectAltName of a certificate."""
+    from cryptography import x509
+
+    try:
+        parsed = certificate.to_cryptography()
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return tuple(name.encode() for name in names.get_values_for_type(x509.RFC822Name))
+    except Exception:
+        # It has none, or OpenSSL can read it and cryptography cannot, which
+        # fails in many ways.  What cannot be read gives no right.
+        return ()

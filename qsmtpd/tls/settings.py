@@ -41,6 +41,8 @@ class Pair:
                     os.close(fd)
             except OSError as error:
                 return f"{os.fsdecode(path)}: {error.strerror}"
+            if marks is KEYS and b"ENCRYPTED" in text:
+                return f"{os.fsdecode(path)}: is encrypted, and there is nobody to ask"
             if not any(mark in text for mark in marks):
                 return f"{os.fsdecode(path)}: holds no {'key' if marks is KEYS else 'certificate'}"
         return None
