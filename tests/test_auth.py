@@ -633,3 +633,34 @@ def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
             assert done.returncode == status, done.stdout
         assert PASSWORD not in listener.log()
     assert len(submission.messages()) == 1
+
+
+def test_who_cannot_be_checked_is_slowed_down_too(submission: Home) -> None:
+    submission.arguments = [submission.script("exit 3")]
+    done = run(submission, *[b"AUTH PLAIN " + RIGHT] * 4, AUTHDELAY="1")
+    assert done.codes == [220, 454, 454, 421]
+    assert float(done.event("session")["seconds"]) >= 3
+
+
+def test_an_inherited_user_is_nobody(submission: Home) -> None:
+    dump = submission.path / "dump"
+    queue = submission.script(f"env >{dump}; cat >/dev/null; cat <&1 >/dev/null")
+    session = (MAIL[0], b"RCPT TO:<x@ok.example>", b"DATA", b".")
+    run(submission, *session, QMAILQUEUE=queue, AUTHUSER="boss", QUEUEENV="spamcontrol")
+    assert "AUTHUSER" not in dump.read_text()
+
+
+def test_what_we_say_of_a_message_is_never_cut_off(submission: Home) -> None:
+    user = b64(b"\0" + "é".encode() * 128 + b"\0secret")
+    submission.arguments = [submission.script("exit 0")]
+    done = run(
+        submission,
+        b"EHLO " + b'"' * 300,
+        b"AUTH PLAIN " + user,
+        b"MAIL FROM:<" + b"\xe9" * 400 + b">",
+        b"RCPT TO:<" + b"\xe9" * 400 + b">",
+        b"DATA",
+        b".",
+    )
+    line = done.event("message")
+    assert {"verdict", "qp", "exit", "size", "reply", "rcpts"} <= set(line)

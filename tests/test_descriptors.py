@@ -482,3 +482,26 @@ def test_terminal_that_never_reads(home: Home) -> None:
         child.wait()
         os.close(master)
         os.close(write)
+
+
+def test_the_session_limit_holds_for_a_client_that_never_stops(home: Home) -> None:
+    """Data that is always there must not keep the clock from being looked at."""
+    slow = home.script("while head -c 4096 | grep -q .; do sleep 0.05; done; exit 1\n")
+    talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1")
+    talk.reply()
+    talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+    block = b"x" * 62 + b"\r\n"
+    while talk.send(block * 1024):
+        pass  # until it has closed
+    talk.process.wait(PATIENCE)
+    run = talk.end(quit=False)
+    assert run.event("session")["end"] == "session-limit"
+    assert home.messages() == []
+
+
+def test_a_recipient_with_many_dots_costs_little(home: Home) -> None:
+    (home.control_dir / "morercpthosts.cdb").write_bytes(bytes(2048))
+    dots = b"RCPT TO:<u@" + b"." * 880 + b">\r\n"
+    run = home.run(b"MAIL FROM:<>\r\n" + dots * 200 + b"QUIT\r\n")
+    assert run.codes.count(553) == 200
+    assert float(run.event("session")["seconds"]) < 5

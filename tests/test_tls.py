@@ -969,3 +969,58 @@ def test_no_resumption_no_compression_no_renegotiation(inside: Home) -> None:
         rest = client.stdout.read()
         assert b"RENEGOTIATING" in rest and b"no renegotiation" in rest
         client.wait(PATIENCE)
+
+
+def test_a_report_that_goes_on_behind_its_end(home: Home) -> None:
+    """Two NULs in a certified name end the report early, and hide the real certificate."""
+    stranger, listed = Certificate("stranger"), Certificate("listed")
+    home.control("tlsclients", f"sha256:{listed.fingerprint}")
+    forged = (
+        b"SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=X\0SSL_VERSION_INTERFACE=ucspi-ssl\0"
+        b"SSL_CLIENT_S_DN_CN=x\0SSL_CLIENT_CERT=" + listed.pem + b"\0\0"
+    )
+    real = b"SSL_CLIENT_CERT=" + stranger.pem + b"\0\0"
+    honest = forged.replace(b"SSL_CLIENT_S_DN_CN=x\0", b"")
+    for report, relay in ((forged + real, False), (honest, True)):
+        helper = Helper(SERVER.save(home.path / "certificate"), report)
+        with Conversation(home, helper, UCSPITLS="?") as talk:
+            talk.reply()
+            talk.starttls()
+            talk.ask(b"MAIL FROM:<a@b>")
+            assert talk.ask(b"RCPT TO:<x@no.example>")[:3] == (b"250" if relay else b"553")
+            talk.ask(b"QUIT")
+            log = talk.ended().event("tls")
+        assert ("fingerprint" in log) == relay
+        assert ("forged" in log.get("reason", "")) != relay
+
+
+def test_an_encrypted_key_is_no_key(home: Home) -> None:
+    """Nobody is there to be asked for its pass phrase."""
+    key = SERVER.key_pem.replace(
+        b"KEY-----\n", b"KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1
+    )
+    (home.control_dir / "servercert.pem").write_bytes(SERVER.pem + key)
+    run = home.run(b"EHLO x\r\nSTARTTLS\r\nQUIT\r\n")
+    assert run.codes == [220, 250, 502, 221]
+    assert "encrypted" in run.event("tls")["reason"]
+
+
+def test_a_broken_certificate_of_a_name_is_in_the_log(inside: Home) -> None:
+    folder = inside.control_dir / "servercerts" / "one.example"
+    folder.mkdir(parents=True)
+    (folder / "servercert.pem").write_bytes(b"nonsense")
+    with Conversation(inside) as talk:
+        talk.reply()
+        talk.starttls(name="one.example")
+        talk.ask(b"QUIT")
+        assert "one.example" in talk.ended().event("tls")["reason"]
+
+
+def test_a_certificate_that_cannot_be_parsed_gives_no_right() -> None:
+    from qsmtpd.tls import inside as module
+
+    class Odd:
+        def to_cryptography(self) -> object:
+            raise RuntimeError("7 is not a valid X509 version")
+
+    assert module._addresses(Odd()) == ()  # type: ignore[arg-type]
