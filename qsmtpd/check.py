@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 
 from . import ucspi
 from .auth import AuthSettings
@@ -15,9 +16,10 @@ from .control import Controls, Settings
 from .facts import ControlError
 from .limits import Limits
 from .policy import hooks
+from .queue import QueueSettings
 from .tls import door
 from .tls.errors import Unavailable
-from .tls.settings import IMPLICIT, TlsSettings
+from .tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,29 +33,48 @@ if TYPE_CHECKING:
 #: it gets 421 or the interpreter does not start.  This is that and some room.
 ADDRESS_SPACE_FLOOR = 20 * 1024 * 1024
 DATA_FLOOR = 8 * 1024 * 1024
+#: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
+TLS_FLOOR = 64 * 1024 * 1024
+#: Variables without a file, which are shown where they are set.
+VARIABLES = ("RELAYCLIENT", "QMAILQUEUE", "SMTPS", "UCSPITLS", "FORCETLS")
 
 
 class Report:
-    """Prints lines and remembers whether mail would flow."""
+    """Collects lines, and whether mail would flow; what is wrong is printed last."""
 
     def __init__(self) -> None:
-        self.flows = True
+        self._lines: dict[str, list[str]] = {"ok": [], "warning": [], "wrong": []}
 
     def ok(self, what: str, value: str, source: str) -> None:
         """A setting that is what it should be."""
-        self._print("ok", f"{what} = {value} ({source})")
+        self._lines["ok"].append(f"{what} = {value} ({source})")
 
     def warn(self, what: str, problem: str) -> None:
         """Something that is probably not what was meant."""
-        self._print("warning", f"{what}: {problem}")
+        self._lines["warning"].append(f"{what}: {problem}")
 
     def wrong(self, what: str, problem: str) -> None:
         """Something that keeps mail from flowing."""
-        self.flows = False
-        self._print("wrong", f"{what}: {problem}")
+        self._lines["wrong"].append(f"{what}: {problem}")
 
-    def _print(self, kind: str, text: str) -> None:
-        os.write(1, f"{kind}: {text}\n".encode("ascii", "backslashreplace"))
+    def attempt(self, check: Callable[[], T]) -> T | None:
+        """Do one part of the check; what it raises is wrong, and the rest goes on."""
+        try:
+            return check()
+        except ControlError as error:
+            self.wrong(error.name, error.reason)
+        except MemoryError:
+            self.wrong("memory", "is not enough for this check, nor for a session")
+        except Exception as error:
+            self.wrong(type(error).__name__, str(error))
+        return None
+
+    def print(self) -> int:
+        """Print it all; 0 if mail would flow, else 1."""
+        for kind, lines in self._lines.items():
+            for line in lines:
+                os.write(1, f"{kind}: {line}\n".encode("ascii", "backslashreplace"))
+        return 1 if self._lines["wrong"] else 0
 
 
 class NotedSettings(Settings):
@@ -91,7 +112,11 @@ class NotedSettings(Settings):
             self._report.wrong(error.name, error.reason)
             return None
         if entries is not None:
-            self._report.ok(file, f"{len(entries)} entries", "control/" + file)
+            self._report.ok(
+                file,
+                f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
+                "control/" + file,
+            )
             self._look_for_cr(file)
         return entries
 
@@ -122,54 +147,127 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
     """Report on everything a session would use; return 0 if mail would flow, else 1."""
     report = Report()
     settings = NotedSettings(Controls(home), environ, report)
+    attempt = report.attempt
     try:
         os.chdir(home)
     except OSError as error:
         report.wrong(os.fsdecode(home), error.strerror or "cannot be entered")
-        return 1
+        return report.print()
+    report.ok("python", sys.executable, sys.version.split()[0])
     report.ok("home", os.fsdecode(home), "QMAILHOME" if b"QMAILHOME" in environ else "default")
-    try:
-        tls = TlsSettings(settings)
-        _check_tls(report, settings, tls)
-        auth = AuthSettings(settings, checkpassword, ucspi.read_peer(environ))
-        _check_auth(report, settings, auth)
-        limits = Limits(settings, tls, auth)
-        _check_queue(report, limits.queue.program, limits.queue.error_fd)
-    except ControlError as error:
-        report.wrong(error.name, error.reason)
-    try:
-        hooks.standard(settings)
-    except ControlError as error:
-        report.wrong(error.name, error.reason)
+    for name in VARIABLES:
+        if name.encode() in environ:
+            report.ok(name, os.fsdecode(environ[name.encode()]), "environment")
     peer = ucspi.read_peer(environ)
-    _check_rcpthosts(report, settings, relay=peer.relay is not None)
-    _check_memory(report)
-    return 0 if report.flows else 1
+    tls = attempt(lambda: TlsSettings(settings))
+    auth = attempt(lambda: AuthSettings(settings, checkpassword, peer))
+    if tls is not None and auth is not None:
+        attempt(lambda: Limits(settings, tls, auth))
+    # Its settings have been noted with the limits.
+    queue = attempt(lambda: QueueSettings(Settings(settings.controls, environ)))
+    attempt(lambda: hooks.standard(settings))
+    attempt(lambda: _check_rcpthosts(report, settings, relay=peer.relay is not None))
+    if queue is not None:
+        _check_queue(report, queue, environ)
+    has_tls = tls is not None and bool(attempt(lambda: _check_tls(report, settings, tls)))
+    if auth is not None:
+        _check_auth(report, environ, auth, has_tls)
+    _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
+    return report.print()
 
 
-def _check_queue(report: Report, program: bytes, error_fd: int) -> None:
-    name = os.fsdecode(program)
-    if not os.path.exists(program):
+def _check_queue(report: Report, queue: QueueSettings, environ: Mapping[bytes, bytes]) -> None:
+    name = os.fsdecode(queue.program)
+    if not os.path.exists(name):
         report.wrong("queue program", f"{name} does not exist")
-    elif not os.path.isfile(program) or not os.access(program, os.X_OK):
+    elif not os.path.isfile(name) or not os.access(name, os.X_OK):
         report.wrong("queue program", f"{name} is not executable")
+    elif os.path.basename(name) == "qsmtpd-maildir" and not environ.get(b"QSMTPD_MAILDIR"):
+        report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
     else:
-        report.ok("queue program", name, f"its error text comes on fd {error_fd}")
+        report.ok("queue program", name, "it is not run by this check")
 
 
-def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> None:
-    report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
+def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
+    controls = settings.controls
+    if controls.read("rcpthosts") is None:
+        if not relay:
+            report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
+    elif controls.cdb("morercpthosts.cdb") is not None:
+        report.ok("morercpthosts.cdb", "a cdb", "control/morercpthosts.cdb")
+    if settings.environ.get(b"LOCALMFCHECK") == b"!" and not (
+        controls.read("mailfromrules") or controls.cdb("mailfromrules.cdb")
+    ):
+        report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
+
+
+def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> bool:
+    """Would a session have TLS?"""
+    if tls.mode == EXTERNAL:
+        report.ok("tls", tls.mode, "done in front")
+        return True
+    way = None
     try:
         way = door.find(settings, tls)
         if way is not None:
             way.prepare()
+            report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
+            if tls.mode != UCSPI:
+                _check_certificates(report, tls)
     except Unavailable as error:
-        # STARTTLS is then not offered, and plain mail goes on.
+        way = None
+        # STARTTLS is then not offered or answered with 454, and plain mail goes on.
         (report.wrong if tls.mode == IMPLICIT else report.warn)("tls", str(error))
+    if way is None and tls.mode == OFF:
+        report.ok("tls", "off", "no certificate, and nothing else asks for it")
+    if way is None and tls.required:
+        report.wrong("FORCETLS, UCSPITLS", "want TLS, and there is none: all mail is refused")
+    if tls.client_required and tls.mode != UCSPI and tls.client_ca is None:
+        report.wrong("UCSPITLS=@", "wants a client certificate, but there is no clientca.pem")
+    return way is not None
 
 
-def _check_auth(report: Report, settings: Settings, auth: AuthSettings) -> None:
-    if settings.environ.get(b"SMTPAUTH", b"-") == b"-":
+def _check_certificates(report: Report, tls: TlsSettings) -> None:
+    from .tls import context
+
+    for pair in tls.pairs:
+        _check_expiry(report, pair)
+    if tls.client_ca is None and tls.lists_clients:
+        report.warn("control/tlsclients", "nobody is asked for a certificate: no clientca.pem")
+    try:
+        names = sorted(os.listdir(tls.names))
+    except FileNotFoundError:
+        return
+    for name in names:
+        where = "servercerts/" + os.fsdecode(name)
+        pairs = find_pairs(tls.names + b"/" + name)
+        if name != name.lower() or not pairs:
+            report.warn(where, "is never used: no servercert.pem, or capitals in the name")
+        try:
+            context.build(tls, pairs)
+        except Unavailable as error:
+            report.warn(where, str(error))
+        for pair in pairs:
+            _check_expiry(report, pair)
+
+
+def _check_expiry(report: Report, pair: Pair) -> None:
+    from OpenSSL import crypto
+
+    if pair.problem() is not None:
+        return  # which has been said
+    with open(pair.certificate, "rb") as stream:
+        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, stream.read())
+    if certificate.has_expired():
+        report.warn(os.fsdecode(pair.certificate), "has expired")
+
+
+def _check_auth(
+    report: Report, environ: Mapping[bytes, bytes], auth: AuthSettings, has_tls: bool
+) -> None:
+    if environ.get(b"SMTPAUTH", b"-") == b"-":
+        if auth.command:
+            report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
         return
     if not auth.command:
         report.wrong("SMTPAUTH", "is set, but there is no checkpassword program in the arguments")
@@ -178,29 +276,26 @@ def _check_auth(report: Report, settings: Settings, auth: AuthSettings) -> None:
 
     program = os.fsdecode(auth.command[0])
     if shutil.which(program) is None:
-        report.wrong("checkpassword program", f"{program} is not executable")
+        report.wrong("checkpassword program", f"{program} is not to be found or not executable")
     else:
-        report.ok("AUTH", os.fsdecode(b" ".join(auth.mechanisms)), "SMTPAUTH")
+        report.ok("checkpassword program", program, "it is not run by this check: try a login")
+    if len(auth.command) < 2:
+        report.warn("checkpassword program", "has no subprogram, which most need: add `true`")
+    if not has_tls and not auth.in_clear:
+        complain = report.wrong if auth.required else report.warn
+        complain("SMTPAUTH", "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
 
 
-def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
-    try:
-        missing = settings.controls.read("rcpthosts") is None
-    except ControlError:
-        return  # has been reported
-    if missing and not relay:
-        report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
-
-
-def _check_memory(report: Report) -> None:
-    for name, limit, floor in (
-        ("address space (softlimit -a, -m)", resource.RLIMIT_AS, ADDRESS_SPACE_FLOOR),
+def _check_memory(report: Report, pyopenssl: bool) -> None:
+    floor = TLS_FLOOR if pyopenssl else ADDRESS_SPACE_FLOOR
+    for name, limit, least in (
+        ("address space (softlimit -a, -m)", resource.RLIMIT_AS, floor),
         ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, DATA_FLOOR),
     ):
         soft = resource.getrlimit(limit)[0]
         if soft == resource.RLIM_INFINITY:
             continue
-        if soft < floor:
-            report.wrong(name, f"{soft} bytes, but a session needs {floor}")
+        if soft < least:
+            report.wrong(name, f"{soft} bytes, but a session needs {least}")
         else:
             report.ok(name, f"{soft} bytes", "resource limit")

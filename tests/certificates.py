@@ -44,7 +44,7 @@ class Certificate:
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + days * DAY)
+            .not_valid_after(now + days * DAY - datetime.timedelta(seconds=1))
             .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from harness import Home
+from certificates import Certificate
+from harness import BIN, Home
+
+SERVER = Certificate("mx.example")
 
 
 def check(home: Home, **environ: str | None) -> tuple[int, list[str]]:
@@ -77,3 +80,48 @@ def test_no_home(home: Home) -> None:
     run = home.run(b"", QMAILHOME="/nonexistent")
     assert run.lines == [b"421 unable to read controls (#4.3.0)"]
     assert run.status == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"FORCETLS": "1"}, "wrong: FORCETLS, UCSPITLS: want TLS, and there is none"),
+        ({"SMTPAUTH": "!"}, "wrong: SMTPAUTH: AUTH is only for TLS, and there is none"),
+        ({"SMTPAUTH": ""}, "warning: SMTPAUTH: AUTH is only for TLS, and there is none"),
+        ({"LOCALMFCHECK": "!"}, "wrong: control/mailfromrules: is missing"),
+        ({"QMAILQUEUE": str(BIN / "qsmtpd-maildir")}, "wrong: QSMTPD_MAILDIR: is not set"),
+    ],
+)
+def test_what_fits_together_badly(home: Home, environ: dict[str, str], line: str) -> None:
+    run = home.run(b"", "--check", "true", "true", **environ)
+    assert any(found.startswith(line) for found in run.out.decode().splitlines()), run.out
+    assert run.status == line.startswith("wrong")
+
+
+def test_certificates(home: Home) -> None:
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.control("tlsclients", "me@b.example")
+    folder = home.control_dir / "servercerts"
+    for name in ("one.example", "Two.example", "empty.example"):
+        (folder / name).mkdir(parents=True)
+    (folder / "one.example" / "servercert.pem").write_bytes(b"nonsense")
+    SERVER.save(folder / "Two.example" / "servercert.pem")
+    status, lines = check(home)
+    text = "\n".join(line for line in lines if line.startswith("warning"))
+    assert status == 0, lines
+    assert "ok: tls = starttls (see qsmtpd-tls(7))" in lines
+    for part in ("servercerts/one.example: ", "servercerts/Two.example: is never used"):
+        assert "warning: " + part in text
+    assert "warning: servercerts/empty.example: is never used" in text
+    assert "warning: control/tlsclients: nobody is asked" in text
+    Certificate("old", days=0).save(home.control_dir / "servercert.pem")
+    assert any("has expired" in line for line in check(home)[1])
+
+
+def test_too_little_memory_for_tls(home: Home) -> None:
+    SERVER.save(home.control_dir / "servercert.pem")
+    limited = home.script('ulimit -v 40000 && exec "$QSMTPD" --check')
+    run = home.run(b"", program=limited, QSMTPD=str(home.program("qsmtpd")))
+    assert "Traceback" not in run.log
+    assert run.status == 1
+    assert b"wrong: address space" in run.out

@@ -120,6 +120,11 @@ class TlsSettings:
             return OFF
         return mode
 
+    @property
+    def lists_clients(self) -> bool:
+        """Is anybody in control/tlsclients?"""
+        return bool(self._clients)
+
     def judge(self, tls: Tls) -> Tls:
         """Say of a client's certificate whether control/tlsclients names it."""
         tls.listed = tls.fingerprint in self._clients or any(
