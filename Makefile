@@ -40,6 +40,11 @@ install:
 	cp -R qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/
 	$(PYTHON) -m compileall -q -f -d $(PREFIX)/lib/qsmtpd/qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/qsmtpd
 	ln -sf "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(DESTDIR)$(PREFIX)/lib/qsmtpd/python3
+	@$(PYTHON) -c 'import sys, pathlib; p = pathlib.Path(sys.executable).resolve(); \
+	  all(d.stat().st_mode & 1 for d in (p, *p.parents)) \
+	  or print("warning: other users cannot run", p, "- choose another with PYTHON=")'
+	@$(PYTHON) -c 'import OpenSSL' 2>/dev/null \
+	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
 	for program in $(PROGRAMS); do install -m 755 bin/$$program $(DESTDIR)$(PREFIX)/bin/ || exit; done
 	for page in $(MAN); do \
 		install -d $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; \
