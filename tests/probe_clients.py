@@ -27,6 +27,9 @@ class Faults:
     checks_certificate: bool = True
     opportunistic: bool = False  # takes any certificate, has no password
     no_second_hello: bool = False
+    name: str = "localhost"  # under which it knows the server
+    looks_late: bool = False  # at the name: after the handshake
+    idle: bool = False  # says EHLO, and no more
 
 
 class GivesUp(Exception):
@@ -83,6 +86,8 @@ class Client:
         if secure and not self.faults.no_second_hello:
             inside = self.need(b"EHLO client.invalid")
             keywords = keywords if self.faults.keeps_keywords else inside
+        if self.faults.idle:
+            raise GivesUp
         password = self.faults.password_in_clear if not secure else not self.faults.opportunistic
         if password and any(keyword.startswith(b"AUTH ") for keyword in keywords):
             secret = base64.b64encode(b"\0" + USER + b"\0" + PASSWORD)
@@ -104,10 +109,14 @@ class Client:
         if not self.faults.keeps_buffer:
             self.buffer = b""
         context = ssl.create_default_context(cafile=self.authority)
-        if not self.faults.checks_name:
+        if not self.faults.checks_name or self.faults.looks_late:
             context.check_hostname = False
         if not self.faults.checks_certificate or self.faults.opportunistic:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.faults.name)
+        if self.faults.looks_late:
+            names = [name for _, name in self.sock.getpeercert()["subjectAltName"]]
+            if self.faults.name not in names:
+                raise GivesUp
         return True

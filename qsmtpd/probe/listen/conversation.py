@@ -62,6 +62,8 @@ class Conversation:
             if self._withhold:
                 self._withhold = False
                 self._visit.hasty |= self._link.comes(self._wait)
+            if verb != b"QUIT" and self._link.tls is not None:
+                self._visit.talked_in_tls = True
             answer = self._commands.get(verb, _unknown)(argument)
             if answer:
                 self._link.send(answer + b"\r\n")

@@ -22,13 +22,15 @@ class Scenario:
 
     `clear` and `inside` are what EHLO announces before and in TLS; `greeted` and
     `injected` are sent in one segment with the greeting, and with the 220 to
-    STARTTLS.  `judge` takes the visit and whether the client was told to insist
-    on TLS with a good certificate; it raises CouldNotTest.
+    STARTTLS.  `judge` takes the visit, whether the client was told to insist on
+    TLS with a good certificate, and the visit of `sound`, None where that was not
+    played: who leaves in peace, too, has not shown that it notices anything.  It
+    raises CouldNotTest.
     """
 
     name: str
     explanation: str
-    judge: Callable[[Visit, bool], Finding]
+    judge: Callable[[Visit, bool, Visit | None], Finding]
     clear: tuple[bytes, ...] = (_STARTTLS, _AUTH)
     inside: tuple[bytes, ...] = (_AUTH,)
     greeted: bytes = b""
@@ -64,50 +66,77 @@ def _tls(visit: Visit) -> None:
         raise CouldNotTest(f"it broke off the handshake: {visit.handshake}; see --ca")
 
 
-def _sound(visit: Visit, strict: bool) -> Finding:
+def _takes_the_good(sound: Visit | None) -> None:
+    """See that it goes on with a good certificate, if that is known.  Raises CouldNotTest."""
+    if sound is not None and sound.handshake and not sound.talked_in_tls:
+        raise CouldNotTest("it does not go on with a good certificate, either; see --name and --ca")
+
+
+def _goes_on(sound: Visit | None) -> None:
+    """See that it has something to lose, if that is known.  Raises CouldNotTest."""
+    if sound is not None and not sound.gave and (sound.talked_in_tls or not sound.handshake):
+        raise CouldNotTest("it gives neither password nor mail in peace, either; see sound")
+
+
+def _sound(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     found = _in_clear(visit, strict)
     if found is not None:
         return found
     _tls(visit)
+    if not visit.talked_in_tls:
+        raise CouldNotTest("it left when it had seen a good certificate; see --name and --ca")
     return safe("it used TLS")
 
 
-def _response(visit: Visit, strict: bool) -> Finding:
+def _response(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     if visit.hasty:
         return vulnerable("inside TLS it took the injected reply for the answer to its command")
     if visit.password_in_tls:
         return vulnerable("it used AUTH, which only the injected reply announced")
     _handshake(visit)
+    found = _in_clear(visit, strict)
+    if found is not None:
+        return found
+    if visit.talked_in_tls:
+        return safe("it did not take the injected reply")
+    _takes_the_good(sound)
     if visit.handshake == DONE:
-        return _in_clear(visit, strict) or safe("it did not take the injected reply")
+        return safe("it left instead of taking the injected reply")
     if "CERTIFICATE" in visit.handshake or _UNKNOWN in visit.handshake:
         _tls(visit)
-    return _in_clear(visit, strict) or safe(f"it broke off the handshake: {visit.handshake}")
+    return safe(f"it broke off the handshake: {visit.handshake}")
 
 
-def _no_auth(visit: Visit, strict: bool) -> Finding:
+def _no_auth(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     found = _in_clear(visit, strict)
     if found is not None:
         return found
     _tls(visit)
     if visit.password_in_tls:
         return vulnerable("it used AUTH, which was announced only before TLS")
+    _takes_the_good(sound)
     if visit.mail_in_tls and not visit.hello_in_tls:
         return odd("it said no EHLO inside TLS (RFC 3207, 4.2)")
+    if sound is not None and not sound.password_in_tls:
+        raise CouldNotTest("it uses no AUTH inside TLS where it could, either; see sound")
     return safe("it did not use AUTH")
 
 
-def _no_tls(visit: Visit, strict: bool) -> Finding:
+def _no_tls(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     if not visit.hello_in_clear:
         raise CouldNotTest("it left before it said EHLO")
-    return _early(visit, strict)
+    return _early(visit, strict, sound)
 
 
-def _early(visit: Visit, strict: bool) -> Finding:
-    return _in_clear(visit, strict) or safe("it did not go on in clear")
+def _early(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
+    found = _in_clear(visit, strict)
+    if found is not None:
+        return found
+    _goes_on(sound)
+    return safe("it did not go on in clear")
 
 
-def _bad_certificate(visit: Visit, strict: bool) -> Finding:
+def _bad_certificate(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     found = _in_clear(visit, strict)
     if found is not None:
         return found
@@ -118,21 +147,27 @@ def _bad_certificate(visit: Visit, strict: bool) -> Finding:
         if strict:
             return vulnerable("it gave mail to a server with a bad certificate, told to insist")
         return odd("it took the bad certificate; it knows nothing of who is at the other end")
+    if visit.talked_in_tls:
+        return odd("it took the bad certificate, but gave neither password nor mail")
+    _takes_the_good(sound)
     if visit.handshake == DONE:
         return safe("it left after it had seen the certificate")
     return safe(f"it broke off the handshake: {visit.handshake}")
 
 
-def _otherwise_good(visit: Visit, strict: bool) -> Finding:
+def _otherwise_good(visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     """As _bad_certificate, for one whose signature a client has to trust to see the fault."""
-    if _UNKNOWN in visit.handshake and not visit.mail_in_clear:
+    if _UNKNOWN in visit.handshake and not (visit.mail_in_clear or visit.password_in_clear):
         _tls(visit)
-    return _bad_certificate(visit, strict)
+    return _bad_certificate(visit, strict, sound)
 
+
+#: The control experiment: it comes first.
+SOUND = "sound"
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
-        "sound",
+        SOUND,
         "A server without tricks, and a certificate for the right name, signed by the authority "
         "that --ca writes.  It shows what the client does in peace: what it does not do here it "
         "cannot be tested for.",

@@ -21,10 +21,19 @@ class Visit:
     hello_in_tls: bool = False
     mail_in_tls: bool = False
     password_in_tls: bool = False
+    #: It said anything inside TLS but QUIT: it went on.
+    talked_in_tls: bool = False
     #: It went on inside TLS before it had an answer.
     hasty: bool = False
     #: The commands in their order, and "TLS" where it began.
     steps: list[str] = field(default_factory=list)
+
+    @property
+    def gave(self) -> bool:
+        """Did anybody get mail or a password?"""
+        return (
+            self.mail_in_clear or self.password_in_clear or self.mail_in_tls or self.password_in_tls
+        )
 
 
 DONE = "done"
