@@ -12,6 +12,7 @@ from probe_clients import PASSWORD, USER, Client, Faults
 from probe_servers import CERTIFICATES
 
 from qsmtpd.probe.check import Result, Verdict, exit_status
+from qsmtpd.probe.evidence import Evidence
 from qsmtpd.probe.listen.scenarios import SCENARIOS, Scenario
 from qsmtpd.probe.listen.server import Manner, listen, play
 
@@ -218,6 +219,76 @@ def test_hostile_clients(data: bytes) -> None:
 def test_passwords_are_not_shown(authority: str) -> None:
     client = Faults(in_clear="stripped", password_in_clear=True)
     results = play_all(lambda port: Client(port, authority, client).send())
-    shown = b"".join(entry.data for result in results for entry in result.evidence.entries())
-    assert b"AUTH PLAIN (secret)" in shown
-    assert base64.b64encode(b"\0" + USER + b"\0" + PASSWORD) not in shown
+    assert b"AUTH PLAIN (secret)" in shown(results)
+    assert base64.b64encode(b"\0" + USER + b"\0" + PASSWORD) not in shown(results)
+
+
+def say(*lines: bytes):
+    """A client that says this in clear, whatever is answered."""
+
+    def send(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            for line in lines:
+                sock.recv(4096)
+                sock.sendall(line + b"\r\n")
+            while sock.recv(4096):
+                pass
+
+    return send
+
+
+def shown(results: list[Result]) -> bytes:
+    return b"".join(entry.data for result in results for entry in result.evidence.entries())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"AUTH XOAUTH2 c2VjcmV0", b"QUIT"),
+        (b"auth oauthbearer c2VjcmV0", b"QUIT"),
+        (b"AUTH PLAIN c2VjcmV0", b"QUIT"),
+        (b"AUTH PLAIN", b"c2VjcmV0", b"QUIT"),
+        (b"AUTH LOGIN", b"dXNlcg==", b"c2VjcmV0", b"QUIT"),
+        (b"AUTH LOGIN c2VjcmV0", b"*", b"QUIT"),
+    ],
+)
+@pytest.mark.parametrize("scenario", ["stripped", "refused"])
+def test_credentials_in_clear(lines: tuple[bytes, ...], scenario: str) -> None:
+    results = play_all(say(b"EHLO x", *lines), MANNER, one(scenario))
+    assert findings(results) == {scenario: VULNERABLE}
+    assert b"c2VjcmV0" not in shown(results)
+    assert b"(secret)" in shown(results)
+    assert shown(results).endswith(b"QUIT\r\n221 starttls-probe.invalid\r\n")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"AUTH CRAM-MD5", b"c2VjcmV0", b"QUIT"),  # refused; it goes on all the same
+        (b"AUTH PLAIN\r\nc2VjcmV0\r\nQUIT",),
+        (b"AUTH LOGIN\r\nc2VjcmV0\r\nc2VjcmV0\r\nQUIT",),
+        (b"AUTH LOGIN\r\nc2Vj\rcmV0\r\nc2VjcmV0\r\nQUIT",),
+        (b"QUIT\r\nAUTH PLAIN c2VjcmV0",),
+        (b"AUTH PLAIN c2Vj" + b"cmV0" * 4000,),  # longer than any line
+    ],
+)
+def test_secrets_of_other_shapes_are_not_shown(lines: tuple[bytes, ...]) -> None:
+    def send(port: int) -> None:
+        try:
+            say(b"EHLO x", *lines)(port)
+        except OSError:
+            pass
+
+    results = play_all(send, MANNER, one("stripped"))
+    assert b"cmV0" not in shown(results)
+    assert b"(secret)" in shown(results) or lines[0].startswith(b"QUIT")
+
+
+def test_only_whole_tokens_are_hidden() -> None:
+    evidence = Evidence()
+    evidence.hide(b"user")
+    evidence.add("peer", "clear", b"535 user: no such superuser\r\n")
+    evidence.add("probe", "clear", b"MAIL FROM:<author@example.invalid>\r\n")
+    (reply, mail) = (entry.data for entry in evidence.entries())
+    assert reply == b"535 (secret): no such superuser\r\n"
+    assert mail == b"MAIL FROM:<author@example.invalid>\r\n"

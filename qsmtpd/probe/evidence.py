@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 PROBE, PEER, NOTE = "probe", "peer", "note"
@@ -9,6 +10,14 @@ CLEAR, TLS = "clear", "tls"
 HIDDEN = b"(secret)"
 #: So many bytes of one entry are shown; a hostile peer may send megabytes.
 SHOWN = 1000
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+_LINE_END = re.compile(rb"\r?\n?\Z")
+#: AUTH and its mechanism; behind them an initial response (RFC 4954, 4).
+_AUTH = re.compile(rb"[ \t]*AUTH(?:[ \t]+[^ \t\r\n]*[ \t]*)?", re.IGNORECASE)
+#: What is no response to AUTH: another command, or RFC 4954's way to give up.
+_COMMAND = re.compile(
+    rb"(?:EHLO|LHLO|HELO|STARTTLS|MAIL|RCPT|DATA|RSET|NOOP|QUIT|\*)(?![^ \r\n])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -39,23 +48,50 @@ class Evidence:
         self.add(NOTE, layer, text.encode("ascii", "backslashreplace"))
 
     def hide(self, secret: bytes) -> None:
-        """Never show these bytes, wherever they were or will be written down.
+        """Never show this token, wherever it was or will be written down.
 
-        Fewer than four are no base64, and would be found everywhere.
+        What AUTH sends is hidden without that.  Others may repeat it.
         """
-        if len(secret) >= 4:
-            self._secrets.append(secret)
+        self._secrets.append(secret)
 
     def entries(self) -> list[Entry]:
         """All of it, without the secrets."""
-        return [
-            Entry(entry.who, entry.layer, self._censored(entry.data)) for entry in self._entries
-        ]
+        shown = []
+        responding = ""  # who said AUTH, or was told 334 to send more
+        for entry in self._entries:
+            if entry.who == NOTE:
+                shown.append(entry)
+                continue
+            data = b""
+            for line in _LINE.findall(self._censored(entry.data)):
+                auth = _AUTH.match(line)
+                if auth:
+                    data += _hidden(line, auth.end())
+                elif entry.who == responding and not _COMMAND.match(line):
+                    data += _hidden(line, 0)
+                else:
+                    data += line
+                if auth:
+                    responding = entry.who
+                elif line.startswith(b"334"):
+                    responding = PEER if entry.who == PROBE else PROBE
+                elif entry.who == responding:
+                    responding = ""
+            shown.append(Entry(entry.who, entry.layer, data))
+        return shown
 
     def _censored(self, data: bytes) -> bytes:
         for secret in self._secrets:
-            data = data.replace(secret, HIDDEN)
+            token = rb"(?<![A-Za-z0-9+/=])" + re.escape(secret) + rb"(?![A-Za-z0-9+/=])"
+            data = re.sub(token, HIDDEN, data)
         return data
+
+
+def _hidden(line: bytes, start: int) -> bytes:
+    """The line with what stands from there to its end hidden, if there is anything."""
+    end = _LINE_END.search(line)
+    stop = end.start() if end else len(line)
+    return line[:start] + HIDDEN + line[stop:] if start < stop else line
 
 
 def printable(data: bytes) -> str:

@@ -109,25 +109,28 @@ class Conversation:
         return b""
 
     def _auth(self, argument: bytes) -> bytes:
-        """AUTH PLAIN and LOGIN; any password is the right one, and none is shown."""
-        mechanism, _, initial = argument.partition(b" ")
+        """AUTH PLAIN and LOGIN; any password is the right one.
+
+        Credentials that come with another mechanism are given away all the same.
+        """
+        mechanism, _, initial = argument.strip().partition(b" ")
         prompts = list(_PROMPTS.get(mechanism.upper(), ()))
+        if initial:
+            self._note_password()
         if not prompts:
             return b"504 only PLAIN and LOGIN"
-        if initial:
-            self._link.evidence.hide(initial)
-            del prompts[0]
-        for prompt in prompts:
+        for prompt in prompts[1:] if initial else prompts:
             self._link.send(b"334 " + prompt + b"\r\n")
-            response = self._link.command()
-            if response == b"*":  # RFC 4954, 4: the client gives up
+            if self._link.command() == b"*":  # RFC 4954, 4: the client gives up
                 return b"501 as you like"
-            self._link.evidence.hide(response)
+        self._note_password()
+        return b"235 welcome"
+
+    def _note_password(self) -> None:
         if self._link.tls is None:
             self._visit.password_in_clear = True
         else:
             self._visit.password_in_tls = True
-        return b"235 welcome"
 
     def _mail(self, argument: bytes) -> bytes:
         if self._link.tls is None:
