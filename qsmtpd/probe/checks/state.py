@@ -62,6 +62,8 @@ def auth(probe: Probe) -> Finding:
         raise CouldNotTest("needs --user")
     dialogue = probe.offered()
     reply = dialogue.authenticate()
+    if reply.code == 535:  # RFC 4954, 6
+        raise CouldNotTest("it refuses this user and password: 535")
     if reply.code != 235:
         return safe(f"AUTH in clear is refused: {reply}")
     reply = dialogue.ask(b"STARTTLS")
