@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,9 @@ from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
 
 from qsmtpd.probe.arguments import address, listening
-from qsmtpd.probe.evidence import printable
+from qsmtpd.probe.check import Finding, Result, Verdict, exit_status
+from qsmtpd.probe.evidence import Evidence, printable
+from qsmtpd.probe.report import Text
 
 PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
 FAST = ("--rate", "1000", "--timeout", "2")
@@ -25,7 +31,12 @@ FAST = ("--rate", "1000", "--timeout", "2")
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PROGRAM, *arguments], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+        [PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # no terminal to ask for a password
     )
 
 
@@ -133,13 +144,132 @@ def test_no_message_unless_asked() -> None:
         ("--user", "me", "--password-file", "/nonexistent", "host"),
         ("--listen", "192.0.2.1:0"),
         ("--listen", "0", "--ca", "/nonexistent/file"),
+        ("::1:2506",),
+        ("--smuggling", "", "host"),
+        ("--user", "", "host"),
+        ("--user", "me", "host"),
+        ("--user", "me", "--password-file", "/dev/null", "host"),
+        ("--check", "state-auth", "host"),
+        ("--check", "handshake-stall", "host"),
+        ("--check", "smuggle-lf-dot-lf", "host"),
+        ("--password-file", "/dev/null", "host"),
+        ("--slow-limit", "5", "host"),
+        *(
+            ("--listen", "0", *options)
+            for options in (
+                ("--check", "starttls"),
+                ("--lmtp",),
+                ("--rate=2",),
+                ("--helo", "x"),
+                ("--user", "x"),
+                ("--slow",),
+                ("--smuggling", "x"),
+                ("--from", "x"),
+            )
+        ),
+        *(
+            ("host", *options)
+            for options in (
+                ("--scenario", "sound"),
+                ("--connections", "1"),
+                ("--name", "x"),
+                ("--ca", "x"),
+                ("--strict",),
+                ("--wait=3600",),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_used(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
+    assert done.stdout == ""
     assert "starttls-probe: error:" in done.stderr
-    assert "Traceback" not in done.stderr
+    for word in ("Traceback", "Errno", "Warning"):
+        assert word not in done.stderr
+
+
+def test_what_fails_later_is_said_in_one_line() -> None:
+    done = run("--listen", "192.0.2.1:0")
+    reason = os.strerror(errno.EADDRNOTAVAIL)
+    expected = f"starttls-probe: error: cannot listen on 192.0.2.1 port 0: {reason}\n"
+    assert done.stderr == expected
+
+
+def test_a_report_that_cannot_be_written() -> None:
+    for options in ((), ("--json",)):
+        with serving(Faults()) as server, open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [PROGRAM, *FAST, *options, "--check", "starttls", f"127.0.0.1:{server.port}"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=30,
+            )
+        assert done.returncode == 2
+        last = done.stderr.splitlines()[-1]
+        reason = os.strerror(errno.ENOSPC)
+        assert last == f"starttls-probe: error: the report cannot be written: {reason}"
+        assert "Traceback" not in done.stderr
+
+
+def test_what_was_asked_for_has_to_be_tested(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"wrong\n")
+    options = ("--user", USER.decode(), "--password-file", str(file))
+    with serving(Faults(takes_auth_in_clear=True)) as server:
+        done = run(*FAST, *options, "--check", "state-auth", f"127.0.0.1:{server.port}")
+    assert "could not test  state-auth: it refuses this user and password" in done.stdout
+    assert done.returncode == 2
+    with serving(Faults(messages=0, starttls=False)) as server:
+        done = run(*FAST, "--check", "starttls-twice", f"127.0.0.1:{server.port}")
+    assert done.returncode == 2
+
+
+def test_a_summary_claims_no_more_than_was_tested() -> None:
+    untested = Result("x", "", False, Finding(Verdict.UNTESTED, ""), Evidence())
+    fine = Result("y", "", False, Finding(Verdict.SAFE, ""), Evidence())
+    out = io.StringIO()
+    Text(out, False).summary([untested, fine], exit_status([untested, fine]))
+    assert out.getvalue() == "\n1 could not test; 1 safe.  Nothing vulnerable was found.\n"
+    assert exit_status([untested, fine], frozenset({"x"})) == 2
+
+
+def test_the_announcement_is_true() -> None:
+    with serving(Faults()) as server:
+        options = ("--smuggling", "me@example.invalid", "--slow", "--user", "me")
+        done = run(*FAST, *options, "--check", "starttls-twice", f"127.0.0.1:{server.port}")
+    announced = done.stdout.partition("\nsafe")[0]
+    assert "2 checks" in announced
+    assert "No message is sent." in announced
+    assert "password" not in announced
+    assert "waits" not in announced
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_interrupted(options: tuple[str, ...]) -> None:
+    """What is there is shown."""
+    with serving(Faults(handshake_timeout=None)) as server:
+        program = subprocess.Popen(
+            [PROGRAM, *FAST, *options, "--slow", "--check", "handshake-stall"]
+            + [f"127.0.0.1:{server.port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with program:
+            time.sleep(1.5)
+            program.send_signal(signal.SIGINT)
+            output, errors = program.communicate(timeout=10)
+    assert program.returncode == 2
+    assert errors.endswith("starttls-probe: interrupted\n")
+    if options:
+        report = json.loads(output)
+        assert report["exit"] == 2
+        assert [result["name"] for result in report["results"]] == ["starttls"]
+    else:
+        assert output.endswith("\n1 safe\n")
 
 
 def test_list_names_everything() -> None:
@@ -197,6 +327,7 @@ def test_addresses() -> None:
     assert address("mx.example:587") == ("mx.example", 587)
     assert address("::1") == ("::1", None)
     assert address("[::1]:25") == ("::1", 25)
+    assert address("2001:db8::25") == ("2001:db8::25", None)
     assert listening("2525") == ("127.0.0.1", 2525)
     assert listening("[::1]:2525") == ("::1", 2525)
 

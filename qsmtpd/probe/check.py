@@ -77,10 +77,16 @@ class Result:
     evidence: Evidence
 
 
-def exit_status(results: list[Result]) -> int:
-    """1 if anything is vulnerable, else 2 if an injection check could not run, else 0."""
+def exit_status(results: list[Result], asked: frozenset[str] = frozenset()) -> int:
+    """1 if anything is vulnerable, else 2 if what matters could not be tested, else 0.
+
+    What matters are the injection checks, and what was asked for by name.
+    """
     if any(result.finding.verdict is Verdict.VULNERABLE for result in results):
         return 1
-    if any(result.injection and result.finding.verdict is Verdict.UNTESTED for result in results):
+    if any(
+        (result.injection or result.name in asked) and result.finding.verdict is Verdict.UNTESTED
+        for result in results
+    ):
         return 2
     return 0

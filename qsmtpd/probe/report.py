@@ -7,7 +7,7 @@ import os
 import textwrap
 from typing import TextIO
 
-from .check import Result, Verdict, exit_status
+from .check import Result, Verdict
 from .evidence import NOTE, Entry, printable
 
 _WIDTH = 78
@@ -65,15 +65,17 @@ class Text:
             self._out.write("\r\x1b[K")
             self._out.flush()
 
-    def summary(self, results: list[Result]) -> None:
-        """Count the verdicts."""
+    def summary(self, results: list[Result], status: int) -> None:
+        """Count the verdicts; `status` is the exit status."""
         parts = []
         for verdict in _ORDER:
             names = [result.name for result in results if result.finding.verdict is verdict]
             if names:
                 listed = f" ({', '.join(names)})" if verdict in _STRIKING else ""
                 parts.append(f"{len(names)} {self._painted(verdict, verdict)}{listed}")
-        self._print("\n" + "; ".join(parts))
+        if status == 0 and any(result.finding.verdict is Verdict.UNTESTED for result in results):
+            parts[-1] += ".  Nothing vulnerable was found."
+        self._print("\n" + ("; ".join(parts) or "nothing was tested"))
 
     def _painted(self, verdict: Verdict, text: str) -> str:
         return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text
@@ -82,6 +84,11 @@ class Text:
         self.done()
         self._out.write(text + "\n")
         self._out.flush()
+
+
+def counted(number: int, thing: str) -> str:
+    """So many of these, in words."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def paragraph(text: str, indent: str = "") -> str:
@@ -97,12 +104,12 @@ def _line(entry: Entry) -> str:
     return f"{entry.who:5} {entry.layer:5} {printable(entry.data)}"
 
 
-def as_json(subject: dict[str, str | int], results: list[Result]) -> str:
+def as_json(subject: dict[str, str | int], results: list[Result], status: int) -> str:
     """What was tested and all results as one JSON object; its form is in starttls-probe(1)."""
     return json.dumps(
         {
             **subject,
-            "exit": exit_status(results),
+            "exit": status,
             "results": [
                 {
                     "name": result.name,
