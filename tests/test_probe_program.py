@@ -20,6 +20,7 @@ from probe_clients import Client
 from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
 
+from qsmtpd.launch import named
 from qsmtpd.probe.arguments import address, listening
 from qsmtpd.probe.check import Finding, Result, Verdict, exit_status
 from qsmtpd.probe.evidence import Evidence, printable
@@ -270,6 +271,31 @@ def test_interrupted(options: tuple[str, ...]) -> None:
         assert [result["name"] for result in report["results"]] == ["starttls"]
     else:
         assert output.endswith("\n1 safe\n")
+
+
+def test_a_link_of_another_name_is_the_program_it_leads_to(tmp_path: Path) -> None:
+    """Step by step: where the programs are links themselves the last name is always qsmtpd."""
+    copy = tmp_path / "bin" / "starttls-probe"
+    copy.parent.mkdir()
+    copy.write_bytes(Path(PROGRAM).read_bytes())
+    copy.chmod(0o755)
+    (tmp_path / "qsmtpd").symlink_to(Path(PROGRAM).parent.parent / "qsmtpd")
+    (tmp_path / "relative").symlink_to("bin/starttls-probe")
+    (tmp_path / "absolute").symlink_to(PROGRAM)
+    (tmp_path / "twice").symlink_to("absolute")
+    (tmp_path / "qmail-smtpd").symlink_to(Path(PROGRAM).with_name("qsmtpd"))
+    expected = {
+        **dict.fromkeys(("relative", "absolute", "twice"), "starttls-probe "),
+        "qmail-smtpd": "qsmtpd ",
+    }
+    for name, version in expected.items():
+        done = subprocess.run(
+            [f"./{name}", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        )
+        assert done.stdout.startswith(version), (name, done.stderr)
+    assert named("/nonexistent/of-another-name") == "qsmtpd"
+    (tmp_path / "loop").symlink_to("loop")
+    assert named(str(tmp_path / "loop")) == "qsmtpd"
 
 
 def test_list_names_everything() -> None:
