@@ -73,9 +73,12 @@ def test_not_offered_could_not_test() -> None:
     with serving(Faults(starttls=False)) as server:
         done = run(*FAST, f"127.0.0.1:{server.port}")
     assert done.returncode == 2
-    assert (
-        "could not test  inject-segment: like starttls: it does not offer STARTTLS" in done.stdout
+    # One reason for all, once.
+    reason = (
+        "could not test  like starttls: it does not offer STARTTLS:\n    inject-segment, inject-"
     )
+    assert reason in done.stdout
+    assert done.stdout.count("like starttls") == 1
     assert "safe            auth-in-clear" in done.stdout
 
 
@@ -303,6 +306,13 @@ def test_list_names_everything() -> None:
     assert done.returncode == 0
     for name in ("inject-segment", "smuggle-lf-dot-lf", "response-injection", "self-signed"):
         assert f"\n{name}\n" in done.stdout
+
+
+def test_one_scenario_is_one_message() -> None:
+    done = run("--listen", "0", "--scenario", "sound", "--wait", "0.01")
+    assert "Let the client send 1 message, one after the other" not in done.stdout
+    assert "Let the client send 1 message: sound." in " ".join(done.stdout.split())
+    assert done.returncode == 2
 
 
 def test_listen(tmp_path: Path) -> None:

@@ -68,13 +68,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check, or of a scenario of --listen."""
+    """What came of a check, or of a scenario of --listen.
+
+    A check that is not `tried` has the fate of the control experiment.
+    """
 
     name: str
     explanation: str
     injection: bool
     finding: Finding
     evidence: Evidence
+    tried: bool = True
 
 
 def exit_status(results: list[Result], asked: frozenset[str] = frozenset()) -> int:

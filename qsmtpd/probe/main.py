@@ -218,10 +218,11 @@ def _invitation(
 ) -> str:
     """What is about to be done, and what the client has to do for it."""
     messages = report.counted(len(scenarios), "message")
+    order = ", one after the other" if len(scenarios) > 1 else ""
     authority = f"Its authority is in {given.ca}. " if given.ca else ""
     return (
         f"Listening on {address} port {port} with a certificate for {given.name.decode()}. "
-        f"{authority}Let the client send {messages}, one after the other: "
+        f"{authority}Let the client send {messages}{order}: "
         f"{', '.join(scenario.name for scenario in scenarios)}. No message is taken."
     )
 

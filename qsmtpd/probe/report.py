@@ -50,10 +50,11 @@ class Text:
             self._out.flush()
 
     def result(self, result: Result) -> None:
-        """Show a result."""
+        """Show a result; what was not tried is left to the summary."""
+        if not result.tried:
+            return
         verdict = result.finding.verdict
-        word = self._painted(verdict, f"{verdict:14}")
-        self._print(f"{word}  {result.name}: {result.finding.reason}")
+        self._print(f"{self._column(verdict)}  {result.name}: {result.finding.reason}")
         if self._verbose or verdict in _STRIKING:
             self._print(paragraph(result.explanation, _INDENT))
             for entry in result.evidence.entries():
@@ -67,6 +68,11 @@ class Text:
 
     def summary(self, results: list[Result], status: int) -> None:
         """Count the verdicts; `status` is the exit status."""
+        untried = [result for result in results if not result.tried]
+        if untried:
+            # All for the same reason, so it is given once.
+            self._print(f"{self._column(Verdict.UNTESTED)}  {untried[0].finding.reason}:")
+            self._print(paragraph(", ".join(result.name for result in untried), _INDENT))
         parts = []
         for verdict in _ORDER:
             names = [result.name for result in results if result.finding.verdict is verdict]
@@ -76,6 +82,9 @@ class Text:
         if status == 0 and any(result.finding.verdict is Verdict.UNTESTED for result in results):
             parts[-1] += ".  Nothing vulnerable was found."
         self._print("\n" + ("; ".join(parts) or "nothing was tested"))
+
+    def _column(self, verdict: Verdict) -> str:
+        return self._painted(verdict, f"{verdict:14}")
 
     def _painted(self, verdict: Verdict, text: str) -> str:
         return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text

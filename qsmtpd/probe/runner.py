@@ -31,7 +31,7 @@ def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
             yield _run(check, probe)
         else:
             # Not tried again with each check: a silent server would cost minutes.
-            yield _result(check, Finding(Verdict.UNTESTED, reason), probe)
+            yield _result(check, Finding(Verdict.UNTESTED, reason), probe, tried=False)
 
 
 def _run(check: Check, probe: Probe) -> Result:
@@ -44,5 +44,5 @@ def _run(check: Check, probe: Probe) -> Result:
     return _result(check, finding, probe)
 
 
-def _result(check: Check, finding: Finding, probe: Probe) -> Result:
-    return Result(check.name, check.explanation, check.injection, finding, probe.evidence)
+def _result(check: Check, finding: Finding, probe: Probe, tried: bool = True) -> Result:
+    return Result(check.name, check.explanation, check.injection, finding, probe.evidence, tried)
