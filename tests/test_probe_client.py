@@ -146,10 +146,24 @@ def test_who_leaves_at_once_cannot_be_tested() -> None:
         with socket.create_connection(("127.0.0.1", port), 5) as sock:
             sock.recv(4096)
 
-    verdicts = findings(play_all(leave))
+    verdicts = findings(play_all(leave, Manner(timeout=2, wait=0.2)))
     assert verdicts == dict.fromkeys((scenario.name for scenario in SCENARIOS), UNTESTED)
     # To leave at the sight of an early answer is right, as far as that is known.
     assert findings(play_all(leave, MANNER, one("preauth"))) == {}
+
+
+def test_who_is_no_client_uses_up_no_scenario(authority: str) -> None:
+    came = iter((b"", b"GET / HTTP/1.0\r\n\r\n", b"QUIT\r\n"))
+
+    def serve(port: int) -> None:
+        for line in came:
+            with socket.create_connection(("127.0.0.1", port), 5) as sock:
+                sock.recv(4096)
+                sock.sendall(line)
+        Client(port, authority, Faults()).send()
+
+    results = play_all(serve, MANNER, one("sound"))
+    assert findings(results) == {}
 
 
 def test_no_second_hello(authority: str) -> None:

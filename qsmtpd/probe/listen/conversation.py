@@ -53,7 +53,6 @@ class Conversation:
 
     def run(self) -> None:
         """Until the client leaves.  Raises Trouble where it leaves without QUIT."""
-        self._visit.connections += 1
         self._link.send(b"220 " + _NAME + b" ESMTP\r\n" + self._scenario.greeted)
         for _ in range(_COMMANDS):
             verb, _, argument = self._link.command().partition(b" ")
