@@ -9,7 +9,10 @@ import os
 import sys
 
 _PROGRAMS = (
-    *("qsmtpd", "qsmtpd-checkpassword", "qsmtpd-maildir", "qsmtpd-server"),
+    "qsmtpd",
+    "qsmtpd-checkpassword",
+    "qsmtpd-maildir",
+    "qsmtpd-server",
     "starttls-probe",
 )
 _LINKS = 40  # path_resolution(7): so many are followed

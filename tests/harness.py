@@ -6,6 +6,7 @@ to qsmtpd.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import re
@@ -49,6 +50,22 @@ class Message:
         return [field[1:] for field in self.envelope[:-2].split(b"\0")[1:]]
 
 
+#: Every password that a test uses: in no log of any test may it be, nor its base64.
+PASSWORDS = (b"secret", b"wrong!")
+SECRETS = [p.decode() for p in PASSWORDS] + [
+    base64.b64encode(prefix + p).decode().rstrip("=")
+    for p in PASSWORDS
+    for prefix in (b"", b"\0joe\0")
+]
+
+
+def without_secrets(log: str) -> str:
+    """The log, in which there is no password."""
+    for secret in SECRETS:
+        assert secret not in log, log
+    return log
+
+
 @dataclass
 class Run:
     """What one run of a program gave."""
@@ -57,6 +74,9 @@ class Run:
     log: str
     status: int
     children: list[int]
+
+    def __post_init__(self) -> None:
+        without_secrets(self.log)
 
     @property
     def lines(self) -> list[bytes]:
@@ -427,6 +447,7 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(PATIENCE)
+        without_secrets(self.log())
 
 
 def wait_for(what: Callable[[], object]) -> None:

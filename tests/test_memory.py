@@ -129,7 +129,6 @@ def test_200_mb(home: Home, floor: int) -> None:
     large(home, floor, 200)
 
 
-@pytest.mark.long
 def test_1_gb(home: Home, floor: int) -> None:
     large(home, floor, 1024)
 
