@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: program -> Debian package
+#: program -> Debian package, or packages
 TOOLS = {
     "tcpserver": "ucspi-tcp",
     "svc": "daemontools",
     "strace": "strace",
-    "swaks": "swaks",
+    "swaks": "swaks libnet-ssleay-perl",  # for its TLS
     "smtp-source": "postfix",
     "mandoc": "mandoc",
     "msmtp": "msmtp",
@@ -36,7 +36,8 @@ def find(program: str) -> str | None:
 
 def missing_packages() -> list[str]:
     """The Debian packages of the programs that are not here."""
-    return sorted({package for program, package in TOOLS.items() if find(program) is None})
+    wanted = [packages for program, packages in TOOLS.items() if find(program) is None]
+    return sorted({package for packages in wanted for package in packages.split()})
 
 
 @contextmanager
