@@ -10,7 +10,6 @@ from time import monotonic
 
 from . import auth
 from .channel import Gone, LineTooLong, Timeout
-from .commands import auth as auth_command
 from .commands import data, starttls
 from .decision import ACCEPT, DROP
 from .facts import Auth, Client, ControlError, Envelope, Outcome
@@ -284,6 +283,8 @@ class Session:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
+        from .commands import auth as auth_command
+
         result = auth_command.authenticate(self._channel, argument, self._limits.auth)
         if result.verdict is None:
             return result.reply
