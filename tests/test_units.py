@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from qsmtpd import address, ucspi
 from qsmtpd.cdb import Cdb
+from qsmtpd.channel import Gone, SessionOver, Timeout
 from qsmtpd.control import Controls, Settings
 from qsmtpd.facts import Client, ControlError, Peer
+from qsmtpd.hangup import explain
 from qsmtpd.log import Log
 from qsmtpd.received import received
 from qsmtpd.smtp import replies, states
@@ -298,3 +300,24 @@ def test_options(arguments: list[str], status: int, text: bytes) -> None:
     done = subprocess.run([BIN / "qsmtpd", *arguments], capture_output=True, check=False)
     assert done.returncode == status
     assert done.stdout.startswith(text)
+
+
+def test_why_a_session_ends() -> None:
+    """The rows of the reply table that a conversation cannot bring about at will."""
+    reader, writer = os.pipe()
+    log = Log(writer)
+    for error, end, reply in (
+        (MemoryError(), "memory", b"421 out of memory (#4.3.0)"),
+        (ControlError("control/x", "y"), "control", b"421 unable to read controls (#4.3.0)"),
+        (SessionOver(), "session-limit", b"421 session time limit reached (#4.4.2)"),
+        (Timeout(), "timeout", b"451 timeout (#4.4.2)"),
+        (Gone(), "client-gone", None),
+        (ValueError("x\ny"), "trouble", b"421 internal trouble, try again later (#4.3.0)"),
+    ):
+        hangup = explain(error, log)
+        assert (hangup.end, hangup.reply, hangup.status) == (end, reply, 1)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        lines = [parse_log(line.rstrip("\n")) for line in stream]
+    assert [line["event"] for line in lines] == ["control", "trouble"]
+    assert lines[1]["reason"] == "x\ny"
