@@ -22,10 +22,10 @@ LISTED = reject(b"sorry, your envelope sender is in my badmailfrom list (#5.7.1)
 class BadMailFrom:
     """Refuses listed senders, relay clients included.  Raises ControlError."""
 
-    __slots__ = ("name", "_entries")
+    __slots__ = ("_entries",)
+    name = "badmailfrom"
 
     def __init__(self, settings: Settings) -> None:
-        self.name = "badmailfrom"
         self._entries = frozenset(entry.lower() for entry in settings.lines("badmailfrom") or ())
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:

@@ -30,10 +30,10 @@ INVALID = reject(b"sorry, invalid sender address specified (#5.7.1)", 553)
 class LocalMfCheck:
     """Refuses senders that are not the client's own.  Raises ControlError."""
 
-    __slots__ = ("name", "_rule", "_hosts", "_rules", "_cdb")
+    __slots__ = ("_rule", "_hosts", "_rules", "_cdb")
+    name = "localmfcheck"
 
     def __init__(self, settings: Settings, rule: bytes, hosts: RcptHosts) -> None:
-        self.name = "localmfcheck"
         self._rule = rule.lower()
         self._hosts = hosts
         self._rules: dict[bytes, bytes] = {}

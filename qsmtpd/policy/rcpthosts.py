@@ -27,11 +27,11 @@ NO_FILE = decline(b"the file is missing")
 class RcptHosts:
     """Accepts the recipients of our domains.  Raises ControlError."""
 
-    __slots__ = ("name", "_domains", "_more")
+    __slots__ = ("_domains", "_more")
+    name = "rcpthosts"
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("rcpthosts")
-        self.name = "rcpthosts"
         self._domains = None if entries is None else frozenset(e.lower() for e in entries)
         self._more = None if entries is None else settings.controls.cdb("morercpthosts.cdb")
 

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 class Relay:
     """Accepts every recipient of a client with the right to relay."""
 
-    __slots__ = ("name",)
-
-    def __init__(self) -> None:
-        self.name = "relay"
+    __slots__ = ()
+    name = "relay"
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if client.relay is None:
