@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conversation import Conversation, Helper
 from harness import Home
+from tls_home import S6, SERVER, SSLSERVER, Open
 
 
 @pytest.fixture
@@ -15,3 +17,26 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     home.end()
+
+
+@pytest.fixture
+def inside(home: Home) -> Home:
+    """A home with a certificate."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    return home
+
+
+@pytest.fixture(params=["inside", "sslserver", "s6"])
+def door(request: pytest.FixtureRequest, home: Home) -> Open:
+    """Starts a conversation with a STARTTLS door of each kind."""
+    path = SERVER.save(home.path / "certificate")
+    if request.param == "inside":
+        SERVER.save(home.control_dir / "servercert.pem")
+
+    def start(**environ: str) -> Conversation:
+        if request.param == "inside":
+            return Conversation(home, **environ)
+        report = SSLSERVER if request.param == "sslserver" else S6
+        return Conversation(home, Helper(path, report), **{"UCSPITLS": "", **environ})
+
+    return start

@@ -15,7 +15,7 @@ from harness import BIN, Home, Listener
 from probe_servers import PASSWORD, USER
 from test_probe_server import assert_safe
 from test_servers import needs
-from test_tls import S6, SSLSERVER
+from tls_home import S6, SSLSERVER
 
 SERVER = Certificate("127.0.0.1")
 
