@@ -13,7 +13,9 @@ from time import monotonic, sleep
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    Poll = Callable[[select.poll, float], list[int]]
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
@@ -101,13 +103,17 @@ class Process:
             sleep(BLIND_WAIT)
             return []
 
-    def wait(self, deadline: float) -> bool:
-        """Wait for the exit; False where it has not come by `deadline`."""
-        poll = select.poll()
+    def wait(self, deadline: float, once: Poll | None = None) -> bool:
+        """Wait for the exit; False where it has not come by `deadline`.
+
+        `once` may stand in for poll(), to look after something else meanwhile.
+        """
+        once = once or self.poll
+        nothing_else = select.poll()
         while not self.exited():
             if monotonic() >= deadline:
                 return False
-            self.poll(poll, deadline)
+            once(nothing_else, deadline)
         return True
 
     def end(self) -> None:

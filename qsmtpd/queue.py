@@ -189,7 +189,9 @@ class Queue:
         committed = not self._broken
         readers.append(_reading_end(self._envelope))
         self._close_envelope()
-        ended = self._wait(deadline if committed else monotonic() + self._patience())
+        ended = self._process.wait(
+            deadline if committed else monotonic() + self._patience(), self._poll
+        )
         if not ended:
             self._process.end()
         if any(_unread(fd) for fd in readers):
@@ -202,7 +204,7 @@ class Queue:
         self._close_envelope()
         self._close_message()
         self._broken = True
-        if not self._wait(monotonic() + self._patience()):
+        if not self._process.wait(monotonic() + self._patience(), self._poll):
             self._process.end()
         self._close_rest()
 
@@ -237,15 +239,6 @@ class Queue:
                 self._stalled = not self._process.exited()
                 self._broken = True
                 return False
-
-    def _wait(self, deadline: float) -> bool:
-        """Wait for the program to exit; False where it does not."""
-        poll = select.poll()
-        while not self._process.exited():
-            if monotonic() >= deadline:
-                return False
-            self._poll(poll, deadline)
-        return True
 
     def _poll(self, poll: select.poll, deadline: float) -> list[int]:
         """One wait: for what `poll` has, for the program's exit and for its error text."""

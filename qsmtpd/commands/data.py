@@ -110,7 +110,8 @@ def _reply(verdict: Verdict, pid: int, report: dict[str, int | str]) -> bytes:
 def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:
     """Who the user is, and where they are wanted the variables of SPAMCONTROL's wrappers.
 
-    Only qmail's safe bytes: no value can be more than a word to a shell.
+    Only qmail's safe bytes and, between recipients, spaces: nothing that a
+    shell would execute.
     """
     found = {}
     if client.auth is not None:

@@ -38,7 +38,8 @@ NEXT: dict[bytes, str] = {
 }
 
 #: Verbs that end the transaction under way as soon as they are allowed, even
-#: when they then fail: no later RCPT or DATA can meet half a transaction.
+#: when they then fail, and also when their line is too long or holds a NUL: no
+#: later RCPT or DATA can meet half a transaction.
 RESETS = frozenset((b"HELO", b"EHLO", b"RSET", b"MAIL", b"DATA"))
 
 #: Verbs that do nothing for the mail; too many of them count as errors.
