@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import BinaryIO
+
+    from .decision import Decision
+
 
 class Peer:
     """Who is there, as the UCSPI server says (see qsmtpd.ucspi).
@@ -71,34 +78,173 @@ class Auth:
         self.mechanism = mechanism
 
 
+class Counters:
+    """What a connection has done so far.  This survives a fresh session.
+
+    `recipients` counts the RCPTs that policy was asked about, `bad_recipients`
+    those that it refused for good; `karma` is a score for plugins: below 0 is
+    bad.  `start` is the monotonic time at which it began.
+    """
+
+    __slots__ = (
+        "start",
+        "commands",
+        "errors",
+        "junk",
+        "unknown",
+        "recipients",
+        "bad_recipients",
+        "auth_failures",
+        "messages",
+        "refused",
+        "karma",
+    )
+
+    def __init__(self, start: float = 0.0) -> None:
+        self.start = start
+        self.commands = 0
+        self.errors = 0
+        self.junk = 0  # NOOP, RSET, VRFY, HELP
+        self.unknown = 0  # unknown commands
+        self.recipients = 0
+        self.bad_recipients = 0
+        self.auth_failures = 0
+        self.messages = 0
+        self.refused = 0  # 4xx and 5xx replies
+        self.karma = 0
+
+    def forgive(self) -> None:
+        """An accepted message: both counts of abuse start anew."""
+        self.errors = self.junk = 0
+
+
 class Client:
     """What one session knows of its client; plugins are given this.
 
     It is built anew from the Peer when a session begins, and again after
-    STARTTLS: nothing that was learnt in clear text survives (RFC 3207, 4.2).
+    STARTTLS: nothing that was learnt in clear text survives (RFC 3207, 4.2),
+    except for the counters.
+
+    `pause` and `speaks` are what a plugin may do to the client; see there.
     """
 
-    __slots__ = ("peer", "tls", "auth", "helo", "esmtp", "relay")
+    __slots__ = (
+        "peer",
+        "tls",
+        "auth",
+        "helo",
+        "esmtp",
+        "relay",
+        "listed",
+        "counters",
+        "pause",
+        "speaks",
+    )
 
-    def __init__(self, peer: Peer, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        tls: Tls | None = None,
+        counters: Counters | None = None,
+        listed: bool = False,
+    ) -> None:
         self.peer = peer
         self.tls = tls
         self.auth: Auth | None = None
         self.helo: bytes | None = None  # the argument of HELO or EHLO, b"" if it had none
         self.esmtp = False  # greeted with EHLO
+        #: None, or the suffix for every recipient: with it, every recipient is allowed.
         self.relay = peer.relay
         if self.relay is None and tls is not None and tls.listed:
             self.relay = b""
+        self.listed = listed  # as immune against filters: see qsmtpd-filters(5)
+        self.counters = counters or Counters()
+        #: pause(seconds): let the client wait.
+        self.pause: Callable[[float], None] = _no_pause
+        #: speaks(seconds): does it speak before it is spoken to?  Waits so long for it.
+        self.speaks: Callable[[float], bool] = _is_silent
+
+
+def _no_pause(seconds: float) -> None:
+    """Where there is nobody to wait, as in a test."""
+
+
+def _is_silent(seconds: float) -> bool:
+    return False
 
 
 class Envelope:
-    """The sender and the recipients of the transaction under way."""
+    """The sender and the recipients of the transaction under way.
 
-    __slots__ = ("sender", "recipients")
+    `parameters` are those of MAIL, names in upper case; a value is None where
+    there is no `=`.  `size` is what SIZE= announced, in bytes, or 0.
+    """
 
-    def __init__(self, sender: bytes) -> None:
+    __slots__ = ("sender", "recipients", "parameters", "size")
+
+    def __init__(
+        self,
+        sender: bytes,
+        parameters: dict[bytes, bytes | None] | None = None,
+        size: int = 0,
+    ) -> None:
         self.sender = sender
         self.recipients: list[bytes] = []
+        self.parameters = parameters or {}
+        self.size = size
+
+
+class Message:
+    """A message, as far as it has been seen.
+
+    `header` are its lines as (name, value): the name as it was written, the
+    value without the space behind the colon, still folded, with LF line ends.
+    `whole_header` says that this is all of them, and not just the beginning of
+    a header without an end.  `size` (bytes) and `hops` are final at the stage
+    data_post, where `file`, for who asks for it, is the whole message from its
+    first line, open for reading, our own Received not in it.
+    """
+
+    __slots__ = ("header", "whole_header", "size", "hops", "file")
+
+    def __init__(
+        self, header: Sequence[tuple[bytes, bytes]] = (), whole_header: bool = True
+    ) -> None:
+        self.header = header
+        self.whole_header = whole_header
+        self.size = 0
+        self.hops = 0
+        self.file: BinaryIO | None = None
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of all header lines of this name, in whatever case."""
+        name = name.lower()
+        return [value for found, value in self.header if found.lower() == name]
+
+
+class Ruling:
+    """What was decided, for the observers `ok` and `deny`, and for the log.
+
+    `stage` is that of the question, or `auth`, `starttls`, `queue` …;
+    `plugin` who decided, or b"" where qsmtpd itself did; `about`, what was
+    asked about: a recipient, a name, a user; `reply`, what the client is told.
+    """
+
+    __slots__ = ("stage", "plugin", "decision", "about", "reply")
+
+    def __init__(
+        self,
+        stage: str,
+        plugin: str,
+        decision: Decision,
+        about: bytes = b"",
+        reply: bytes = b"",
+    ) -> None:
+        self.stage = stage
+        self.plugin = plugin
+        self.decision = decision
+        self.about = about
+        self.reply = reply
 
 
 class Outcome:
