@@ -17,6 +17,8 @@ import os
 import select
 from time import monotonic, sleep
 
+from .facts import Lost
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,11 +46,11 @@ START = 64  # so much of a line that is too long is told
 NOTHING: dict[bytes, int] = {}
 
 
-class Gone(Exception):
+class Gone(Lost):
     """The client closed the connection, or the connection failed."""
 
 
-class Timeout(Exception):
+class Timeout(Lost):
     """The client took too long."""
 
 
@@ -196,6 +198,22 @@ class Channel:
         """Send what is queued, then let the client wait."""
         self.flush()
         sleep(max(0.0, min(seconds, self._end - monotonic(), LONGEST_WAIT)))
+
+    def speaks(self, seconds: float) -> bool:
+        """Send what is queued, and wait so long for input; has any come?
+
+        The end of the input is none.
+        """
+        self.flush()
+        try:
+            self._fill(min(monotonic() + seconds, self._end))
+        except SessionOver:
+            raise
+        except Timeout:
+            pass
+        except Gone:
+            return False
+        return bool(self._input)
 
     # -- input -------------------------------------------------------------
 

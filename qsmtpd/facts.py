@@ -257,6 +257,10 @@ class Outcome:
         self.status = status
 
 
+class Lost(Exception):
+    """The client is gone, or its time is over; nothing that a plugin can mend."""
+
+
 class ControlError(Exception):
     """A setting that cannot be read or makes no sense: its name, and the reason."""
 

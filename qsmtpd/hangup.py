@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .channel import Flood, Gone, SessionOver, Timeout
 from .facts import ControlError
+from .log import log_trouble
 from .smtp import replies
 from .smtp.data import BareLF
 from .tls.errors import HandshakeFailed
@@ -46,12 +47,3 @@ def explain(error: Exception, log: Log) -> Hangup:
         return Hangup("memory", replies.OUT_OF_MEMORY)
     log_trouble(log, error)
     return Hangup("trouble", replies.TROUBLE)
-
-
-def log_trouble(log: Log, error: Exception, **fields: bytes | str) -> None:
-    """One line for an exception that should not be: what it is and where it came from."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    log.line("trouble", error=type(error).__name__, reason=str(error), where=where, **fields)

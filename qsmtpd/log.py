@@ -57,6 +57,18 @@ class Log:
         self.dropped += 1
 
 
+def log_trouble(
+    log: Log, error: BaseException, reason: str | None = None, **fields: bytes | str
+) -> None:
+    """One line for an exception that should not be: what it is and where it came from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    said = str(error) if reason is None else reason
+    log.line("trouble", error=type(error).__name__, reason=said, where=where, **fields)
+
+
 def _quote(value: bytes | str | int) -> bytes:
     raw = value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace")
     cut = len(raw) > VALUE_LIMIT

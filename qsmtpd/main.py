@@ -13,9 +13,8 @@ from .auth import AuthSettings
 from .commands import starttls
 from .control import Controls, Settings, home
 from .facts import ControlError
-from .hangup import log_trouble
 from .limits import Limits
-from .log import Log
+from .log import Log, log_trouble
 from .policy import hooks
 from .smtp import replies
 from .tls import door

@@ -1,10 +1,14 @@
-"""DATA: from 354 to the verdict of the queue program (RFC 5321, 4.1.1.4)."""
+"""DATA: from 354 to the verdict of the back end (RFC 5321, 4.1.1.4)."""
 
 from __future__ import annotations
 
 from time import time
 
-from ..queue import CannotExec, CannotStart, Queue
+from ..decision import DROP
+from ..facts import Message
+from ..hangup import Hangup
+from ..policy.hooks import REFUSALS
+from ..queue import CannotExec, CannotStart
 from ..received import clean, date, received
 from ..smtp import replies
 from ..smtp.data import Decoder
@@ -14,18 +18,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..channel import Channel
     from ..control import Settings
-    from ..facts import Client, Envelope
-    from ..queue import QueueSettings, Verdict
+    from ..facts import Client, Envelope, Ruling
+    from ..policy.hooks import BackEnd, Hooks
+    from ..queue import Verdict
+    from .inspection import Inspection
 
-#: A RCPTTO for the wrappers of SPAMCONTROL ends before this many bytes: Linux
-#: takes no string of more than 128 KB into an environment.
-RCPTTO_LIMIT = 100_000
+    Report = dict[str, int | str | bytes]
 
 
 class DataSettings:
     """The limits of a message.  Raises ControlError."""
 
-    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header")
+    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header", "hide", "too_big")
 
     def __init__(self, settings: Settings) -> None:
         self.databytes = settings.number("databytes", "DATABYTES", 0)
@@ -34,54 +38,95 @@ class DataSettings:
         fill = settings.choice("submissionheader", "SUBMISSIONHEADER", ("leave", "fill"))
         self.fill_header = fill == "fill"
         self.bare_lf = settings.choice("barelf", "BARELF", ("reject", "reject-all", "normalize"))
+        self.too_big = replies.TOO_BIG
+        if b"REPLY_MAXSIZE" in settings.environ:
+            from ..policy.wording import worded
+
+            text, status = replies.TOO_BIG[4:].rsplit(b" ", 1)
+            self.too_big = b"552 " + worded(settings, text, "REPLY_MAXSIZE") + b" " + status
 
 
 def receive(
     channel: Channel,
     client: Client,
     envelope: Envelope,
+    hooks: Hooks,
     limits: DataSettings,
-    queue_settings: QueueSettings,
     hide: bool,
-    report: dict[str, int | str],
-) -> bytes:
-    """Take one message and hand it to the queue program; return the reply.
+    report: Report,
+) -> tuple[bytes, Ruling | None]:
+    """Take one message and hand it to the back end; (the reply, a plugin's ruling if one decided).
 
-    The program is started before 354 is said, so that one that cannot be is
+    The back end is started before 354 is said, so that one that cannot be is
     known in time.  `hide`: an authenticated client's address is not shown in
     the message.  `report` is filled with what the log should know, also
-    where this raises: BareLF, or what the channel raises, with nothing queued.
+    where this raises: BareLF, Hangup, or what the channel raises, with nothing
+    queued.
     """
+    ruling = hooks.ask("data", client, envelope)
+    if ruling.decision.verdict in REFUSALS:
+        return _refused(ruling), ruling
     try:
-        queue = Queue(queue_settings, _announced(client, envelope, queue_settings))
+        queue = hooks.back_end(client, envelope)
     except CannotStart as error:
         report["exit"] = str(error)
-        return replies.QUEUE_PIPES
+        return replies.QUEUE_PIPES, None
     except CannotExec as error:
         report["exit"] = str(error)
-        return replies.QUEUE_EXEC
+        return replies.QUEUE_EXEC, None
+    if queue is None:
+        return replies.PLUGIN_TROUBLE, None
     report["qp"] = queue.pid
     decoder = Decoder(normalize=limits.bare_lf == "normalize")
+    inspection = None
     try:
         filler = _filler(client, queue.pid) if limits.fill_header else None
+        ours = received(client, time(), hide=hide and client.auth is not None)
+        if hooks.has("header", "body", "data_post"):
+            from .inspection import Inspection
+
+            inspection = Inspection(hooks, client, envelope, ours)
         channel.write(replies.GO_AHEAD + b"\r\n")
-        queue.feed(received(client, time(), hide=hide and client.auth is not None))
+        if inspection is None:
+            queue.feed(ours + hooks.header_lines())
         channel.start_data(limits.min_rate)
         while not decoder.ended:
             text = decoder.feed(channel.chunk())
             if limits.databytes and decoder.size > limits.databytes:
                 queue.abort()  # the rest is read, to stay in step, and goes nowhere
-            queue.feed(text if filler is None else filler.feed(text, last=decoder.ended))
+                inspection = inspection and inspection.end()
+            if filler is not None:
+                text = filler.feed(text, last=decoder.ended)
+            if inspection is not None:
+                text = inspection.feed(text, decoder.ended)
+                if inspection.refusal is not None:
+                    queue.abort()
+                    _refused(inspection.refusal)
+            queue.feed(text)
         channel.unread(decoder.rest)
         if decoder.hops >= limits.max_hops:
-            return replies.TOO_MANY_HOPS
+            return replies.TOO_MANY_HOPS, None
         if limits.databytes and decoder.size > limits.databytes:
-            return replies.TOO_BIG
-        return _reply(queue.commit(envelope.sender, envelope.recipients), queue.pid, report)
+            return limits.too_big, None
+        if inspection is not None:
+            ruling = inspection.judge(decoder.size, decoder.hops)
+            if ruling.decision.verdict in REFUSALS:
+                return _refused(ruling), ruling
+            inspection.hand_over(queue)
+        return _reply(queue.commit(envelope.sender, envelope.recipients), queue.pid, report), None
     finally:
         report["size"] = decoder.size
         report["hops"] = decoder.hops
+        if inspection is not None:
+            inspection.end()
         queue.abort()
+
+
+def _refused(ruling: Ruling) -> bytes:
+    """The reply of a refusal; one that ends the session is raised."""
+    if ruling.decision.verdict == DROP:
+        raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
+    return ruling.reply
 
 
 def _filler(client: Client, pid: int) -> HeaderFiller | None:
@@ -98,33 +143,10 @@ def _filler(client: Client, pid: int) -> HeaderFiller | None:
     )
 
 
-def _reply(verdict: Verdict, pid: int, report: dict[str, int | str]) -> bytes:
+def _reply(verdict: Verdict, pid: int, report: Report) -> bytes:
     report["exit"] = verdict.exit
     if verdict.accepted:
         return b"250 ok %d qp %d" % (time(), pid)
     if verdict.ambiguous:
         report["ambiguous"] = "may be queued all the same"
     return (b"554 " if verdict.permanent else b"451 ") + verdict.text
-
-
-def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:
-    """Who the user is, and where they are wanted the variables of SPAMCONTROL's wrappers.
-
-    Only qmail's safe bytes and, between recipients, spaces: nothing that a
-    shell would execute.
-    """
-    found = {}
-    if client.auth is not None:
-        # As in the field: to the queue program the user is what ident was.
-        found[b"TCPREMOTEINFO"] = clean(client.auth.user)
-        found[b"AUTHUSER"] = found[b"TCPREMOTEINFO"]
-        found[b"AUTHPROTOCOL"] = clean(client.auth.mechanism)
-    if settings.announce != "spamcontrol":
-        return found
-    recipients = b" ".join(clean(recipient) for recipient in envelope.recipients)
-    if len(recipients) > RCPTTO_LIMIT:
-        recipients = recipients[:RCPTTO_LIMIT].rpartition(b" ")[0]
-    found[b"HELOHOST"] = clean(client.helo or b"")
-    found[b"MAILFROM"] = clean(envelope.sender)
-    found[b"RCPTTO"] = recipients
-    return found

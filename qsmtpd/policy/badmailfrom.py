@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from ..control import Settings
     from ..facts import Client, Envelope
 
-LISTED = reject(b"sorry, your envelope sender is in my badmailfrom list (#5.7.1)", 553)
+LISTED = reject(b"sorry, your envelope sender is in my badmailfrom list", 553, b"5.7.1")
 
 
-class BadMailFrom:
+class Plugin:
     """Refuses listed senders, relay clients included.  Raises ControlError."""
 
     __slots__ = ("_entries",)
-    name = "badmailfrom"
 
     def __init__(self, settings: Settings) -> None:
         self._entries = frozenset(entry.lower() for entry in settings.lines("badmailfrom") or ())

@@ -1,75 +1,360 @@
-"""The hooks: which plugins are asked, in which order, and whose word counts.
+"""The hooks: which plugins are asked at a stage, in which order, and whose word counts.
 
-A plugin is an object with a `name` and the hooks that it wants, as methods:
-
-    rcpt(client, envelope, recipient) -> Decision
-
-The first decision that is not `decline` wins, but an accept is only
-remembered: a later plugin may still refuse.  If nobody accepts, the recipient
-is refused: only a rule that grants can let mail in.  The text of a `decline`
-says in the log why its plugin did not grant.
+The first decision that is not `decline` wins.  At the stage rcpt an accept is
+only remembered, for a later plugin may still refuse; and only the rules that
+grant, relay and rcpthosts, can let a recipient in: if none of them accepts, it
+is refused.  A plugin that raises, takes too long or returns nonsense makes a
+451 and a line in the log: it is never passed over.
 """
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DECLINE, Decision, reject
+from ..decision import ACCEPT, DECLINE, DECLINED, DEFER, DROP, REJECT, Decision, defer, reject
+from ..facts import ControlError, Lost, Ruling
+from ..log import log_trouble
+from ..smtp import replies
+from . import stages
+from .guard import Guard, Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Protocol
 
-    from ..control import Settings
     from ..facts import Client, Envelope
+    from ..log import Log
+    from ..queue import Verdict
 
-    class Plugin(Protocol):
-        """What every plugin is."""
+    class BackEnd(Protocol):
+        """One message on its way to wherever a back end puts it: see qsmtpd.queue.Queue."""
 
-        name: str
+        pid: int  # for the reply: `250 ok TIME qp PID`
 
-        def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision: ...
+        def feed(self, data: bytes) -> None: ...
+        def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict: ...
+        def abort(self) -> None: ...
 
 
-NOBODY_ACCEPTS = reject(b"sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)", 553)
+TIMEOUT = 30.0  # seconds
+REFUSALS = (REJECT, DEFER, DROP)
+NOBODY_ACCEPTS = reject(b"sorry, that domain isn't in my list of allowed rcpthosts", 553, b"5.7.1")
+TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
+#: So many lines can plugins add to a header.
+HEADER_LINES = 100
+
+NO, AT_RCPT, AT_DATA = "none", "rcpt", "data"
+
+
+class Entry:
+    """A plugin in its place: its name there, and what holds for it.
+
+    `functions` maps a stage to what is to be called there.  `ours`: it came
+    with this package.  `grants`: its accept lets a recipient in.
+    """
+
+    __slots__ = (
+        "name",
+        "functions",
+        "immune",
+        "spool",
+        "timeout",
+        "postpone",
+        "grants",
+        "ours",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        functions: dict[str, Callable[..., Any]],
+        immune: Iterable[str] = (),
+        spool: bool = False,
+        timeout: float = TIMEOUT,
+        postpone: str = NO,
+        grants: bool = False,
+        ours: bool = True,
+    ) -> None:
+        self.name = name
+        self.functions = functions
+        self.immune = tuple(immune)
+        self.spool = spool
+        self.timeout = timeout
+        self.postpone = postpone
+        self.grants = grants
+        self.ours = ours
+
+    def skips(self, client: Client) -> bool:
+        """Is this client immune against this plugin?"""
+        return bool(self.immune) and (
+            ("relay" in self.immune and client.relay is not None)
+            or ("auth" in self.immune and client.auth is not None)
+            or ("listed" in self.immune and client.listed)
+        )
 
 
 class Hooks:
-    """The plugins of one connection, in order."""
+    """The plugins of one session, in order.
 
-    __slots__ = ("_plugins",)
+    `make` builds the entries: after STARTTLS it is called again, for nothing
+    that a plugin has noted may survive that.  `watch`, where it is set, is
+    shown every single verdict: watch(stage, plugin, decision or exception).
+    """
 
-    def __init__(self, plugins: Sequence[Plugin]) -> None:
-        self._plugins = plugins
+    __slots__ = ("entries", "guard", "spools", "watch", "refuse", "_make", "_log", "_at")
+    __slots__ += ("_granting", "_lines", "_postponed")
 
-    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> tuple[str, Decision]:
-        """May this recipient have mail?  (name of the plugin that decided, its decision)
+    def __init__(
+        self,
+        make: Callable[[], Sequence[Entry]],
+        log: Log,
+        refuse: Decision = NOBODY_ACCEPTS,
+        guard: Guard | None = None,
+    ) -> None:
+        self.entries = make()
+        self.guard = guard or Guard()
+        self.refuse = refuse
+        self.watch: Callable[[str, str, Decision | BaseException], None] | None = None
+        self._make = make
+        self._log = log
+        self._at: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for stage in entry.functions:
+                self._at.setdefault(stage, []).append(entry)
+        self._granting = sum(entry.grants for entry in self.entries)
+        self.spools = any(entry.spool for entry in self._at.get(stages.DATA_POST, ()))
+        #: stage -> the header lines that its decisions carried
+        self._lines: dict[str, list[bytes]] = {}
+        #: stage -> a refusal that is to be said later, and whose it is
+        self._postponed: dict[str, tuple[Entry, Decision]] = {}
 
-        Raises what a plugin raises; the session answers that with 4xx.
+    def renew(self) -> Hooks:
+        """The same plugins, without memory.  Raises ControlError.
+
+        What a plugin decided when the client connected still holds.
         """
-        name, granted = "default", NOBODY_ACCEPTS
-        for plugin in self._plugins:
-            decision = plugin.rcpt(client, envelope, recipient)
-            if decision.verdict == DECLINE:
-                if decision.text and granted is NOBODY_ACCEPTS:
-                    name = plugin.name + ": " + decision.text.decode("ascii")
-            elif decision.verdict != ACCEPT:
-                return plugin.name, decision
-            elif granted is NOBODY_ACCEPTS:
-                name, granted = plugin.name, decision
-        return name, granted
+        fresh = Hooks(self._make, self._log, self.refuse, self.guard)
+        fresh.watch = self.watch
+        for stage, (entry, decision) in self._postponed.items():
+            if stage == stages.CONNECT:
+                fresh._postponed[stage] = entry, decision
+        return fresh
+
+    def has(self, *wanted: str) -> bool:
+        """Is there a plugin at one of these stages?"""
+        return any(stage in self._at for stage in wanted)
+
+    @property
+    def commands(self) -> set[bytes]:
+        """The verbs that plugins bring."""
+        return {
+            stage[len("command_") :].upper().encode("ascii")
+            for stage in self._at
+            if stage.startswith("command_")
+        }
+
+    def at(self, stage: str) -> list[Entry]:
+        """The plugins of a stage, in order."""
+        return self._at.get(stage, [])
+
+    # -- questions ---------------------------------------------------------
+
+    def ask(self, stage: str, client: Client, *facts: object, about: bytes = b"") -> Ruling:
+        """What the plugins of a stage say: the first one that has an opinion.
+
+        Raises Lost, or ControlError.
+        """
+        if stage in (stages.HELO, stages.MAIL):
+            self.forget(stages.TRANSACTION if stage == stages.MAIL else (stage,))
+        if stage == stages.DATA:
+            ruling = self._due(AT_DATA, stage, client, about)
+            if ruling is not None:
+                return ruling
+        for entry in self._at.get(stage, ()):
+            if entry.skips(client):
+                continue
+            decision = self._ask(entry, stage, client, *facts)
+            if decision.header:
+                self._add_lines(stage, decision.header)
+            if decision.verdict != DECLINE and not self._postpone(entry, stage, decision):
+                return _ruling(stage, entry.name, decision, about)
+        return Ruling(stage, "", DECLINED, about)
+
+    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> tuple[Ruling, bytes]:
+        """May this recipient have mail?  (the ruling, the recipient for the envelope)
+
+        Raises Lost, or ControlError.
+        """
+        stage, asked = stages.RCPT, recipient
+        due = self._due(AT_RCPT, stage, client, asked)
+        if due is not None:
+            return due, recipient
+        name, granted = "default", self.refuse
+        left = self._granting
+        lines: list[bytes] = []
+        for entry in self._at.get(stage, ()):
+            if left == 0 and granted is self.refuse:
+                break  # all that could grant have been asked
+            if entry.skips(client):
+                continue
+            decision = self._ask(entry, stage, client, envelope, recipient)
+            left -= entry.grants
+            lines += decision.header
+            if decision.verdict in REFUSALS:
+                if not self._postpone(entry, stage, decision):
+                    return _ruling(stage, entry.name, decision, asked), recipient
+                continue
+            if decision.recipient is not None:
+                recipient = decision.recipient
+            if not entry.grants or granted is not self.refuse:
+                continue
+            if decision.verdict == ACCEPT:
+                name, granted = entry.name, decision
+            elif decision.text:
+                name = entry.name + ": " + decision.text.decode("ascii", "backslashreplace")
+        if granted is not self.refuse:
+            self._add_lines(stage, lines)
+        return _ruling(stage, name, granted, asked), recipient
+
+    def capabilities(self, client: Client) -> list[bytes] | None:
+        """What plugins add to the answer to EHLO; None where one of them is in trouble."""
+        found: list[bytes] = []
+        for entry in self._at.get(stages.CAPABILITIES, ()):
+            said = self._call(entry, stages.CAPABILITIES, client)
+            if isinstance(said, BaseException):
+                return None
+            if not isinstance(said, list) or not all(map(_is_capability, said)):
+                self._complain(entry, stages.CAPABILITIES, TypeError("returned no capabilities"))
+                return None
+            found += said
+        return found
+
+    def body(self, client: Client, envelope: Envelope, chunk: bytes) -> Ruling | None:
+        """Show the plugins more of the body; a ruling where one of them is in trouble."""
+        for entry in self._at.get(stages.BODY, ()):
+            if entry.skips(client):
+                continue
+            said = self._call(entry, stages.BODY, client, envelope, chunk)
+            if said is not None and not isinstance(said, BaseException):
+                self._complain(entry, stages.BODY, TypeError("returned something"))
+            if said is not None:
+                return _ruling(stages.BODY, entry.name, TROUBLE, b"")
+        return None
+
+    def back_end(self, client: Client, envelope: Envelope) -> BackEnd | None:
+        """Where the next message goes: what the first plugin says that has an opinion.
+
+        None where a plugin is in trouble.  What qsmtpd.queue raises is raised.
+        """
+        for entry in self._at.get(stages.QUEUE, ()):
+            if entry.ours:  # the queue's own exceptions are told apart by its caller
+                found: BackEnd = entry.functions[stages.QUEUE](client, envelope)
+                return found
+            said: Any = self._call(entry, stages.QUEUE, client, envelope)
+            if isinstance(said, BaseException):
+                return None
+            if said is not None:
+                back_end: BackEnd = said
+                return back_end
+        return None
+
+    def tell(self, client: Client, ruling: Ruling) -> None:
+        """Let the observers know; what they do wrong is only logged."""
+        stage = stages.DENY if ruling.decision.verdict in REFUSALS else stages.OK
+        for entry in self._at.get(stage, ()):
+            self._call(entry, stage, client, ruling)
+
+    def notify(self, stage: str, client: Client) -> None:
+        """Call `reset` or `disconnect`; what goes wrong is only logged."""
+        for entry in self._at.get(stage, ()):
+            self._call(entry, stage, client)
+
+    # -- what decisions leave behind ----------------------------------------
+
+    def header_lines(self) -> bytes:
+        """The header lines that decisions have added, with LF ends."""
+        lines = [line for stage in stages.STAGES for line in self._lines.get(stage, ())]
+        return b"".join(line + b"\n" for line in lines[:HEADER_LINES])
+
+    def forget(self, which: Iterable[str]) -> None:
+        """Nothing that was decided at these stages holds any more."""
+        for stage in which:
+            self._lines.pop(stage, None)
+            self._postponed.pop(stage, None)
+
+    def _add_lines(self, stage: str, lines: Iterable[bytes]) -> None:
+        kept = self._lines.setdefault(stage, [])
+        # Each recipient may bring the same one.
+        kept += [line for line in lines if line not in kept]
+
+    def _postpone(self, entry: Entry, stage: str, decision: Decision) -> bool:
+        """Is this refusal to be said later?  Then it is kept."""
+        if decision.verdict not in REFUSALS or stage not in stages.POSTPONED:
+            return False
+        postpone = entry.postpone
+        if decision is TROUBLE and stage in stages.GOODBYE:
+            postpone = postpone if postpone != NO else AT_RCPT  # the next command works
+        if postpone == NO or (stage == stages.RCPT and postpone == AT_RCPT):
+            return False
+        self._postponed.setdefault(stage, (entry, decision))
+        return True
+
+    def _due(self, when: str, stage: str, client: Client, about: bytes) -> Ruling | None:
+        """A postponed refusal that is to be said now."""
+        for entry, decision in self._postponed.values():
+            postpone = entry.postpone if entry.postpone != NO else AT_RCPT
+            if postpone == when and not entry.skips(client):
+                return _ruling(stage, entry.name, decision, about)
+        return None
+
+    # -- plugin code -------------------------------------------------------
+
+    def _ask(self, entry: Entry, stage: str, client: Client, *facts: object) -> Decision:
+        said = self._call(entry, stage, client, *facts)
+        if isinstance(said, Decision):
+            late = stage == stages.DATA_POST and said.header and not self.spools
+            if not late and (said.recipient is None or stage == stages.RCPT):
+                return said
+            said = ValueError("too late for header lines or another recipient")
+            self._complain(entry, stage, said)
+        elif not isinstance(said, BaseException):
+            self._complain(entry, stage, TypeError(f"returned {said!r:.80}, which is no Decision"))
+        return TROUBLE
+
+    def _call(self, entry: Entry, stage: str, client: Client, *facts: object) -> object:
+        """Run plugin code; what it raises is logged and returned."""
+        who = entry.name, stage
+        try:
+            said = self.guard.call(who, entry.timeout, entry.functions[stage], client, *facts)
+        except (Lost, ControlError):
+            raise
+        except Overdue as error:
+            self._complain(entry, stage, error, f"took more than {entry.timeout:g} seconds")
+            return error
+        except BaseException as error:  # SystemExit as well: only we end the session
+            self._complain(entry, stage, error)
+            return error
+        if self.watch is not None and isinstance(said, Decision):
+            self.watch(stage, entry.name, said)
+        return said
+
+    def _complain(
+        self, entry: Entry, stage: str, error: BaseException, reason: str | None = None
+    ) -> None:
+        log_trouble(self._log, error, reason=reason, plugin=entry.name, hook=stage)
+        if self.watch is not None:
+            self.watch(stage, entry.name, error)
 
 
-def standard(settings: Settings) -> Hooks:
-    """The plugins of a plain qmail-smtpd, in its order.  Raises ControlError."""
-    from .badmailfrom import BadMailFrom
-    from .rcpthosts import RcptHosts
-    from .relay import Relay
+def _ruling(stage: str, plugin: str, decision: Decision, about: bytes) -> Ruling:
+    reply = b""
+    if decision is TROUBLE:
+        reply = replies.PLUGIN_TROUBLE
+    elif decision.verdict in REFUSALS:
+        reply = stages.render(stage, decision)
+    return Ruling(stage, plugin, decision, about, reply)
 
-    hosts = RcptHosts(settings)
-    plugins: list[Plugin] = [BadMailFrom(settings), Relay(), hosts]
-    rule = settings.line(None, "LOCALMFCHECK")
-    if rule is not None:
-        from .localmfcheck import LocalMfCheck
 
-        plugins.insert(1, LocalMfCheck(settings, rule, hosts))
-    return Hooks(plugins)
+def _is_capability(line: object) -> bool:
+    return (
+        isinstance(line, bytes) and 0 < len(line) < 500 and all(32 <= byte < 127 for byte in line)
+    )

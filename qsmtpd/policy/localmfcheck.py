@@ -9,7 +9,8 @@ says.  That file has lines `key:value,…`, where a value is an address or
 user@=host, ip, =host, the ip's prefixes that end in a dot, =. and the host's
 suffixes, `=`.  control/mailfromrules.cdb may have more.  The null sender is
 always allowed: it is nobody's.
-Replies: `553 sorry, invalid sender address specified (#5.7.1)`, at RCPT.
+Replies: `553 sorry, invalid sender address specified (#5.7.1)`, at RCPT, with
+the text of REPLY_SENDERINVALID before the status.
 Log keys: by=localmfcheck.
 """
 
@@ -17,25 +18,30 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
+from .rcpthosts import Domains
+from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..control import Settings
     from ..facts import Client, Envelope
-    from .rcpthosts import RcptHosts
 
-INVALID = reject(b"sorry, invalid sender address specified (#5.7.1)", 553)
+INVALID = reject(b"sorry, invalid sender address specified", 553, b"5.7.1")
 
 
-class LocalMfCheck:
+class Plugin:
     """Refuses senders that are not the client's own.  Raises ControlError."""
 
-    __slots__ = ("_rule", "_hosts", "_rules", "_cdb")
-    name = "localmfcheck"
+    __slots__ = ("_rule", "_hosts", "_invalid", "_rules", "_cdb")
 
-    def __init__(self, settings: Settings, rule: bytes, hosts: RcptHosts) -> None:
+    def __init__(self, settings: Settings) -> None:
+        rule = settings.line(None, "LOCALMFCHECK") or b""
         self._rule = rule.lower()
-        self._hosts = hosts
+        self._hosts = Domains(settings) if rule == b"" else None
+        self._invalid = INVALID
+        text = worded(settings, INVALID.text, "REPLY_SENDERINVALID")
+        if text != INVALID.text:
+            self._invalid = reject(text, INVALID.code, INVALID.status)
         self._rules: dict[bytes, bytes] = {}
         self._cdb = None
         if rule == b"!":
@@ -46,12 +52,12 @@ class LocalMfCheck:
         sender = envelope.sender.lower()
         if client.relay is None or not sender or self._allowed(client, sender):
             return DECLINED
-        return INVALID
+        return self._invalid
 
     def _allowed(self, client: Client, sender: bytes) -> bool:
         domain = sender.rpartition(b"@")[2]
-        if self._rule == b"":
-            return b"@" in sender and self._hosts.lists(domain)
+        if self._hosts is not None:
+            return b"@" in sender and domain in self._hosts
         if self._rule == b"=":
             return sender == (_user(client) or b"").lower()
         if self._rule == b"?":

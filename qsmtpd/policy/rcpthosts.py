@@ -12,7 +12,7 @@ Log keys: by="rcpthosts: not listed", by="rcpthosts: the file is missing".
 
 from __future__ import annotations
 
-from ..decision import Decision, accept, decline
+from ..decision import ACCEPTED, Decision, decline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,33 +24,42 @@ NOT_LISTED = decline(b"not listed")
 NO_FILE = decline(b"the file is missing")
 
 
-class RcptHosts:
-    """Accepts the recipients of our domains.  Raises ControlError."""
+class Domains:
+    """The domains of rcpthosts and morercpthosts.cdb.  Raises ControlError."""
 
-    __slots__ = ("_domains", "_more")
-    name = "rcpthosts"
+    __slots__ = ("listed", "_more")
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("rcpthosts")
-        self._domains = None if entries is None else frozenset(e.lower() for e in entries)
+        #: None where there is no rcpthosts.
+        self.listed = None if entries is None else frozenset(e.lower() for e in entries)
         self._more = None if entries is None else settings.controls.cdb("morercpthosts.cdb")
 
-    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        if self._domains is None:
-            return NO_FILE
-        _, at, domain = recipient.rpartition(b"@")
-        if not at or self.lists(domain.lower()):
-            return accept()
-        return NOT_LISTED
-
-    def lists(self, domain: bytes) -> bool:
+    def __contains__(self, domain: bytes) -> bool:
         """Is this domain, in lower case, one of ours?"""
-        if self._domains is None or len(domain) > 255:  # RFC 5321, 4.5.3.1.2
+        if self.listed is None or len(domain) > 255:  # RFC 5321, 4.5.3.1.2
             return False
         names = [domain]
         while (dot := domain.find(b".", 1)) >= 0:
             domain = domain[dot:]
             names.append(domain)
-        if any(name in self._domains for name in names):
+        if any(name in self.listed for name in names):
             return True
         return self._more is not None and any(name in self._more for name in names)
+
+
+class Plugin:
+    """Accepts the recipients of our domains.  Raises ControlError."""
+
+    __slots__ = ("_domains",)
+
+    def __init__(self, settings: Settings) -> None:
+        self._domains = Domains(settings)
+
+    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+        if self._domains.listed is None:
+            return NO_FILE
+        _, at, domain = recipient.rpartition(b"@")
+        if not at or domain.lower() in self._domains:
+            return ACCEPTED
+        return NOT_LISTED

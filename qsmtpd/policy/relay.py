@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope
 
 
-class Relay:
+class Plugin:
     """Accepts every recipient of a client with the right to relay."""
 
     __slots__ = ()
-    name = "relay"
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if client.relay is None:
             return DECLINED
-        return accept(recipient + client.relay)
+        return accept(recipient=recipient + client.relay)

@@ -1,0 +1,96 @@
+"""The time limit of plugin code.
+
+An interval timer is armed while a plugin runs, and only then.  When it fires,
+Overdue is raised inside the plugin.  A plugin that swallows that, and is still
+running GRACE seconds later, cannot be stopped from within: `escape` then ends
+the session.  One that hangs in C hears no signal at all; for those there is a
+second process (see policy/guardian.py).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from typing import Any
+
+    from .guardian import Guardian
+else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
+GRACE = 2.0  # seconds
+
+
+class Overdue(BaseException):
+    """A plugin has had its time.  No Exception, so that `except Exception` lets it pass."""
+
+
+class Guard:
+    """Calls plugin code.  `escape(plugin, stage)` must not return."""
+
+    __slots__ = ("escape", "guardian", "_who", "_running", "_fired", "_ready")
+
+    def __init__(self) -> None:
+        self.escape: Callable[[str, str], object] | None = None
+        self.guardian: Guardian | None = None
+        self._who = ("", "")
+        self._running = False
+        self._fired = 0
+        self._ready = False
+
+    def call(
+        self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
+    ) -> object:
+        """function(*facts), within so many seconds; else Overdue.
+
+        `who` are the names of plugin and stage.
+        """
+        if not self._ready:
+            signal.signal(signal.SIGALRM, self._fire)
+            self._ready = True
+        if self.guardian is not None:
+            self.guardian.expect(who, seconds)
+        self._who = who
+        self._fired = 0
+        self._running = True
+        signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
+        try:
+            try:
+                found: object = function(*facts)
+            finally:
+                self._running = False
+        finally:
+            # Once more: the timer may have fired in the `finally` above.
+            self._running = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if self.guardian is not None:
+                self.guardian.relax()
+        if self._fired:  # it has swallowed that, and come back all the same
+            raise Overdue
+        return found
+
+    def suspended(self, function: Callable[[float], Any], seconds: float) -> Any:
+        """function(seconds), which a plugin has asked for: that is not the plugin's time."""
+        if not self._running:
+            return function(seconds)
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        self._running = False
+        if self.guardian is not None:
+            self.guardian.relax()
+        try:
+            return function(seconds)
+        finally:
+            if self.guardian is not None:
+                self.guardian.expect(self._who, left)
+            self._running = True
+            signal.setitimer(signal.ITIMER_REAL, left or GRACE, GRACE)
+
+    def _fire(self, number: int, frame: object) -> None:
+        if not self._running:
+            return
+        self._fired += 1
+        if self._fired == 1:
+            raise Overdue
+        if self.escape is not None:
+            self.escape(*self._who)

@@ -1,0 +1,98 @@
+"""A second process for plugins that hang where no signal of ours reaches them.
+
+Python runs no signal handler while it is inside C code.  So where there are
+plugins from outside of this package, a process is forked at the start of the
+session that looks from time to time how long the plugin under way has been
+running.  When that is too long it kills the session, says 421 to the client
+if that can be said in plain text (inside TLS only the dead process knows the
+keys), and leaves a line in the log.  What the queue program was given ends
+with the session, without the envelope, and so queues nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import struct
+from time import monotonic
+
+from ..smtp import replies
+from .guard import GRACE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from ..log import Log
+
+#: It looks so often (seconds).
+PERIOD = 1.0
+_DEADLINE = struct.Struct("=dH")  # monotonic seconds, 0.0: no plugin is running; bytes of names
+_NAMES = 1000  # bytes
+
+
+class Guardian:
+    """The session's side of it.  Raises OSError where no process is to be had.
+
+    `say(text)` writes to the client, in plain text.
+    """
+
+    __slots__ = ("_page", "_pid", "_pipe")
+
+    def __init__(self, log: Log, say: Callable[[bytes], object]) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the child
+        heard, self._pipe = os.pipe()
+        session = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.close(self._pipe)
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                _watch(self._page, heard, session, log, say)
+            finally:
+                os._exit(0)
+        os.close(heard)
+
+    def expect(self, who: tuple[str, str], seconds: float) -> None:
+        """A plugin begins: it has so many seconds, and the GRACE of both kinds."""
+        names = " ".join(who).encode("ascii", "replace")[:_NAMES]
+        self._page[_DEADLINE.size : _DEADLINE.size + len(names)] = names
+        _DEADLINE.pack_into(self._page, 0, monotonic() + seconds + 2 * GRACE, len(names))
+
+    def relax(self) -> None:
+        """It has ended."""
+        _DEADLINE.pack_into(self._page, 0, 0.0, 0)
+
+    def encrypted(self) -> None:
+        """From here on the client understands no plain text."""
+        self._page[-1] = 1
+
+    def stop(self) -> None:
+        """The session is over."""
+        os.close(self._pipe)
+        os.waitpid(self._pid, 0)
+
+
+def _watch(
+    page: mmap.mmap, heard: int, session: int, log: Log, say: Callable[[bytes], object]
+) -> NoReturn:
+    """The guardian's life: it ends with the session."""
+    poll = select.poll()
+    poll.register(heard, select.POLLIN)
+    while True:
+        if poll.poll(PERIOD * 1000):  # the end of the pipe: nobody has its other end
+            os._exit(0)
+        deadline, length = _DEADLINE.unpack_from(page)
+        if deadline and monotonic() > deadline:
+            os.kill(session, signal.SIGKILL)
+            poll.poll()  # until it is dead: only one of us may speak
+            plugin, _, hook = page[_DEADLINE.size : _DEADLINE.size + length].partition(b" ")
+            log.line("trouble", error="Hang", reason="killed", plugin=plugin, hook=hook)
+            reply = None if page[-1] else replies.PLUGIN_HANGS
+            if reply is not None:
+                say(reply + b"\r\n")
+            log.line("session", end="plugin-hangs", reply=reply)
+            os._exit(0)

@@ -1,0 +1,46 @@
+"""The plugins that come with the program: their order, and what switches each on."""
+
+from __future__ import annotations
+
+import os
+
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+
+#: name -> (control files, variables): it is on when one of them is there.  The
+#: cheap ones come first, and what only makes sense for a recipient that is
+#: taken at all comes behind rcpthosts.
+BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "badmailfrom": (("badmailfrom",), ()),
+    "localmfcheck": ((), ("LOCALMFCHECK",)),
+    "relay": ((), ()),
+    "rcpthosts": ((), ()),
+    "qmailqueue": ((), ()),
+}
+#: These rules are always there: without them nobody could send anything.
+ALWAYS = ("relay", "rcpthosts", "qmailqueue")
+#: Only these can let a recipient in.
+GRANTING = ("relay", "rcpthosts")
+
+
+def is_on(name: str, settings: Settings) -> bool:
+    """Does a control file or a variable switch this built-in plugin on?  Raises ControlError."""
+    return name in ALWAYS or bool(switches(name, settings))
+
+
+def switches(name: str, settings: Settings) -> list[str]:
+    """The files and variables that do."""
+    files, variables = BUILT_IN[name]
+    found = [variable for variable in variables if variable.encode("ascii") in settings.environ]
+    for file in files:
+        try:
+            os.stat(settings.controls.path(file))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ControlError("control/" + file, error.strerror or "unreadable") from error
+        found.append("control/" + file)
+    return found

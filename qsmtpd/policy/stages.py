@@ -1,0 +1,69 @@
+"""The stages of a session at which plugins are asked, as data.
+
+qpsmtpd's vocabulary.  REPLIES has the codes of a refusal that names none: for
+good, for now.  At the stages in GOODBYE a refusal ends the connection, because
+there is no command that it could answer.
+"""
+
+from __future__ import annotations
+
+from ..decision import DEFER, DROP
+from ..smtp import replies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..decision import Decision
+
+CONNECT, HELO, CAPABILITIES, STARTTLS = "connect", "helo", "capabilities", "starttls"
+AUTH, MAIL, RCPT, DATA = "auth", "mail", "rcpt", "data"
+HEADER, BODY, DATA_POST, QUEUE = "header", "body", "data_post", "queue"
+UNKNOWN, OK, DENY, RESET, DISCONNECT = "unknown", "ok", "deny", "reset", "disconnect"
+
+#: In the order in which a session comes to them.
+STAGES = (
+    CONNECT, HELO, CAPABILITIES, STARTTLS, AUTH, MAIL, RCPT, DATA, HEADER, BODY, DATA_POST, QUEUE,
+    UNKNOWN, OK, DENY, RESET, DISCONNECT,
+)  # fmt: skip
+
+REPLIES = {
+    CONNECT: (554, 421),
+    HELO: (550, 450),
+    STARTTLS: (554, 421),
+    AUTH: (535, 454),
+    MAIL: (550, 451),
+    RCPT: (550, 451),
+    DATA: (554, 451),
+    HEADER: (554, 451),
+    DATA_POST: (554, 451),
+    UNKNOWN: (500, 451),
+}
+_OTHERS = (550, 451)  # a command of a plugin's own
+
+GOODBYE = (CONNECT, STARTTLS)
+#: A refusal at one of these may be postponed to RCPT or to DATA.
+POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
+#: What belongs to the transaction under way, and ends with it.
+TRANSACTION = (MAIL, RCPT, DATA, HEADER, DATA_POST)
+
+#: RFC 5321, 4.5.3.1.5: a reply line has 512 bytes, with code and CRLF.
+LINE_LIMIT = 480
+LINES_LIMIT = 20
+_PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
+
+
+def render(stage: str, decision: Decision) -> bytes:
+    """The reply that a decision makes at a stage: the one place where that is done.
+
+    A line feed in the text makes a reply of several lines; every other byte
+    that is not printable ASCII becomes `?`.  The status is put at the end,
+    unless the text has one.
+    """
+    for_good, for_now = REPLIES.get(stage, _OTHERS)
+    usual = {DEFER: for_now, DROP: 421}.get(decision.verdict, for_good)
+    code = decision.code or usual
+    status = decision.status or (b"5.7.1" if code >= 500 else b"4.7.1")
+    end = b"" if decision.text.endswith(b")") and b"(#" in decision.text else b" (#%b)" % status
+    lines = decision.text.rstrip(b"\n").split(b"\n")[:LINES_LIMIT]
+    shown = [line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines]
+    shown[-1] += end[:32].translate(_PRINTABLE)
+    return replies.multiline(code, shown)
