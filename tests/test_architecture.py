@@ -15,9 +15,10 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
     {"facts", "decision", "log", "process"},
-    {"smtp.replies", "smtp.command", "smtp.address", "smtp.data", "smtp.submission"},
+    {"smtp.replies", "smtp.command", "smtp.address", "smtp.data", "smtp.submission", "smtp.header"},
     {"tls.errors", "smtp.states", "cdb", "address", "channel", "received", "tls.environ", "users"},
-    {"ucspi", "control", "maildir"},
+    {"ucspi", "control", "maildir", "smtp.date"},
+    {"policy.wording"},
     {"queue", "auth", "policy.badmailfrom", "policy.relay", "policy.rcpthosts"},
     {"policy.localmfcheck", "commands.data", "commands.auth", "useredit", "tls.settings"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},

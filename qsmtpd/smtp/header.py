@@ -1,0 +1,49 @@
+"""The header of a message -> its lines (RFC 5322, 2.2 and 3.6).
+
+Pure, like the rest of this room.  What is no header line ends the header, as it
+does for qmail, sendmail and Postfix: what follows is body, whatever it looks
+like.  The one exception is the mbox line `From ` (or `>From `) that some
+programs leave at the top; it is skipped.
+"""
+
+from __future__ import annotations
+
+#: So many lines, with those of folded values, are parsed; the rest is left out.
+LINE_LIMIT = 10_000
+#: ftext (RFC 5322, 3.6.8): what a name consists of.
+_NAME = bytes(byte for byte in range(33, 127) if byte != 0x3A)
+_MBOX = (b"From ", b">From ")
+
+
+def parse_header(text: bytes) -> list[tuple[bytes, bytes]]:
+    """The header, with LF line ends -> (name, value) of each line, in their order.
+
+    It ends at an empty line, at what is no header line, or where `text` does;
+    the last value may then have been cut.  A name is as it was written, without
+    the blanks that the obsolete syntax allows before the colon (RFC 5322, 4.5);
+    a value lacks one space behind the colon and keeps its folds: LF and blank.
+    """
+    lines = text.split(b"\n", LINE_LIMIT)[:LINE_LIMIT]
+    if lines[0].startswith(_MBOX) and not lines[0][5:].lstrip(b" \t").startswith(b":"):
+        del lines[0]
+    header: list[tuple[bytes, bytes]] = []
+    name, parts = b"", [b""]
+    for line in lines:
+        if line.startswith((b" ", b"\t")) and name:
+            parts.append(line)
+            continue
+        if name:
+            header.append((name, b"\n".join(parts)))
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        if not colon or not name or name.translate(None, _NAME):
+            return header
+        parts = [value.removeprefix(b" ")]
+    if name:
+        header.append((name, b"\n".join(parts)))
+    return header
+
+
+def unfold(value: bytes) -> bytes:
+    """A value as one line (RFC 5322, 2.2.3), without blanks at its ends."""
+    return value.replace(b"\n", b"").strip(b" \t")
