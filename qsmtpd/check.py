@@ -15,7 +15,8 @@ from .auth import AuthSettings
 from .control import Controls, Settings
 from .facts import ControlError
 from .limits import Limits
-from .policy import hooks
+from .log import Log
+from .policy import load
 from .queue import QueueSettings
 from .tls import door
 from .tls.errors import Unavailable
@@ -80,9 +81,19 @@ class Report:
 class NotedSettings(Settings):
     """Settings that report each answer, and answer with the default where they would raise."""
 
-    def __init__(self, controls: Controls, environ: Mapping[bytes, bytes], report: Report) -> None:
-        super().__init__(controls, environ)
+    def __init__(
+        self,
+        controls: Controls,
+        environ: Mapping[bytes, bytes],
+        report: Report,
+        plugin: str = "",
+        options: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        super().__init__(controls, environ, plugin, options or {})
         self._report = report
+
+    def of_plugin(self, name: str, options: Mapping[bytes, bytes], log: Log) -> Settings:
+        return NotedSettings(self.controls, self.environ, self._report, name, options)
 
     def line(self, file: str | None, variable: str | None = None) -> bytes | None:
         return self._noted(
@@ -165,7 +176,7 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
         attempt(lambda: Limits(settings, tls, auth))
     # Its settings have been noted with the limits.
     queue = attempt(lambda: QueueSettings(Settings(settings.controls, environ)))
-    attempt(lambda: hooks.standard(settings))
+    attempt(lambda: load.load(settings, Log(2)))
     attempt(lambda: _check_rcpthosts(report, settings, relay=peer.relay is not None))
     if queue is not None:
         _check_queue(report, queue, environ)

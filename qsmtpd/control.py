@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .cdb import Cdb
+    from .log import Log
 
 #: More than this is no control file.
 SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
 LINE_LIMIT = 1000  # bytes of a text setting
 BLANKS = b" \t\n"
+_NOTHING: dict[bytes, bytes] = {}
 
 
 def home(environ: Mapping[bytes, bytes]) -> bytes:
@@ -98,13 +100,44 @@ class Settings:
 
     A method is told the control file and the variable of its setting; either
     may be None where there is none.
+
+    A plugin is given settings of its own (see of_plugin), in which the options
+    of its line in control/plugins stand between the variable and the file.  The
+    option of a setting has the name of its file, or that of its variable in
+    lower case where it has no file.
     """
 
-    __slots__ = ("controls", "environ")
+    __slots__ = ("controls", "environ", "plugin", "unused", "_options", "_log")
 
-    def __init__(self, controls: Controls, environ: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        controls: Controls,
+        environ: Mapping[bytes, bytes],
+        plugin: str = "",
+        options: Mapping[bytes, bytes] = _NOTHING,
+        log: Log | None = None,
+    ) -> None:
         self.controls = controls
         self.environ = environ
+        self.plugin = plugin  # whose settings these are
+        self.unused = set(options)  # the options that nobody has asked for yet
+        self._options = options
+        self._log = log
+
+    def of_plugin(self, name: str, options: Mapping[bytes, bytes], log: Log) -> Settings:
+        """The same as this plugin sees them."""
+        return Settings(self.controls, self.environ, name, options, log)
+
+    def option(self, name: str) -> bytes | None:
+        """The value of an option of the plugin's line, or None."""
+        key = name.encode("ascii")
+        self.unused.discard(key)
+        return self._options.get(key)
+
+    def log(self, **fields: bytes | str | int | None) -> None:
+        """For plugins: a line `event=plugin plugin=NAME …` in the log, quoted as in qsmtpd(8)."""
+        if self._log is not None:
+            self._log.line("plugin", plugin=self.plugin, **fields)
 
     def text(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         """(where it is from, its text), or None where it is not set.
@@ -115,6 +148,9 @@ class Settings:
             value = self.environ.get(variable.encode("ascii"))
             if value is not None:
                 return variable, value
+        given = self.option(file or (variable or "").lower()) if self._options else None
+        if given is not None:
+            return f"control/plugins: {self.plugin}", given
         if file is not None:
             content = self.controls.read(file)
             if content is not None:
@@ -159,8 +195,12 @@ class Settings:
         """The entries of a list file, or None where there is none.
 
         Blanks at line ends, empty lines and lines that begin with # do not
-        count.  A CR is part of its line, as in qmail.
+        count.  A CR is part of its line, as in qmail.  A plugin's option of
+        that name says which other control file it is.
         """
+        given = self.option(file) if self._options else None
+        if given is not None:
+            file = given.decode("ascii", "backslashreplace")
         content = self.controls.read(file)
         if content is None:
             return None

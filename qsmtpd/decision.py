@@ -11,6 +11,7 @@ DECLINE = "decline"  # no opinion: ask the next plugin
 REJECT = "reject"  # for good: 5xx
 DEFER = "defer"  # for now: 4xx
 DROP = "drop"  # reply, and close the connection
+REFUSALS = (REJECT, DEFER, DROP)
 
 #: The first digits of the codes that a verdict may have.
 _CLASSES = {ACCEPT: b"2", DECLINE: b"", REJECT: b"5", DEFER: b"4", DROP: b"45"}

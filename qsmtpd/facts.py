@@ -1,4 +1,4 @@
-"""The nouns that every room shares.  This file imports nothing."""
+"""The nouns that every room shares.  This file imports nothing (but for its types)."""
 
 from __future__ import annotations
 

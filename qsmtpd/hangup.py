@@ -11,17 +11,25 @@ from .tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .facts import Ruling
     from .log import Log
 
 
 class Hangup(Exception):
     """The session ends: a word for the log, the last reply if there is one, the exit status."""
 
-    def __init__(self, end: str, reply: bytes | None = None, status: int = 1) -> None:
+    def __init__(
+        self,
+        end: str,
+        reply: bytes | None = None,
+        status: int = 1,
+        ruling: Ruling | None = None,
+    ) -> None:
         super().__init__(end)
         self.end = end
         self.reply = reply
         self.status = status
+        self.ruling = ruling  # of the plugin that wanted it
 
 
 def explain(error: Exception, log: Log) -> Hangup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .commands.data import DataSettings
 from .facts import ControlError
-from .queue import QueueSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class Limits:
         "error_delay",
         "max_junk",
         "data",
-        "queue",
         "tls",
         "auth",
     )
@@ -51,7 +49,6 @@ class Limits:
         self.error_delay = settings.number("errordelay", "ERRORDELAY", 1)
         self.max_junk = settings.number("maxjunk", "MAXJUNK", 100)
         self.data = DataSettings(settings)
-        self.queue = QueueSettings(settings)
         if me is None and greeting is None:
             raise ControlError("control/me", "is missing")
         self.greeting = greeting or me or b""

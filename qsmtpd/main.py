@@ -15,7 +15,7 @@ from .control import Controls, Settings, home
 from .facts import ControlError
 from .limits import Limits
 from .log import Log, log_trouble
-from .policy import hooks
+from .policy import load
 from .smtp import replies
 from .tls import door
 from .tls import settings as tls_settings
@@ -107,7 +107,7 @@ def _talk(
             _drop_tls_claims(environ)
         limits = Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
-        plugins = hooks.standard(settings)
+        hooks = load.load(settings, log)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         log.line("session", end="control", reply=replies.NO_CONTROLS)
@@ -128,7 +128,7 @@ def _talk(
         if wanted.mode == tls_settings.IMPLICIT:
             log.line("session", end="tls-unavailable")
             return 111  # nothing that we could say would be understood
-    return session.run(line, peer, limits, plugins, log, tls, way).status
+    return session.run(line, peer, limits, hooks, log, tls, way, os._exit).status
 
 
 def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:
@@ -142,7 +142,7 @@ def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:
         settings = enter(Controls(home(environ)), environ)
         wanted = tls_settings.TlsSettings(settings)
         Limits(settings, wanted, AuthSettings(settings, checkpassword, ucspi.read_peer(environ)))
-        hooks.standard(settings)
+        load.load(settings, log)
         way = door.find(settings, wanted)
         if way is not None:
             way.prepare()

@@ -10,24 +10,18 @@ from time import monotonic
 
 from . import auth
 from .channel import Gone, LineTooLong, Timeout
-from .commands import data, starttls
-from .decision import ACCEPT, DROP
-from .facts import Auth, Client, ControlError, Envelope, Outcome
-from .hangup import Hangup, explain, log_trouble
+from .commands import data, envelope, starttls
+from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
+from .facts import Auth, Client, Counters, Envelope, Outcome, Ruling
+from .hangup import Hangup, explain
+from .policy import stages
 from .smtp import replies, states
-from .smtp.address import (
-    BadParameter,
-    check_xtext,
-    parse_parameters,
-    parse_path,
-    parse_size,
-    split_literal,
-)
 from .smtp.command import parse_command
 from .smtp.data import BareLF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from .channel import Channel
@@ -39,29 +33,7 @@ if TYPE_CHECKING:
 
 LONGER = {b"AUTH ": auth.LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
-
-
-class Counters:
-    """What a connection has done so far.  This survives a fresh session."""
-
-    __slots__ = ("commands", "errors", "junk", "auth_failures", "messages", "refused", "_start")
-
-    def __init__(self) -> None:
-        self.commands = 0
-        self.errors = 0
-        self.junk = 0
-        self.auth_failures = 0
-        self.messages = 0
-        self.refused = 0  # 4xx and 5xx replies
-        self._start = monotonic()
-
-    def seconds(self) -> float:
-        """How long it has lasted."""
-        return monotonic() - self._start
-
-    def forgive(self) -> None:
-        """An accepted message: both counts of abuse start anew."""
-        self.errors = self.junk = 0
+_VERDICTS = {b"4": Decision(DEFER), b"5": Decision(REJECT)}
 
 
 def run(
@@ -72,32 +44,68 @@ def run(
     log: Log,
     tls: Tls | None,
     door: Door | None,
+    leave: Callable[[int], object],
+    listed: bool = False,
 ) -> Outcome:
     """Speak SMTP with the client until one side has enough.  Raises nothing.
 
-    `tls` is what there is already; `door`, how STARTTLS gets it.
+    `tls` is what there is already; `door`, how STARTTLS gets it; `listed`, that
+    filters leave the client alone.  `leave(status)` ends the process, where a
+    plugin cannot be stopped.
     """
-    counters = Counters()
+    counters = Counters(monotonic())
+
+    def stop(plugin: str, stage: str) -> None:
+        """A plugin goes on and on: this is the end, from within it."""
+        log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=stage)
+        last = Hangup("plugin-hangs", replies.PLUGIN_HANGS)
+        _say_goodbye(channel, last)
+        _log_session(log, channel, peer, counters, last)
+        leave(last.status)
+
+    def start(tls: Tls | None) -> Session:
+        client = Client(peer, tls, counters, listed)
+        client.pause = lambda seconds: hooks.guard.suspended(channel.pause, seconds)
+        client.speaks = lambda seconds: bool(hooks.guard.suspended(channel.speaks, seconds))
+        return Session(channel, client, limits, hooks, log, door)
+
+    hooks.guard.escape = stop
+    session = start(tls)
     try:
-        channel.write(b"220 " + limits.greeting + b" ESMTP\r\n")
+        session.greet()
         while True:
-            # After STARTTLS a fresh session begins, from the facts of the Peer
-            # alone (RFC 3207, 4.2).  Only the counters of abuse go on.
-            session = Session(channel, Client(peer, tls), limits, hooks, log, counters, door)
             try:
                 session.converse()
             except Secured as secured:
-                tls = secured.tls
+                # A fresh session begins, from the facts of the Peer alone (RFC
+                # 3207, 4.2).  Only the counters of abuse go on.
+                if hooks.guard.guardian is not None:
+                    hooks.guard.guardian.encrypted()
+                hooks = hooks.renew()
+                session = start(secured.tls)
+                session.welcome()
     except Exception as error:
         hangup = explain(error, log)
-        counters.refused += hangup.reply is not None and hangup.reply[0] in b"45"
-        try:
-            if hangup.reply is not None:
-                channel.write(hangup.reply + b"\r\n")
-            if hangup.end != "tls-failed":  # then not another plain byte
-                channel.close()
-        except (Gone, Timeout):
-            pass
+    counters.refused += hangup.reply is not None and hangup.reply[0] in b"45"
+    _say_goodbye(channel, hangup)
+    session.end(hangup)
+    _log_session(log, channel, peer, counters, hangup)
+    return Outcome(hangup.end, hangup.status)
+
+
+def _say_goodbye(channel: Channel, hangup: Hangup) -> None:
+    try:
+        if hangup.reply is not None:
+            channel.write(hangup.reply + b"\r\n")
+        if hangup.end != "tls-failed":  # then not another plain byte
+            channel.close()
+    except (Gone, Timeout):
+        pass
+
+
+def _log_session(
+    log: Log, channel: Channel, peer: Peer, counters: Counters, hangup: Hangup
+) -> None:
     log.line(
         "session",
         end=hangup.end,
@@ -105,7 +113,7 @@ def run(
         port=peer.port,
         local_ip=peer.local_ip,
         local_port=peer.local_port,
-        seconds=f"{counters.seconds():.3f}",
+        seconds=f"{monotonic() - counters.start:.3f}",
         bytes_in=channel.bytes_in,
         bytes_out=channel.bytes_out,
         commands=counters.commands,
@@ -113,7 +121,6 @@ def run(
         refused=counters.refused,
         errors=counters.errors,
     )
-    return Outcome(hangup.end, hangup.status)
 
 
 class Secured(Exception):
@@ -134,22 +141,22 @@ class Session:
         limits: Limits,
         hooks: Hooks,
         log: Log,
-        counters: Counters,
         door: Door | None,
     ) -> None:
         self._channel = channel
         self._limits = limits
         self._hooks = hooks
         self._log = log
-        self._counters = counters
+        self._counters = client.counters
         self._client = client
         self._door = door
         self._state = states.IDLE
         self._envelope = Envelope(b"")
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
         self._logged = False  # it has had its own line
+        self._ruling: Ruling | None = None  # what policy said of it
         self._greeting = limits.greeting
-        self._commands = {
+        self._commands: dict[bytes, Callable[[bytes], bytes]] = {
             b"HELO": self._helo,
             b"EHLO": self._ehlo,
             b"MAIL": self._mail,
@@ -165,6 +172,20 @@ class Session:
             self._commands[b"STARTTLS"] = self._starttls
         if limits.auth.mechanisms:
             self._commands[b"AUTH"] = self._auth
+        for verb in hooks.commands:
+            self._commands[verb] = self._own(verb)
+
+    def greet(self) -> None:
+        """Say the first word.  Raises Hangup where a plugin wants nothing of this client."""
+        self._refused(self._hooks.ask(stages.CONNECT, self._client))
+        self._channel.write(b"220 " + self._greeting + b" ESMTP\r\n")
+
+    def welcome(self) -> None:
+        """After STARTTLS the client speaks first.  Raises Hangup as greet() does."""
+        tls = self._client.tls
+        cipher = b"" if tls is None else tls.cipher or b""
+        self._hooks.tell(self._client, Ruling(stages.STARTTLS, "", ACCEPTED, cipher))
+        self._refused(self._hooks.ask(stages.STARTTLS, self._client))
 
     def converse(self) -> NoReturn:
         """Serve commands.  The end is raised: Secured, Hangup, or what a room below raises."""
@@ -173,6 +194,7 @@ class Session:
             self._counters.commands += 1
             self._about = {}
             self._logged = False
+            self._ruling = None
             try:
                 line = self._channel.line(self._limits.line, LONGER)
             except LineTooLong as error:
@@ -183,6 +205,15 @@ class Session:
                 verb, argument = parse_command(line)
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
             self._answer(verb, reply)
+
+    def end(self, hangup: Hangup) -> None:
+        """Tell the plugins that it is over."""
+        try:
+            if hangup.ruling is not None:
+                self._hooks.tell(self._client, hangup.ruling)
+            self._hooks.notify(stages.DISCONNECT, self._client)
+        except Exception as error:
+            self._hooks.log_trouble(error)
 
     # -- around the commands -----------------------------------------------
 
@@ -205,7 +236,7 @@ class Session:
             if refusal is not None:
                 return refusal
         if verb not in self._commands:
-            return replies.UNIMPLEMENTED
+            return self._unknown(line)
         refusal = states.REFUSALS[self._state].get(verb)
         if refusal is None:
             self._reset(verb)
@@ -213,7 +244,13 @@ class Session:
 
     def _reset(self, verb: bytes) -> None:
         if verb in states.RESETS:
+            if self._state != states.IDLE and verb != b"DATA":  # which resets at its end
+                self._end_transaction()
             self._state = states.IDLE
+
+    def _end_transaction(self) -> None:
+        self._hooks.forget(stages.TRANSACTION)
+        self._hooks.notify(stages.RESET, self._client)
 
     def _lacks_tls(self) -> bytes | None:
         tls, wanted = self._client.tls, self._limits.tls
@@ -228,7 +265,11 @@ class Session:
         counters, limits = self._counters, self._limits
         if verb in states.JUNK:
             counters.junk += 1
-        if reply in replies.ERRORS or (verb in states.JUNK and counters.junk > limits.max_junk):
+        if (
+            reply in replies.ERRORS
+            or verb not in self._commands
+            or (verb in states.JUNK and counters.junk > limits.max_junk)
+        ):
             counters.errors += 1
             if counters.errors > limits.max_errors:
                 raise Hangup("errors", replies.TOO_MANY_ERRORS)
@@ -243,24 +284,88 @@ class Session:
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
         self._channel.write(reply + b"\r\n")
+        self._tell(verb, reply)
+
+    # -- policy ------------------------------------------------------------
+
+    def _refused(self, ruling: Ruling) -> bytes | None:
+        """The reply where a plugin refuses, else None.  Raises Hangup where that is the end."""
+        self._ruling = ruling
+        if ruling.decision.verdict not in REFUSALS:
+            return None
+        self._about = {"by": ruling.plugin, **self._about}
+        if ruling.decision.verdict == DROP or ruling.stage in stages.GOODBYE:
+            raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
+        return ruling.reply
+
+    def _tell(self, verb: bytes, reply: bytes) -> None:
+        """Let the observers know what became of a command that matters."""
+        refused = _VERDICTS.get(reply[:1])
+        if refused is None and verb not in states.OUTCOMES:
+            return
+        if not self._hooks.has(stages.OK, stages.DENY):
+            return
+        ruling = self._ruling
+        # An acceptance by policy may have become a refusal since, as of a message by the queue.
+        if ruling is None or (ruling.decision.verdict in REFUSALS) != (refused is not None):
+            stage = states.OUTCOMES.get(verb, stages.UNKNOWN)
+            ruling = Ruling(stage, "", refused or ACCEPTED, self._subject(verb))
+        ruling.reply = reply
+        self._hooks.tell(self._client, ruling)
+
+    def _subject(self, verb: bytes) -> bytes:
+        """What such a command is about."""
+        if verb == b"MAIL":
+            return self._envelope.sender
+        if verb in (b"HELO", b"EHLO"):
+            return self._client.helo or b""
+        if verb == b"AUTH" and self._client.auth is not None:
+            return self._client.auth.user
+        return b""
+
+    def _unknown(self, line: bytes) -> bytes:
+        self._counters.unknown += 1
+        ruling = self._hooks.ask(stages.UNKNOWN, self._client, line.rstrip(b"\r\n"))
+        return self._refused(ruling) or replies.UNIMPLEMENTED
+
+    def _own(self, verb: bytes) -> Callable[[bytes], bytes]:
+        """A command that a plugin brings."""
+        stage = "command_" + verb.decode("ascii").lower()
+
+        def carry_out(argument: bytes) -> bytes:
+            ruling = self._hooks.ask(stage, self._client, argument)
+            if ruling.decision.verdict == ACCEPT:
+                return stages.render(stage, ruling.decision)
+            return self._refused(ruling) or replies.UNIMPLEMENTED
+
+        return carry_out
 
     # -- the commands: argument -> reply -----------------------------------
 
     def _helo(self, argument: bytes) -> bytes:
-        self._client.helo = argument
-        self._client.esmtp = False
-        return b"250 " + self._greeting
+        return self._hello(argument, esmtp=False) or b"250 " + self._greeting
 
     def _ehlo(self, argument: bytes) -> bytes:
-        self._client.helo = argument
-        self._client.esmtp = True
+        refusal = self._hello(argument, esmtp=True)
+        if refusal is not None:
+            return refusal
         size = b"SIZE %d" % self._limits.data.databytes  # 0: no limit (RFC 1870, 3)
         lines = [self._greeting, b"PIPELINING", b"8BITMIME", size]
         if self._door is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
         if self._may_authenticate() and self._client.auth is None:
             lines.append(b"AUTH " + b" ".join(self._limits.auth.mechanisms))
-        return replies.multiline(250, lines)
+        more = self._hooks.capabilities(self._client)
+        if more is None:
+            return replies.PLUGIN_TROUBLE
+        return replies.multiline(250, lines + more)
+
+    def _hello(self, name: bytes, esmtp: bool) -> bytes | None:
+        """The refusal of HELO or EHLO, or None."""
+        self._client.helo = name
+        self._client.esmtp = esmtp
+        self._about = {"helo": name}
+        return self._refused(self._hooks.ask(stages.HELO, self._client, name, about=name))
 
     def _starttls(self, argument: bytes) -> bytes:
         if argument:
@@ -288,12 +393,12 @@ class Session:
         result = auth_command.authenticate(self._channel, argument, self._limits.auth)
         if result.verdict is None:
             return result.reply
-        if result.verdict == auth.ACCEPTED:
-            self._client.auth = Auth(result.user, result.mechanism)
-            if self._client.relay is None:
-                self._client.relay = b""
         reply, hangup = result.reply, None
-        if result.verdict != auth.ACCEPTED:  # who cannot be checked may be guessing, too
+        refusal = None
+        if result.verdict == auth.ACCEPTED:
+            refusal = self._admit(Auth(result.user, result.mechanism))
+            reply = refusal or reply
+        else:  # who cannot be checked may be guessing, too
             self._counters.auth_failures += 1
             if self._counters.auth_failures >= self._limits.auth.max_failures:
                 reply = replies.TOO_MANY_FAILURES
@@ -301,7 +406,8 @@ class Session:
         self._logged = True
         self._log.line(
             "auth",
-            verdict=result.verdict,
+            verdict=result.verdict if refusal is None else auth.REFUSED,
+            by=None if refusal is None or self._ruling is None else self._ruling.plugin,
             mechanism=result.mechanism,
             user=result.user,
             reply=reply,
@@ -312,67 +418,44 @@ class Session:
             raise hangup
         return reply
 
-    def _path(self, argument: bytes) -> tuple[bytes | None, dict[bytes, bytes | None]]:
-        """(the address, or None where it is too long; the parameters)"""
-        address, rest = parse_path(argument)
-        literal = split_literal(address)
-        if literal is not None and self._limits.localiphost is not None:
-            from .address import is_local
-
-            box, text = literal
-            if is_local(text):
-                address = box + b"@" + self._limits.localiphost
-        # The limit counts the NUL that ends an address in the envelope.
-        if len(address) >= self._limits.address:
-            return None, {}
-        return address, parse_parameters(rest)
+    def _admit(self, who: Auth) -> bytes | None:
+        """The password was right: the refusal of a plugin all the same, or None."""
+        ruling = self._hooks.ask(stages.AUTH, self._client, who.user, who.mechanism, about=who.user)
+        refusal = self._refused(ruling)
+        if refusal is None:
+            self._client.auth = who
+            if self._client.relay is None:
+                self._client.relay = b""
+        return refusal
 
     def _mail(self, argument: bytes) -> bytes:
         if self._limits.auth.required and self._client.auth is None:
             return replies.AUTH_REQUIRED
         try:
-            sender, parameters = self._path(argument)
-            size = parse_size(parameters[b"SIZE"]) if b"SIZE" in parameters else 0
-            if b"AUTH" in parameters:
-                # Nothing is done with it: who the client is, is known.
-                check_xtext(parameters[b"AUTH"])
-            body = parameters.get(b"BODY", b"7BIT") or b""
-            if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
-                raise BadParameter(body)
-        except BadParameter:
-            return replies.BAD_PARAMETER
-        if sender is None:
-            return replies.SYNTAX
-        if self._limits.data.databytes and size > self._limits.data.databytes:
-            return replies.TOO_BIG
-        self._envelope = Envelope(sender)
-        return replies.OK
+            self._envelope = envelope.sender(argument, self._limits)
+        except envelope.Refused as error:
+            return error.reply
+        sender = self._envelope.sender
+        self._about = {"helo": self._client.helo or b"", "from": sender}
+        ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
+        return self._refused(ruling) or replies.OK
 
     def _rcpt(self, argument: bytes) -> bytes:
         try:
-            recipient, _ = self._path(argument)
-        except BadParameter:
-            return replies.BAD_PARAMETER
-        if recipient is None:
-            return replies.SYNTAX
+            asked = envelope.recipient(argument, self._limits)
+        except envelope.Refused as error:
+            return error.reply
         if len(self._envelope.recipients) >= self._limits.recipients:
             return replies.TOO_MANY_RECIPIENTS
-        try:
-            plugin, decision = self._hooks.rcpt(self._client, self._envelope, recipient)
-        except ControlError:
-            raise
-        except Exception as error:
-            log_trouble(self._log, error, hook="rcpt")
-            return replies.PLUGIN_TROUBLE
-        if decision.verdict == ACCEPT:
-            replaced = decision.recipient
-            self._envelope.recipients.append(recipient if replaced is None else replaced)
-            return replies.OK
-        self._about = {"by": plugin, **self._transaction(recipient)}
-        reply = b"%d " % decision.code + decision.text
-        if decision.verdict == DROP:
-            raise Hangup("dropped-by-" + plugin, reply)
-        return reply
+        self._counters.recipients += 1
+        self._about = self._transaction(asked)
+        ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
+        self._counters.bad_recipients += ruling.reply[:1] == b"5"
+        refusal = self._refused(ruling)
+        if refusal is not None:
+            return refusal
+        self._envelope.recipients.append(recipient)
+        return replies.OK
 
     def _transaction(self, recipient: bytes) -> dict[str, bytes | str | int]:
         """The log's fields of who sends what to whom."""
@@ -386,18 +469,21 @@ class Session:
     def _data(self, argument: bytes) -> bytes:
         recipients = self._envelope.recipients
         started = monotonic()
-        report: dict[str, int | str] = {"rcpts": len(recipients)}
+        report: dict[str, int | str | bytes] = {"rcpts": len(recipients)}
         verdict, reply = "aborted", None
         try:
-            reply = data.receive(
+            reply, ruling = data.receive(
                 self._channel,
                 self._client,
                 self._envelope,
+                self._hooks,
                 self._limits.data,
-                self._limits.queue,
                 self._limits.auth.hide,
                 report,
             )
+            if ruling is not None:
+                self._ruling = ruling
+                report["by"] = ruling.plugin
             verdict = "accepted" if reply.startswith(b"250") else "refused"
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"
@@ -405,6 +491,7 @@ class Session:
             message = {**report, "reply": reply, **self._transaction(recipients[0])}
             self._log.line("message", verdict=verdict, **message)
             self._logged = True
+            self._end_transaction()
         if verdict == "accepted":
             self._counters.messages += 1
             self._counters.forgive()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from time import time
 
-from ..decision import DROP
-from ..facts import Message
+from ..decision import DROP, REFUSALS
 from ..hangup import Hangup
-from ..policy.hooks import REFUSALS
 from ..queue import CannotExec, CannotStart
 from ..received import clean, date, received
 from ..smtp import replies
@@ -19,9 +17,8 @@ if TYPE_CHECKING:
     from ..channel import Channel
     from ..control import Settings
     from ..facts import Client, Envelope, Ruling
-    from ..policy.hooks import BackEnd, Hooks
+    from ..policy.hooks import Hooks
     from ..queue import Verdict
-    from .inspection import Inspection
 
     Report = dict[str, int | str | bytes]
 
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 class DataSettings:
     """The limits of a message.  Raises ControlError."""
 
-    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header", "hide", "too_big")
+    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header", "too_big")
 
     def __init__(self, settings: Settings) -> None:
         self.databytes = settings.number("databytes", "DATABYTES", 0)
@@ -94,7 +91,8 @@ def receive(
             text = decoder.feed(channel.chunk())
             if limits.databytes and decoder.size > limits.databytes:
                 queue.abort()  # the rest is read, to stay in step, and goes nowhere
-                inspection = inspection and inspection.end()
+                if inspection is not None:
+                    inspection.end()
             if filler is not None:
                 text = filler.feed(text, last=decoder.ended)
             if inspection is not None:

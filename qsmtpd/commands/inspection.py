@@ -8,15 +8,17 @@ byte then goes to the back end before every plugin has agreed.
 
 from __future__ import annotations
 
-from ..facts import Message
-from ..policy.hooks import REFUSALS
+from ..decision import REFUSALS, defer
+from ..facts import Message, Ruling
+from ..smtp import replies
 from ..smtp.header import parse_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
-    from ..facts import Client, Envelope, Ruling
+    from ..facts import Client, Envelope
     from ..policy.hooks import BackEnd, Hooks
 
 #: A longer header is shown as far as this (bytes).
@@ -30,8 +32,17 @@ class Inspection:
     `first` stands in front of the message, before what plugins add.
     """
 
-    __slots__ = ("refusal", "_hooks", "_client", "_envelope", "_first", "_head", "_message")
-    __slots__ += ("_spool", "_ended")
+    __slots__ = (
+        "refusal",
+        "_hooks",
+        "_client",
+        "_envelope",
+        "_first",
+        "_head",
+        "_message",
+        "_spool",
+        "_ended",
+    )
 
     def __init__(self, hooks: Hooks, client: Client, envelope: Envelope, first: bytes) -> None:
         self.refusal: Ruling | None = None
@@ -60,7 +71,9 @@ class Inspection:
             self._head = None
             self._message.whole_header = end >= 0 or last
             self._message.header = parse_header(whole[: end if end >= 0 else HEADER_LIMIT])
-            if self._refuses(self._hooks.ask("header", self._client, self._envelope, self._message)):
+            if self._refuses(
+                self._hooks.ask("header", self._client, self._envelope, self._message)
+            ):
                 return b""
             text = whole
             if self._spool is None:
@@ -69,7 +82,12 @@ class Inspection:
             return b""
         if self._spool is None:
             return text
-        self._spool.write(text)
+        try:
+            self._spool.write(text)
+        except OSError as error:  # no space left, say
+            self._hooks.log_trouble(error)
+            decision = defer(b"trouble with the spool", status=b"4.3.0")
+            self.refusal = Ruling("data_post", "", decision, reply=replies.SPOOL_TROUBLE)
         return b""
 
     def judge(self, size: int, hops: int) -> Ruling:
@@ -104,7 +122,7 @@ class Inspection:
 
 
 class Spool:
-    """A file without a name for one message.  Every method raises OSError."""
+    """A file without a name, in TMPDIR or /tmp.  Every method raises OSError."""
 
     __slots__ = ("_writer", "_reader")
 
@@ -113,9 +131,9 @@ class Spool:
         import tempfile
 
         fd, path = tempfile.mkstemp(prefix="qsmtpd-")
-        self._writer = open(fd, "wb", buffering=0)
+        self._writer = open(fd, "r+b", buffering=0)
         # Another open file: a plugin can read it, and seek in it, and not change it.
-        self._reader: BinaryIO = open(path, "rb")
+        self._reader = open(path, "rb", buffering=0)
         os.unlink(path)
 
     def write(self, text: bytes) -> None:

@@ -13,9 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
-    from .guardian import Guardian
+    class Watcher(Protocol):
+        """Who looks at the time from outside: a Guardian."""
+
+        def expect(self, who: tuple[str, str], seconds: float) -> None: ...
+        def relax(self) -> None: ...
+        def encrypted(self) -> None: ...
+
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
@@ -33,7 +39,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.escape: Callable[[str, str], object] | None = None
-        self.guardian: Guardian | None = None
+        self.guardian: Watcher | None = None
         self._who = ("", "")
         self._running = False
         self._fired = 0

@@ -9,7 +9,7 @@ is refused.  A plugin that raises, takes too long or returns nonsense makes a
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DECLINE, DECLINED, DEFER, DROP, REJECT, Decision, defer, reject
+from ..decision import ACCEPT, DECLINE, DECLINED, REFUSALS, Decision, defer, reject
 from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
 from ..smtp import replies
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 
 TIMEOUT = 30.0  # seconds
-REFUSALS = (REJECT, DEFER, DROP)
 NOBODY_ACCEPTS = reject(b"sorry, that domain isn't in my list of allowed rcpthosts", 553, b"5.7.1")
 TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
 #: So many lines can plugins add to a header.
@@ -100,8 +99,19 @@ class Hooks:
     shown every single verdict: watch(stage, plugin, decision or exception).
     """
 
-    __slots__ = ("entries", "guard", "spools", "watch", "refuse", "_make", "_log", "_at")
-    __slots__ += ("_granting", "_lines", "_postponed")
+    __slots__ = (
+        "entries",
+        "guard",
+        "spools",
+        "watch",
+        "refuse",
+        "_make",
+        "_log",
+        "_at",
+        "_granting",
+        "_lines",
+        "_postponed",
+    )
 
     def __init__(
         self,
@@ -267,6 +277,10 @@ class Hooks:
         """Call `reset` or `disconnect`; what goes wrong is only logged."""
         for entry in self._at.get(stage, ()):
             self._call(entry, stage, client)
+
+    def log_trouble(self, error: Exception) -> None:
+        """Say in the log what went wrong around the plugins."""
+        log_trouble(self._log, error)
 
     # -- what decisions leave behind ----------------------------------------
 

@@ -16,9 +16,10 @@ lines, separated by commas, of which `-name` takes a plugin out.
 
 from __future__ import annotations
 
+from ..decision import reject
 from ..facts import ControlError
+from ..smtp.states import VERBS
 from . import hooks, order, stages
-from .settings import PluginSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load(settings: Settings, log: Log) -> hooks.Hooks:
     text = worded(settings, hooks.NOBODY_ACCEPTS.text, "REPLY_NOGATEWAY")
     refuse = hooks.NOBODY_ACCEPTS
     if text != refuse.text:
-        refuse = hooks.reject(text, refuse.code, refuse.status)
+        refuse = reject(text, refuse.code, refuse.status)
     return hooks.Hooks(
         lambda: [_entry(line, settings, log, postpone) for line in lines], log, refuse
     )
@@ -133,7 +134,7 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str) -> hooks.Ent
         raise ControlError(line.where, "includes too deeply, or not one file")
     options = dict(line.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
-    own = PluginSettings(line.name, settings, options, log)
+    own = settings.of_plugin(line.name, options, log)
     if ours:
         module = __import__(f"{__package__}.{line.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
@@ -160,7 +161,7 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str) -> hooks.Ent
 
 
 def _outsider(
-    module: ModuleType, own: PluginSettings, line: Line
+    module: ModuleType, own: Settings, line: Line
 ) -> tuple[object, dict[str, Callable[..., Any]]]:
     """A plugin from elsewhere: what is wrong with it is a ControlError, whatever it is."""
     plugin: object = module
@@ -171,7 +172,9 @@ def _outsider(
         except ControlError:
             raise
         except Exception as error:
-            raise ControlError(line.where, f"{line.name}: {type(error).__name__}: {error}") from error
+            raise ControlError(
+                line.where, f"{line.name}: {type(error).__name__}: {error}"
+            ) from error
         functions = _hooks_of(plugin)
     else:
         functions = _functions_of(module)
@@ -181,6 +184,8 @@ def _outsider(
         verb = name.removeprefix("command_")
         if name not in stages.STAGES and (name == verb or not (verb.isascii() and verb.isalnum())):
             raise ControlError(line.where, f"{line.name} has a public {name}, which is no hook")
+        if name != verb and verb.upper().encode("ascii") in VERBS:
+            raise ControlError(line.where, f"{line.name}: {verb} is a command of qsmtpd's own")
     immune = getattr(plugin, "immune", ())
     if isinstance(immune, str) or not set(immune) <= set(IMMUNITIES):
         raise ControlError(line.where, f"{line.name} is immune to none of {', '.join(IMMUNITIES)}")
@@ -193,7 +198,8 @@ def _hooks_of(plugin: object) -> dict[str, Callable[..., Any]]:
     return {
         name: getattr(plugin, name)
         for name in dir(kind)
-        if not name.startswith("_") and hasattr(getattr(kind, name), "__get__")
+        if not name.startswith("_")
+        and hasattr(getattr(kind, name), "__get__")
         and callable(getattr(kind, name))
     }
 

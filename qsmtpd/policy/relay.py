@@ -12,6 +12,7 @@ from ..decision import DECLINED, Decision, accept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..control import Settings
     from ..facts import Client, Envelope
 
 
@@ -19,6 +20,9 @@ class Plugin:
     """Accepts every recipient of a client with the right to relay."""
 
     __slots__ = ()
+
+    def __init__(self, settings: Settings) -> None:
+        """It has none: RELAYCLIENT is a fact of the Peer."""
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if client.relay is None:

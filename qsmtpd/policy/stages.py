@@ -7,7 +7,7 @@ there is no command that it could answer.
 
 from __future__ import annotations
 
-from ..decision import DEFER, DROP
+from ..decision import ACCEPT, DEFER, DROP
 from ..smtp import replies
 
 TYPE_CHECKING = False
@@ -60,10 +60,14 @@ def render(stage: str, decision: Decision) -> bytes:
     """
     for_good, for_now = REPLIES.get(stage, _OTHERS)
     usual = {DEFER: for_now, DROP: 421}.get(decision.verdict, for_good)
+    if decision.verdict == ACCEPT:
+        usual = 250
     code = decision.code or usual
     status = decision.status or (b"5.7.1" if code >= 500 else b"4.7.1")
-    end = b"" if decision.text.endswith(b")") and b"(#" in decision.text else b" (#%b)" % status
-    lines = decision.text.rstrip(b"\n").split(b"\n")[:LINES_LIMIT]
+    end = b" (#%b)" % status
+    if code < 400 or (decision.text.endswith(b")") and b"(#" in decision.text):
+        end = b""
+    lines = (decision.text or b"ok").rstrip(b"\n").split(b"\n")[:LINES_LIMIT]
     shown = [line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines]
     shown[-1] += end[:32].translate(_PRINTABLE)
     return replies.multiline(code, shown)

@@ -1,8 +1,8 @@
 """The date of a Date line -> seconds since 1970 (RFC 5322, 3.3 and 4.3).
 
 Written here because importing email.utils costs a cold start 19 ms, and nearly
-every message has a Date.  It is about as lenient: the words are known by what they look like, so that the
-order of ctime() is read as well.
+every message has a Date.  It is about as lenient: the words are known by what they
+look like, so that the order of ctime() is read as well.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ TOO_MANY_ERRORS = b"421 too many errors (#4.7.0)"  # ours
 SESSION_OVER = b"421 session time limit reached (#4.4.2)"  # ours
 NOT_SMTP = b"421 this is an SMTP server (#4.5.0)"  # ours
 TROUBLE = b"421 internal trouble, try again later (#4.3.0)"  # ours
+SPOOL_TROUBLE = b"451 trouble with the spool (#4.3.0)"  # ours
 PLUGIN_HANGS = b"421 policy trouble, try again later (#4.3.0)"  # ours
 PLUGIN_TROUBLE = b"451 policy trouble, try again later (#4.3.0)"  # ours
 

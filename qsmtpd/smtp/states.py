@@ -59,3 +59,16 @@ STRANGERS: dict[bytes, tuple[str, bytes | None]] = {
     b"SSH-": ("ssh", None),
     **{verb + b" ": ("http", replies.NOT_SMTP) for verb in _HTTP},
 }
+
+#: Verbs whose success plugins may want to know of, and the stage that it is of.
+OUTCOMES = {
+    b"HELO": "helo",
+    b"EHLO": "helo",
+    b"MAIL": "mail",
+    b"RCPT": "rcpt",
+    b"DATA": "queue",
+    b"AUTH": "auth",
+    b"STARTTLS": "starttls",
+}
+#: Every verb of ours: plugins can bring others.
+VERBS = frozenset((*NEXT, *OUTCOMES, *JUNK, b"QUIT"))
