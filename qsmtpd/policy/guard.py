@@ -35,7 +35,7 @@ class Overdue(BaseException):
 class Guard:
     """Calls plugin code.  `escape(plugin, stage)` must not return."""
 
-    __slots__ = ("escape", "guardian", "_who", "_running", "_fired", "_ready")
+    __slots__ = ("escape", "guardian", "_who", "_running", "_fired")
 
     def __init__(self) -> None:
         self.escape: Callable[[str, str], object] | None = None
@@ -43,7 +43,6 @@ class Guard:
         self._who = ("", "")
         self._running = False
         self._fired = 0
-        self._ready = False
 
     def call(
         self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
@@ -52,14 +51,12 @@ class Guard:
 
         `who` are the names of plugin and stage.
         """
-        if not self._ready:
-            signal.signal(signal.SIGALRM, self._fire)
-            self._ready = True
         if self.guardian is not None:
             self.guardian.expect(who, seconds)
         self._who = who
         self._fired = 0
         self._running = True
+        signal.signal(signal.SIGALRM, self._fire)
         signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
         try:
             try:
@@ -70,6 +67,7 @@ class Guard:
             # Once more: the timer may have fired in the `finally` above.
             self._running = False
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
             if self.guardian is not None:
                 self.guardian.relax()
         if self._fired:  # it has swallowed that, and come back all the same
