@@ -61,10 +61,11 @@ def log_trouble(
     log: Log, error: BaseException, reason: str | None = None, **fields: bytes | str
 ) -> None:
     """One line for an exception that should not be: what it is and where it came from."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    trace, where = error.__traceback__, None
+    # Where an alarm went off counts, not what then raised (see policy/guard.py).
+    while trace is not None and trace.tb_frame.f_code.co_name != "_fire":
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
-    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
     said = str(error) if reason is None else reason
     log.line("trouble", error=type(error).__name__, reason=said, where=where, **fields)
 

@@ -7,6 +7,7 @@ os.environ.
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from . import __version__, channel, session, ucspi
 from .auth import AuthSettings
@@ -15,7 +16,7 @@ from .control import Controls, Settings, home
 from .facts import ControlError
 from .limits import Limits
 from .log import Log, log_trouble
-from .policy import load
+from .policy import immune, load
 from .smtp import replies
 from .tls import door
 from .tls import settings as tls_settings
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .facts import Peer
+    from .policy.hooks import Hooks
 
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
+#: So long the client may take to hear why a plugin that hangs ended its session (seconds).
+LAST_WORDS = 10.0
 USAGE = """\
 usage: qsmtpd [checkpassword-program subprogram ...]
                            serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
@@ -108,16 +112,20 @@ def _talk(
         limits = Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
         hooks = load.load(settings, log)
+        listed = immune.listed(settings, peer)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         log.line("session", end="control", reply=replies.NO_CONTROLS)
         return _refuse(line, replies.NO_CONTROLS)
     way = None
+    if hooks.has_outsiders:
+        _watch_over(hooks, line, log)
     try:
         way = door.find(settings, wanted)
         if wanted.mode == tls_settings.IMPLICIT and way is not None:
             way.prepare()
             tls = starttls.go_through(line, way, log)
+            hooks.guard.encrypted()
         elif tls is not None:
             starttls.log_tls(log, tls)
     except HandshakeFailed:
@@ -128,7 +136,22 @@ def _talk(
         if wanted.mode == tls_settings.IMPLICIT:
             log.line("session", end="tls-unavailable")
             return 111  # nothing that we could say would be understood
-    return session.run(line, peer, limits, hooks, log, tls, way, os._exit).status
+    outcome = session.run(line, peer, limits, hooks, log, tls, way, os._exit, listed)
+    hooks.guard.stop()
+    return outcome.status
+
+
+def _watch_over(hooks: Hooks, line: channel.Channel, log: Log) -> None:
+    """There are plugins from elsewhere: they may hang where only another process can tell."""
+    from .policy.guardian import Guardian
+
+    plain = line.transport
+    try:
+        hooks.guard.guardian = Guardian(
+            log, lambda text: plain.write(text, monotonic() + LAST_WORDS)
+        )
+    except OSError as error:
+        log_trouble(log, error)  # the timer is there all the same
 
 
 def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:

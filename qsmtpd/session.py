@@ -61,6 +61,7 @@ def run(
         last = Hangup("plugin-hangs", replies.PLUGIN_HANGS)
         _say_goodbye(channel, last)
         _log_session(log, channel, peer, counters, last)
+        hooks.guard.stop()
         leave(last.status)
 
     def start(tls: Tls | None) -> Session:
@@ -79,8 +80,7 @@ def run(
             except Secured as secured:
                 # A fresh session begins, from the facts of the Peer alone (RFC
                 # 3207, 4.2).  Only the counters of abuse go on.
-                if hooks.guard.guardian is not None:
-                    hooks.guard.guardian.encrypted()
+                hooks.guard.encrypted()
                 hooks = hooks.renew()
                 session = start(secured.tls)
                 session.welcome()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         def expect(self, who: tuple[str, str], seconds: float) -> None: ...
         def relax(self) -> None: ...
         def encrypted(self) -> None: ...
+        def stop(self) -> None: ...
 
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
@@ -46,7 +47,7 @@ class Guard:
 
     def call(
         self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
-    ) -> object:
+    ) -> Any:
         """function(*facts), within so many seconds; else Overdue.
 
         `who` are the names of plugin and stage.
@@ -60,7 +61,7 @@ class Guard:
         signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
         try:
             try:
-                found: object = function(*facts)
+                found = function(*facts)
             finally:
                 self._running = False
         finally:
@@ -89,6 +90,17 @@ class Guard:
                 self.guardian.expect(self._who, left)
             self._running = True
             signal.setitimer(signal.ITIMER_REAL, left or GRACE, GRACE)
+
+    def encrypted(self) -> None:
+        """From here on the client understands no plain text."""
+        if self.guardian is not None:
+            self.guardian.encrypted()
+
+    def stop(self) -> None:
+        """There will be no more calls."""
+        if self.guardian is not None:
+            self.guardian.stop()
+            self.guardian = None
 
     def _fire(self, number: int, frame: object) -> None:
         if not self._running:

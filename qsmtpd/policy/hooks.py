@@ -96,7 +96,8 @@ class Hooks:
 
     `make` builds the entries: after STARTTLS it is called again, for nothing
     that a plugin has noted may survive that.  `watch`, where it is set, is
-    shown every single verdict: watch(stage, plugin, decision or exception).
+    shown every single verdict: watch(stage, plugin, decision or exception, or
+    None where the client is immune).
     """
 
     __slots__ = (
@@ -123,7 +124,7 @@ class Hooks:
         self.entries = make()
         self.guard = guard or Guard()
         self.refuse = refuse
-        self.watch: Callable[[str, str, Decision | BaseException], None] | None = None
+        self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
         self._make = make
         self._log = log
         self._at: dict[str, list[Entry]] = {}
@@ -154,6 +155,11 @@ class Hooks:
         return any(stage in self._at for stage in wanted)
 
     @property
+    def has_outsiders(self) -> bool:
+        """Is there a plugin that did not come with this package?"""
+        return any(not entry.ours for entry in self.entries)
+
+    @property
     def commands(self) -> set[bytes]:
         """The verbs that plugins bring."""
         return {
@@ -180,7 +186,7 @@ class Hooks:
             if ruling is not None:
                 return ruling
         for entry in self._at.get(stage, ()):
-            if entry.skips(client):
+            if self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, *facts)
             if decision.header:
@@ -204,7 +210,7 @@ class Hooks:
         for entry in self._at.get(stage, ()):
             if left == 0 and granted is self.refuse:
                 break  # all that could grant have been asked
-            if entry.skips(client):
+            if self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, envelope, recipient)
             left -= entry.grants
@@ -319,6 +325,12 @@ class Hooks:
             if postpone == when and not entry.skips(client):
                 return _ruling(stage, entry.name, decision, about)
         return None
+
+    def _skips(self, entry: Entry, stage: str, client: Client) -> bool:
+        skips = entry.skips(client)
+        if skips and self.watch is not None:
+            self.watch(stage, entry.name, None)
+        return skips
 
     # -- plugin code -------------------------------------------------------
 

@@ -20,6 +20,7 @@ from ..decision import reject
 from ..facts import ControlError
 from ..smtp.states import VERBS
 from . import hooks, order, stages
+from .guard import Guard, Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +65,12 @@ def load(settings: Settings, log: Log) -> hooks.Hooks:
     refuse = hooks.NOBODY_ACCEPTS
     if text != refuse.text:
         refuse = reject(text, refuse.code, refuse.status)
+    guard = Guard()
     return hooks.Hooks(
-        lambda: [_entry(line, settings, log, postpone) for line in lines], log, refuse
+        lambda: [_entry(line, settings, log, postpone, guard) for line in lines],
+        log,
+        refuse,
+        guard,
     )
 
 
@@ -127,7 +132,7 @@ def _name(text: bytes, where: str) -> str:
 # -- from a line to a plugin -------------------------------------------------
 
 
-def _entry(line: Line, settings: Settings, log: Log, postpone: str) -> hooks.Entry:
+def _entry(line: Line, settings: Settings, log: Log, postpone: str, guard: Guard) -> hooks.Entry:
     """Make the plugin of a line.  Raises ControlError."""
     ours = line.plugin in order.BUILT_IN
     if not ours and line.plugin == "include":
@@ -140,10 +145,13 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str) -> hooks.Ent
         plugin: Any = module.Plugin(own)
         functions = _hooks_of(plugin)
     else:
-        from .outside import find
-
-        module = find(line.plugin, settings.controls.home, line.where)
-        plugin, functions = _outsider(module, own, line)
+        try:
+            plugin, functions = guard.call(
+                (line.name, "start"), hooks.TIMEOUT, _outsider, own, line
+            )
+        except Overdue as error:
+            what = f"{line.name} takes more than {hooks.TIMEOUT:g} seconds to start"
+            raise ControlError(line.where, what) from error
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")
         raise ControlError(line.where, f"{line.name} knows no option {key}")
@@ -160,24 +168,24 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str) -> hooks.Ent
     )
 
 
-def _outsider(
-    module: ModuleType, own: Settings, line: Line
-) -> tuple[object, dict[str, Callable[..., Any]]]:
+def _outsider(own: Settings, line: Line) -> tuple[object, dict[str, Callable[..., Any]]]:
     """A plugin from elsewhere: what is wrong with it is a ControlError, whatever it is."""
+    from .outside import find
+
+    module = find(line.plugin, own.controls.home, line.where)
     plugin: object = module
     make = getattr(module, "Plugin", None)
-    if make is not None:
+    if make is None:
+        functions = _functions_of(module)
+    else:
         try:
             plugin = make(own)
-        except ControlError:
+        except (ControlError, Overdue):
             raise
-        except Exception as error:
-            raise ControlError(
-                line.where, f"{line.name}: {type(error).__name__}: {error}"
-            ) from error
+        except BaseException as error:
+            what = f"{line.name}: {type(error).__name__}: {error}"
+            raise ControlError(line.where, what) from error
         functions = _hooks_of(plugin)
-    else:
-        functions = _functions_of(module)
     if not functions:
         raise ControlError(line.where, f"{line.name} has no hook, neither in a class Plugin")
     for name in functions:

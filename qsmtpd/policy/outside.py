@@ -8,6 +8,7 @@ import os
 import sys
 
 from ..facts import ControlError
+from .guard import Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def find(name: str, home: bytes, where: str) -> ModuleType:
             _loaded[key] = _module(key) if key == name and "/" not in name else _file(key)
         except (FileNotFoundError, ModuleNotFoundError) as error:
             raise ControlError(where, f"{name}: there is no {key} ({error})") from error
-        except ControlError:
+        except (ControlError, Overdue):
             raise
         except BaseException as error:  # SystemExit as well: it is a plugin's own code that runs
             raise ControlError(where, f"{name}: {type(error).__name__}: {error}") from error
