@@ -41,6 +41,10 @@ usage: qsmtpd [checkpassword-program subprogram ...]
                            serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
        qsmtpd --check [checkpassword-program subprogram ...]
                                read every control file, and say what is set and what is wrong
+       qsmtpd --hooks          print which plugin sits at which stage, in order
+       qsmtpd --explain [ip=ADDRESS] [host=NAME] [helo=NAME] [from=SENDER] to=RECIPIENT ...
+                        [user=NAME] [tls=yes] [message=FILE]
+                               what every plugin, and then the reply, would be; queues nothing
        qsmtpd --version
        qsmtpd --help
 """
@@ -56,6 +60,14 @@ def main(arguments: list[str]) -> NoReturn:
         from .check import check
 
         status = check(environ, home(environ), command[1:])
+    elif arguments == ["--hooks"]:
+        from .explain import show_hooks
+
+        status = show_hooks(environ, home(environ))
+    elif arguments[0] == "--explain":
+        from .explain import explain
+
+        status = explain(environ, home(environ), arguments[1:])
     elif arguments == ["--version"]:
         os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
         status = 0

@@ -24,7 +24,7 @@ from .guard import Guard, Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -55,8 +55,8 @@ class Line:
         return self.name.partition(":")[0]
 
 
-def load(settings: Settings, log: Log) -> hooks.Hooks:
-    """The hooks of one session.  Raises ControlError."""
+def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hooks.Hooks:
+    """The hooks of one session; with `first` in front of them.  Raises ControlError."""
     from .wording import worded
 
     lines = chosen(settings)
@@ -67,7 +67,7 @@ def load(settings: Settings, log: Log) -> hooks.Hooks:
         refuse = reject(text, refuse.code, refuse.status)
     guard = Guard()
     return hooks.Hooks(
-        lambda: [_entry(line, settings, log, postpone, guard) for line in lines],
+        lambda: [*first, *(_entry(line, settings, log, postpone, guard) for line in lines)],
         log,
         refuse,
         guard,

@@ -1,0 +1,178 @@
+"""A whole session without a network: for `qsmtpd --explain`, and for tests of plugins.
+
+The client is a list of commands; the session, the hooks and the plugins are
+the real ones.  Nothing is queued: the back end only remembers what it was
+given.  Nobody waits: pauses are remembered, too.
+"""
+
+from __future__ import annotations
+
+from . import session
+from .auth import AuthSettings
+from .channel import Channel
+from .limits import Limits
+from .policy import immune, load, stages
+from .policy.hooks import Entry
+from .queue import Verdict
+from .tls.settings import TlsSettings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .control import Settings
+    from .facts import Client, Envelope, Outcome, Peer, Tls
+    from .log import Log
+
+    Watch = Callable[[bytes], None]
+
+
+class Memory:
+    """A back end that queues nothing, and takes whatever it is given: `messages`."""
+
+    #: For the reply: no process of this number is anybody's queue program.
+    pid = 0
+
+    def __init__(self) -> None:
+        #: (sender, recipients, the message with our Received and what plugins added)
+        self.messages: list[tuple[bytes, list[bytes], bytes]] = []
+        self._text = b""
+
+    def open(self, client: Client, envelope: Envelope) -> Memory:
+        """The hook `queue`."""
+        self._text = b""
+        return self
+
+    def feed(self, data: bytes) -> None:
+        """More of the message."""
+        self._text += data
+
+    def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict:
+        """All of it has come."""
+        self.messages.append((sender, list(recipients), self._text))
+        return Verdict(True, exit="0")
+
+    def abort(self) -> None:
+        """It is not to be delivered."""
+
+
+class Script:
+    """The transport of a client that says one thing after the other.
+
+    `commands` are lines without CRLF.  What follows DATA is the message, and
+    is left out where DATA was refused.  `sent` and `heard` are shown what is
+    said, and what is answered with LF between its lines.
+    """
+
+    def __init__(self, commands: Sequence[bytes], sent: Watch, heard: Watch) -> None:
+        self._commands = list(commands)
+        self._sent = sent
+        self._heard = heard
+        self._last = b""
+        self._said = b""
+        self._answer = b""
+
+    def read(self, deadline: float) -> bytes:
+        """The next command; b"" at the end."""
+        self._tell()
+        if self._last[:4].upper() == b"DATA" and not self._answer.startswith(b"354"):
+            del self._commands[:1]
+        if not self._commands:
+            self._last = b""
+            return b""
+        after_data = self._answer.startswith(b"354")
+        self._last = self._commands.pop(0)
+        self._sent(self._last)
+        return _stuffed(self._last) if after_data else self._last + b"\r\n"
+
+    def write(self, data: bytes, deadline: float) -> None:
+        """What the server says."""
+        self._said += data
+
+    def close(self, deadline: float) -> None:
+        """It has said everything."""
+        self._tell()
+
+    def _tell(self) -> None:
+        self._answer = self._said.rstrip(b"\r\n").replace(b"\r\n", b"\n")
+        if self._said:
+            self._heard(self._answer)
+            self._said = b""
+
+
+class Rehearsal:
+    """A session to come: run() it once.  Raises ControlError.
+
+    `tls` is the encryption that it is to believe in; `checkpassword`, the
+    program with its arguments that AUTH asks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        peer: Peer,
+        log: Log,
+        tls: Tls | None = None,
+        checkpassword: Sequence[bytes] = (),
+    ) -> None:
+        self.back_end = Memory()
+        self.pauses: list[float] = []
+        self._peer = peer
+        self._log = log
+        self._tls = tls
+        wanted = TlsSettings(settings)
+        self._limits = Limits(settings, wanted, AuthSettings(settings, list(checkpassword), peer))
+        self.hooks = load.load(settings, log, [_in_front(self.back_end)])
+        self._listed = immune.listed(settings, peer)
+
+    def run(self, commands: Sequence[bytes], sent: Watch, heard: Watch) -> Outcome:
+        """Say these commands (see Script).  A plugin that does not stop raises SystemExit."""
+        channel = _Impatient(Script(commands, sent, heard), self.pauses)
+
+        def leave(status: int) -> None:
+            raise SystemExit(status)
+
+        return session.run(
+            channel,
+            self._peer,
+            self._limits,
+            self.hooks,
+            self._log,
+            self._tls,
+            None,
+            leave,
+            self._listed,
+        )
+
+
+class _Impatient(Channel):
+    """Nobody is there to wait, or to speak too early."""
+
+    __slots__ = ("_pauses",)
+
+    def __init__(self, transport: Script, pauses: list[float]) -> None:
+        super().__init__(transport)
+        self._pauses = pauses
+
+    def pause(self, seconds: float) -> None:
+        self.flush()
+        self._pauses.append(seconds)
+
+    def speaks(self, seconds: float) -> bool:
+        self._pauses.append(seconds)
+        return False
+
+
+def _in_front(memory: Memory) -> Entry:
+    """The plugin that takes the message before any other back end does."""
+    return Entry("nowhere", {stages.QUEUE: memory.open})
+
+
+def _stuffed(message: bytes) -> bytes:
+    """A message as a client sends it (RFC 5321, 4.5.2)."""
+    text = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if not text.endswith(b"\r\n"):
+        text += b"\r\n"
+    if text.startswith(b"."):
+        text = b"." + text
+    return text.replace(b"\r\n.", b"\r\n..") + b".\r\n"
