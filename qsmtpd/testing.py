@@ -104,8 +104,9 @@ def converse(
         log.seek(0)
         talk.log = _text(log.read()).splitlines()
     talk.pauses = rehearsal.pauses
-    for sender, recipients, text in rehearsal.back_end.messages:
-        talk.messages.append(Delivered(_text(sender), [_text(r) for r in recipients], _text(text)))
+    for sender, recipients, message in rehearsal.back_end.messages:
+        to = [_text(recipient) for recipient in recipients]
+        talk.messages.append(Delivered(_text(sender), to, _text(message)))
     return talk
 
 

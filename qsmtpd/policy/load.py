@@ -40,19 +40,21 @@ _POSTPONE = (hooks.NO, hooks.AT_RCPT, hooks.AT_DATA)
 
 
 class Line:
-    """One plugin as it was asked for: `name`, with its label, and options; `where` it says so."""
+    """A line of control/plugins, or of what stands for it: `where`.
 
-    __slots__ = ("name", "options", "where")
+    `name` is what the plugin is called in the log and elsewhere; `plugin`, what
+    it is to be found by.
+    """
 
-    def __init__(self, name: str, options: Mapping[bytes, bytes], where: str) -> None:
-        self.name = name
+    __slots__ = ("name", "plugin", "options", "where")
+
+    def __init__(self, text: str, options: Mapping[bytes, bytes], where: str) -> None:
+        folder, slash, name = text.rpartition("/")
+        name, colon, label = name.partition(":")
+        self.plugin = folder + slash + name
+        self.name = (name.removesuffix(".py") if slash else name) + colon + label
         self.options = options
         self.where = where
-
-    @property
-    def plugin(self) -> str:
-        """The name without its label."""
-        return self.name.partition(":")[0]
 
 
 def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hooks.Hooks:
