@@ -16,7 +16,7 @@ from .control import Controls, Settings
 from .facts import ControlError
 from .limits import Limits
 from .log import Log
-from .policy import load
+from .policy import audit, immune, load
 from .queue import QueueSettings
 from .tls import door
 from .tls.errors import Unavailable
@@ -177,6 +177,8 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
     # Its settings have been noted with the limits.
     queue = attempt(lambda: QueueSettings(Settings(settings.controls, environ)))
     attempt(lambda: load.load(settings, Log(2)))
+    attempt(lambda: immune.listed(settings, peer))
+    attempt(lambda: _check_plugins(report, Settings(settings.controls, environ)))
     attempt(lambda: _check_rcpthosts(report, settings, relay=peer.relay is not None))
     if queue is not None:
         _check_queue(report, queue, environ)
@@ -197,6 +199,12 @@ def _check_queue(report: Report, queue: QueueSettings, environ: Mapping[bytes, b
         report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
     else:
         report.ok("queue program", name, "it is not run by this check")
+
+
+def _check_plugins(report: Report, settings: Settings) -> None:
+    report.ok("plugins", ", ".join(audit.plugins(settings)), "see qsmtpd --hooks")
+    for switch, why in audit.idle_switches(settings):
+        report.wrong(switch, why)
 
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:

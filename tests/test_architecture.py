@@ -41,6 +41,7 @@ FLOORS = [
     {"policy.localmfcheck", "policy.qmailqueue", "useredit", "tls.settings"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"policy.load"},
+    {"policy.audit"},
     {"tls.inside"},
     {"tls.door"},
     {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
