@@ -144,11 +144,11 @@ class Settings:
 
         Of a file the first line counts, without blanks at its end (qmail-control).
         """
+        given = self.option(file or (variable or "").lower()) if self._options else None
         if variable is not None:
             value = self.environ.get(variable.encode("ascii"))
             if value is not None:
                 return variable, value
-        given = self.option(file or (variable or "").lower()) if self._options else None
         if given is not None:
             return f"control/plugins: {self.plugin}", given
         if file is not None:

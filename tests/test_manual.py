@@ -1,0 +1,74 @@
+"""What the manual pages show is true: their examples are run as they are printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from harness import ROOT, Home
+from test_servers import needs
+
+
+def examples(page: str) -> list[str]:
+    """The literal blocks of a manual page, as mandoc prints them."""
+    command = [needs("mandoc"), "-T", "utf8", "-O", "width=100", str(ROOT / "man" / page)]
+    printed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    plain = re.sub(".\b", "", printed)
+    blocks = re.split(r"\n(?! {11}|\n|$)[^\n]*", "\n" + plain)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in blocks if block.strip()]
+
+
+def example(page: str, words: str) -> str:
+    """The one block with these words in it."""
+    (found,) = [block for block in examples(page) if words in block]
+    return found
+
+
+def test_the_example_plugin(home: Home) -> None:
+    (home.path / "plugins").mkdir()
+    (home.path / "plugins" / "nosy.py").write_text(example("qsmtpd-plugins.7", "class Plugin"))
+    home.control("plugins", "nosy nosylimit=1")
+    wrong, right = b"RCPT TO:<x@no.example>\r\n", b"RCPT TO:<x@ok.example>\r\n"
+    session = b"MAIL FROM:<a@b>\r\n" + right + wrong + right + b"RSET\r\nQUIT\r\n"
+    run = home.run(session)
+    assert run.lines[4] == b"550 you have guessed enough (#5.7.1)"
+    assert run.codes == [220, 250, 250, 553, 550, 250, 221]
+    assert run.event("plugin")["wrong"] == "1"
+    assert home.run(session, NOSYLIMIT="2").codes == [220, 250, 250, 553, 250, 250, 221]
+    assert home.run(session, RELAYCLIENT="").codes == [220, 250, 250, 250, 250, 250, 221]
+
+
+def test_the_example_of_the_test_kit(home: Home, tmp_path: Path) -> None:
+    plugin = tmp_path / "nosy.py"
+    plugin.write_text(example("qsmtpd-plugins.7", "class Plugin"))
+    test = example("qsmtpd-plugins.7", "def test_nosy").replace(
+        "/var/qmail/plugins/nosy.py", str(plugin)
+    )
+    script = tmp_path / "test_nosy.py"
+    script.write_text(test + "\ntest_nosy()\n")
+    environ = {"PYTHONPATH": str(ROOT), "PATH": home.environ["PATH"]}
+    subprocess.run([sys.executable, script], check=True, env=environ, cwd=tmp_path)
+
+
+def test_the_example_of_control_plugins(home: Home) -> None:
+    lines = example("qsmtpd-plugins.7", "nosy:strict").replace(
+        "/opt/mail/", f"{home.path}/plugins/"
+    )
+    home.control("plugins", *lines.splitlines())
+    plugins = home.path / "plugins"
+    plugins.mkdir()
+    (plugins / "nosy.py").write_text(example("qsmtpd-plugins.7", "class Plugin"))
+    (plugins / "mailtools").mkdir()
+    for name in ("quota.py", "late.py", "mailtools/greylist.py"):
+        (plugins / name).write_text(
+            "from qsmtpd.decision import DECLINED\n"
+            "def mail(client, envelope):\n    return DECLINED\n"
+        )
+    lines = lines.replace("mailtools.greylist", f"{plugins}/mailtools/greylist.py")
+    home.control("plugins", *lines.splitlines())
+    shown = home.run(b"", "--hooks").out.decode()
+    order = [line.split()[1] for line in shown.splitlines() if line.split()[0] in ("mail", "rcpt")]
+    assert order == ["quota", "greylist", "late", "nosy", "nosy:strict", "relay", "rcpthosts"]
