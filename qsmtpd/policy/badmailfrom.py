@@ -1,37 +1,143 @@
 """badmailfrom: senders whose mail is refused.
 
-Configuration: control/badmailfrom, one entry a line, an address or `@domain`;
-case does not matter.
+Configuration: control/badmailfrom, one entry a line; case does not matter, and
+the last entry that matches decides:
+
+    user@a.com   this address
+    @a.com       every address in this domain
+    *@*.a.com    a pattern, with * ? [a-z] [^a-z] \\x; one that begins with @ is
+                 for the domain, any other for the whole address
+    !entry       takes back what the entries before it say of these senders
+    @a.com-      the domain, where the client's host name is unknown
+    @a.com=      the domain, where the client's host is not below a.com
+    @a.com+      the domain, where the client may not relay
+    ~a.com       other domains than a.com and those below it, where the client's
+                 host is below a.com; the null sender never
+    ?user@a.com  this address is never refused
+
+The qualifiers - = + ~ take no pattern.  REPLY_BADMAILFROM adds to the reply.
 Replies: as in qmail-smtpd, MAIL is accepted and each RCPT refused with `553
-sorry, your envelope sender is in my badmailfrom list (#5.7.1)`.
+sorry, your envelope sender is in my badmailfrom list (#5.7.1)`, that of a
+client that may relay as well.
 Log keys: by=badmailfrom.
+
+These are SPAMCONTROL's entries, with its documentation where its code differs:
+there `-` never matches, `=` and `~` compare ends of text and not labels, so
+that nota.com is below a.com, a short host name passes `=`, `~` refuses the
+subdomains of its domain, patterns mind the case, and `!` takes back patterns
+only.  With a pattern behind it, `?` is the `?` of a pattern, as there.
 """
 
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
+from ..facts import ControlError
+from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..control import Settings
     from ..facts import Client, Envelope
 
-LISTED = reject(b"sorry, your envelope sender is in my badmailfrom list", 553, b"5.7.1")
+TEXT = b"sorry, your envelope sender is in my badmailfrom list"
+#: An entry that is more than an address or a domain has one of these.
+MARKS = (b"*", b"?", b"[", b"\\", b"!", b"~", b"-\n", b"=\n", b"+\n")
+UNKNOWN = b"unknown"
 
 
 class Plugin:
     """Refuses listed senders, relay clients included.  Raises ControlError."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_names", "_rules", "_refusal", "_judged", "_decision")
 
     def __init__(self, settings: Settings) -> None:
-        self._entries = frozenset(entry.lower() for entry in settings.lines("badmailfrom") or ())
+        entries = settings.lines("badmailfrom") or []
+        self._refusal = reject(worded(settings, TEXT, "REPLY_BADMAILFROM"), 553, b"5.7.1")
+        self._names: frozenset[bytes] = frozenset()
+        self._rules: _Rules | None = None
+        text = b"\n".join(entries) + b"\n"
+        if any(mark in text for mark in MARKS):
+            self._rules = _Rules(entries)
+        else:
+            self._names = frozenset(entry.lower() for entry in entries)
+        self._judged: Envelope | None = None
+        self._decision = DECLINED
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        if not self._entries:
-            return DECLINED
+        if envelope is not self._judged:  # the sender is the same for every recipient
+            self._judged = envelope
+            self._decision = self._refusal if self._refuses(client, envelope) else DECLINED
+        return self._decision
+
+    def _refuses(self, client: Client, envelope: Envelope) -> bool:
         sender = envelope.sender.lower()
+        if self._rules is not None:
+            return self._rules.refuse(client, sender)
         _, at, domain = sender.rpartition(b"@")
-        if sender in self._entries or (at and at + domain in self._entries):
-            return LISTED
-        return DECLINED
+        return sender in self._names or (bool(at) and at + domain in self._names)
+
+
+class _Rules:
+    """Entries of every kind.  Raises ControlError."""
+
+    __slots__ = ("_listing", "_qualified", "_never")
+
+    def __init__(self, entries: list[bytes]) -> None:
+        from .wildmat import Listing, is_wild
+
+        self._never = set()
+        self._qualified = []  # (number, qualifier, domain)
+        plain = []
+        for number, entry in enumerate(entries):
+            kind, name = _qualifier(entry)
+            if kind == b"?" and not is_wild(name):
+                self._never.add(name.lower())
+            elif kind in (b"", b"?"):
+                plain.append((number, entry))
+            elif is_wild(name):
+                raise ControlError(
+                    "control/badmailfrom", f"{entry!r:.80} has both a pattern and a qualifier"
+                )
+            else:
+                self._qualified.append((number, kind, name.lower()))
+        self._listing = Listing("badmailfrom", plain)
+
+    def refuse(self, client: Client, sender: bytes) -> bool:
+        """Is mail of this sender, in lower case, refused?"""
+        if sender in self._never:
+            return False
+        _, at, domain = sender.rpartition(b"@")
+        last, listed = self._listing.last(sender, at + domain if at else b"")
+        return listed or any(
+            number > last and bool(at) and _holds(kind, name, domain, client)
+            for number, kind, name in self._qualified
+        )
+
+
+def _qualifier(entry: bytes) -> tuple[bytes, bytes]:
+    """(the qualifier or b"", the name or domain that it is for)"""
+    if entry[:1] in (b"?", b"~"):
+        return entry[:1], entry[1:]
+    if entry[:1] == b"@" and entry[-1:] in (b"-", b"=", b"+"):
+        return entry[-1:], entry[1:-1]
+    return b"", entry
+
+
+def _holds(kind: bytes, name: bytes, domain: bytes, client: Client) -> bool:
+    """Does an entry with a qualifier refuse the senders of this domain?"""
+    host = client.peer.host.lower()
+    known = host != UNKNOWN
+    if kind == b"~":
+        return known and _is_below(host, name) and not _is_below(domain, name)
+    if domain != name:
+        return False
+    if kind == b"-":
+        return not known
+    if kind == b"=":
+        return not (known and _is_below(host, name))
+    return client.relay is None
+
+
+def _is_below(name: bytes, domain: bytes) -> bool:
+    """Is it this domain, or one below it?"""
+    return name == domain or name.endswith(b"." + domain)

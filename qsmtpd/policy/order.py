@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 #: cheap ones come first, and what only makes sense for a recipient that is
 #: taken at all comes behind rcpthosts.
 BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "greetdelay": (("greetdelay",), ("SMTPD_GREETDELAY", "GREETDELAY")),
+    "rblsmtpd": ((), ("RBLSMTPD",)),
+    "helocheck": (("badhelo",), ("HELOCHECK",)),
     "badmailfrom": (("badmailfrom",), ()),
     "localmfcheck": ((), ("LOCALMFCHECK",)),
+    "badrcptto": (("badrcptto",), ()),
     "relay": ((), ()),
     "rcpthosts": ((), ()),
     "qmailqueue": ((), ()),

@@ -1,0 +1,66 @@
+"""greetdelay: lets clients wait for the greeting, and catches those that cannot.
+
+Configuration: the variable SMTPD_GREETDELAY (sagredo's qmail), else GREETDELAY
+or control/greetdelay (IndiMail's): so many seconds, at most 60; 0 is none.  A
+client that speaks before it has been greeted breaks RFC 5321, 3.1, as only bulk
+senders do.  Where the number has a `-` before it, or the variable DROP_PRE_GREET
+is set and not `0`, such a client is sent away; else it only waits to the end,
+and loses one point of karma.  DROP_PRE_GREET alone does nothing.
+Replies: `554 SMTP protocol violation (#5.5.1)`, instead of the greeting, and
+the connection is closed; never to clients that may relay.
+Log keys: by=greetdelay; for a client that may stay, event=plugin
+plugin=greetdelay early=SECONDS.
+
+Where the two systems wait in silence and only then look whether the client has
+spoken, we send it away as soon as it speaks.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from ..decision import DECLINED, Decision, drop
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+    from ..facts import Client
+
+#: A client waits 300 seconds for its greeting (RFC 5321, 4.5.3.2.1), a
+#: connection of ours is a process.
+LONGEST = 60  # seconds
+VIOLATION = drop(b"SMTP protocol violation", 554, b"5.5.1")
+
+
+class Plugin:
+    """Greets late.  Raises ControlError."""
+
+    __slots__ = ("_seconds", "_drop", "_log")
+    immune = ("relay", "listed")
+
+    def __init__(self, settings: Settings) -> None:
+        self._log = settings.log
+        text = settings.line("greetdelay", "GREETDELAY")
+        sagredos = settings.line(None, "SMTPD_GREETDELAY")
+        if text is None or sagredos is not None:
+            text = sagredos or b"0"
+        digits = text[1:] if text.startswith(b"-") else text
+        if not (0 < len(digits) <= 20 and digits.isdigit()):
+            raise ControlError("greetdelay", "is not a number of seconds")
+        self._seconds = min(int(digits), LONGEST)
+        self._drop = text.startswith(b"-")
+        if settings.line(None, "DROP_PRE_GREET") not in (None, b"0"):
+            self._drop = True
+
+    def connect(self, client: Client) -> Decision:
+        start = monotonic()
+        if not self._seconds or not client.speaks(self._seconds):
+            return DECLINED
+        if self._drop:
+            return VIOLATION
+        after = monotonic() - start
+        client.counters.karma -= 1
+        self._log(early=f"{after:.3f}")
+        client.pause(self._seconds - after)
+        return DECLINED
