@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from qsmtpd.control import Controls, Settings
-from qsmtpd.decision import DECLINE, DEFER, REJECT, Decision
+from qsmtpd.decision import DECLINE, DEFER, DROP, REJECT, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
-from qsmtpd.policy import badmailfrom, badrcptto, helocheck, rblsmtpd
+from qsmtpd.policy import badmailfrom, badrcptto, greetdelay, helocheck, rblsmtpd
 
 
 def settings(home: Path, files: dict[str, list[str]], **environ: str) -> Settings:
@@ -290,6 +290,64 @@ def test_rblsmtpd_and_who_may_relay(tmp_path: Path) -> None:
 def test_rblsmtpd_takes_no_line_breaks(tmp_path: Path) -> None:
     with pytest.raises(ControlError):
         rblsmtpd.Plugin(settings(tmp_path, {}, RBLSMTPD="go\r\n250 ok"))
+
+
+# -- greetdelay ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "files", "seconds", "drops"),
+    [
+        ({"SMTPD_GREETDELAY": "7"}, {}, 7, False),
+        ({"SMTPD_GREETDELAY": "7", "DROP_PRE_GREET": "1"}, {}, 7, True),
+        ({"SMTPD_GREETDELAY": "7", "DROP_PRE_GREET": ""}, {}, 7, True),
+        ({"SMTPD_GREETDELAY": "7", "DROP_PRE_GREET": "0"}, {}, 7, False),
+        ({"GREETDELAY": "7"}, {}, 7, False),
+        ({"GREETDELAY": "-7"}, {}, 7, True),
+        ({"GREETDELAY": "-7", "SMTPD_GREETDELAY": "5"}, {}, 5, False),
+        ({"GREETDELAY": "7"}, {"greetdelay": ["-3"]}, 7, False),
+        ({}, {"greetdelay": ["-3"]}, 3, True),
+        ({"GREETDELAY": "61"}, {}, 60, False),
+        ({"GREETDELAY": "-99999999999999999999"}, {}, 60, True),
+        ({"GREETDELAY": "0"}, {}, None, False),
+        ({"GREETDELAY": "-0"}, {}, None, False),
+        ({"DROP_PRE_GREET": "1"}, {}, None, False),
+    ],
+)
+@pytest.mark.parametrize("talks", [False, True])
+def test_greetdelay(
+    tmp_path: Path,
+    environ: dict[str, str],
+    files: dict[str, list[str]],
+    seconds: int | None,
+    drops: bool,
+    talks: bool,
+) -> None:
+    plugin = greetdelay.Plugin(settings(tmp_path, files, **environ))
+    listened: list[float] = []
+    waited: list[float] = []
+    peer = client()
+    peer.speaks = lambda time: listened.append(time) or talks
+    peer.pause = waited.append
+    decision = plugin.connect(peer)
+    talks = talks and seconds is not None
+    assert listened == ([] if seconds is None else [seconds])
+    if talks and drops:
+        assert said(decision) == (DROP, 554, b"SMTP protocol violation", b"5.5.1")
+    else:
+        assert decision.verdict == DECLINE
+    if talks and not drops:  # it waits for the rest of the time, of which little has gone
+        assert [round(time) for time in waited] == [seconds]
+    else:
+        assert waited == []
+    assert peer.counters.karma == (-1 if talks and not drops else 0)
+
+
+@pytest.mark.parametrize("text", ["", "-", "x", "1.5", "+1", "1 2", "--1", "9" * 21, "٣"])
+@pytest.mark.parametrize("variable", ["GREETDELAY", "SMTPD_GREETDELAY"])
+def test_greetdelay_wants_a_number(tmp_path: Path, text: str, variable: str) -> None:
+    with pytest.raises(ControlError):
+        greetdelay.Plugin(settings(tmp_path, {}, **{variable: text}))
 
 
 # -- what all of them share ------------------------------------------------

@@ -41,13 +41,13 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         self._log = settings.log
-        text = settings.line("greetdelay", "GREETDELAY")
-        sagredos = settings.line(None, "SMTPD_GREETDELAY")
-        if text is None or sagredos is not None:
-            text = sagredos or b"0"
-        digits = text[1:] if text.startswith(b"-") else text
+        where, text = "SMTPD_GREETDELAY", settings.line(None, "SMTPD_GREETDELAY")
+        other = settings.line("greetdelay", "GREETDELAY")
+        if text is None:
+            where, text = "GREETDELAY", b"0" if other is None else other
+        digits = text.removeprefix(b"-")
         if not (0 < len(digits) <= 20 and digits.isdigit()):
-            raise ControlError("greetdelay", "is not a number of seconds")
+            raise ControlError(where, "is not a number of seconds")
         self._seconds = min(int(digits), LONGEST)
         self._drop = text.startswith(b"-")
         if settings.line(None, "DROP_PRE_GREET") not in (None, b"0"):
