@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ SENDER = "sorry, your envelope sender is in my badmailfrom list"
         (["@a.com", "!fred@a.com"], "joe@a.com", "mx.a.com", True),
         (["!fred@a.com", "@a.com"], "fred@a.com", "mx.a.com", True),
         (["@a.com", "!*@a.com", "fred@a.com"], "fred@a.com", "mx.a.com", True),
+        (["x\\x@a.com"], "xx@a.com", "mx.a.com", True),
         (["*"], "", "mx.a.com", True),
         (["*", "!"], "", "mx.a.com", False),
         (["*", "!@*.a.com"], "x@b.a.com", "mx.a.com", False),
@@ -90,10 +92,11 @@ SENDER = "sorry, your envelope sender is in my badmailfrom list"
         (["~a.com"], "x@nota.com", "mx.a.com", True),
         (["~a.com"], "x@b.com", "mx.nota.com", False),
         (["~a.com"], "x@b.com", "unknown", False),
+        (["~unknown"], "x@b.com", "unknown", False),
         (["~a.com"], "", "mx.a.com", False),
         (["~a.com", "!@b.com"], "x@b.com", "mx.a.com", False),
         # `?`: never, whatever else there is.
-        (["?fred@a.com", "@a.com", "*"], "Fred@a.com", "mx.a.com", False),
+        (["?FRED@a.com", "@a.com", "*"], "Fred@a.com", "mx.a.com", False),
         (["?fred@a.com", "@a.com"], "joe@a.com", "mx.a.com", True),
         (["?fred@a.com"], "xfred@a.com", "mx.a.com", False),
         (["@a.com=", "?fred@a.com"], "fred@a.com", "unknown", False),
@@ -327,7 +330,7 @@ def test_greetdelay(
     listened: list[float] = []
     waited: list[float] = []
     peer = client()
-    peer.speaks = lambda time: listened.append(time) or talks
+    peer.speaks = lambda seconds: listened.append(seconds) or talks
     peer.pause = waited.append
     decision = plugin.connect(peer)
     talks = talks and seconds is not None
@@ -337,10 +340,20 @@ def test_greetdelay(
     else:
         assert decision.verdict == DECLINE
     if talks and not drops:  # it waits for the rest of the time, of which little has gone
-        assert [round(time) for time in waited] == [seconds]
+        assert [round(seconds) for seconds in waited] == [seconds]
     else:
         assert waited == []
     assert peer.counters.karma == (-1 if talks and not drops else 0)
+
+
+def test_greetdelay_is_no_longer_for_who_speaks(tmp_path: Path) -> None:
+    plugin = greetdelay.Plugin(settings(tmp_path, {}, GREETDELAY="7"))
+    waited: list[float] = []
+    peer = client()
+    peer.speaks = lambda seconds: time.sleep(0.1) is None
+    peer.pause = waited.append
+    plugin.connect(peer)
+    assert 5 < waited[0] <= 6.9
 
 
 @pytest.mark.parametrize("text", ["", "-", "x", "1.5", "+1", "1 2", "--1", "9" * 21, "٣"])

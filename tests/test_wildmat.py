@@ -23,6 +23,8 @@ from qsmtpd.policy.wildmat import PATTERN_LIMIT, Listing, Pattern, is_wild
         (b"?", [b"a", b"*", b"\xff"], [b"", b"ab"]),
         (b"*@*.spam.example", [b"a@b.spam.example", b"@.SPAM.example"], [b"a@spam.example"]),
         (b"*a*b", [b"ab", b"xaxb", b"abab"], [b"ba", b"a", b"abx"]),
+        (b"*a*a*", [b"aa"], [b"a"]),
+        (b"*a?*[ab]a*", [b"aaba"], [b"aba"]),
         (b"a*a", [b"aa", b"aba"], [b"a"]),  # the two ends do not share a byte
         (b"ab*ba", [b"abba", b"abxba"], [b"aba"]),
         (b"*ab?d*", [b"abcd", b"xabxabcdx"], [b"abd", b"abxc"]),

@@ -107,7 +107,7 @@ class _Rules:
         if sender in self._never:
             return False
         _, at, domain = sender.rpartition(b"@")
-        last, listed = self._listing.last(sender, at + domain if at else b"")
+        last, listed = self._listing.last(sender, at + domain)
         return listed or any(
             number > last and bool(at) and _holds(kind, name, domain, client)
             for number, kind, name in self._qualified

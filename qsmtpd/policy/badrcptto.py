@@ -39,5 +39,5 @@ class Plugin:
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         address = recipient.lower()
         _, at, domain = address.rpartition(b"@")
-        _, listed = self._listing.last(address, at + domain if at else b"")
+        _, listed = self._listing.last(address, at + domain)
         return self._refusal if listed else DECLINED

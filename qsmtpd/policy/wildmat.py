@@ -154,8 +154,8 @@ class Listing:
     def last(self, name: bytes, domain: bytes = b"") -> tuple[int, bool]:
         """The last entry that matches: (its number, is the name listed?); else (-1, False).
 
-        Both are in lower case; `domain` is that of the name, with its `@`, or
-        empty.
+        Both are in lower case; `domain` is that of the name, with its `@`.  A
+        name without one may stand there itself.
         """
         found = -1, False
         for exact in (name, domain) if domain else (name,):
