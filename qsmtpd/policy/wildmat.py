@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     #: What stands between two stars: text, or the bytes that each place may have.
     Part = bytes | tuple[frozenset[int], ...]
 
-_WILD = frozenset(b"*?[\\")
+_OTHERS = frozenset(b"?[\\")
+_WILD = _OTHERS | frozenset(b"*")
 PATTERN_LIMIT = 1000  # bytes; an address has 900
 _ANY = frozenset(range(256))
 
@@ -38,7 +39,11 @@ class Pattern:
     def __init__(self, pattern: bytes) -> None:
         if len(pattern) > PATTERN_LIMIT:
             raise ValueError(f"is longer than {PATTERN_LIMIT} bytes")
-        self._parts = [_part(places) for places in _parse(pattern)]
+        self._parts: list[Part]
+        if _OTHERS.isdisjoint(pattern):  # most patterns: this is much faster
+            self._parts = [*pattern.lower().split(b"*")]
+        else:
+            self._parts = [_part(places) for places in _parse(pattern)]
 
     def matches(self, text: bytes) -> bool:
         """Does the whole text match?"""
