@@ -6,6 +6,7 @@ on the loopback network says which of the rules it is subject to.
 
 from __future__ import annotations
 
+import base64
 import smtplib
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
+from harness import BIN, PATIENCE, PROGRAMS, Home, Listener, parse_log, wait_for
 from test_servers import needs
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -144,12 +145,14 @@ def test_helocheck(service: Service, home: Home) -> None:
         f'127.0.0.3:allow,HELOCHECK="=",{NAMED},RELAYCLIENT=""',
         '127.0.0.4:allow,HELOCHECK="."',
         '127.0.0.5:allow,HELOCHECK="A"',
+        f'127.0.0.6:allow,HELOCHECK="=",{NAMED},IMMUNE="1"',
         ":allow",
     ]
     wrong = 550, "sorry, invalid HELO/EHLO greeting (#5.7.1)"
     assert service.mail("127.0.0.2", helo="mx.b.com") == wrong
     assert service.mail("127.0.0.2", helo="MX.a.com")[0] == 250
-    assert service.mail("127.0.0.3", helo="mx.b.com")[0] == 250
+    for client in ("127.0.0.3", "127.0.0.6"):
+        assert service.mail(client, helo="mx.b.com")[0] == 250
     with service.socket("127.0.0.4") as connection, connection.makefile("rb") as replies:
         connection.sendall(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
         assert [line[:3] for line in replies] == [b"220", b"250", b"550", b"221"]
@@ -158,7 +161,7 @@ def test_helocheck(service: Service, home: Home) -> None:
     wait_for(lambda: service.events("control"))
     assert service.events("control")[0]["reason"] == "A and M need DNS, which is not done yet"
     assert [event["by"] for event in service.events("refused")] == ["helocheck"] * 3
-    assert len(home.messages()) == 2
+    assert len(home.messages()) == 3
 
 
 def test_badhelo_alone(service: Service, home: Home) -> None:
@@ -174,13 +177,14 @@ def test_rblsmtpd(service: Service, home: Home) -> None:
         '127.0.0.2:allow,RBLSMTPD="-%IP% is bad"',
         '127.0.0.3:allow,RBLSMTPD="come again",RELAYCLIENT=""',
         '127.0.0.4:allow,RBLSMTPD=""',
+        '127.0.0.6:allow,RBLSMTPD="-bad",IMMUNE="1"',
         '127.0.0.5:allow,RBLSMTPD="[RBL info] http://bl.example/?127.0.0.5"',
         ":allow",
     ]
     assert service.mail("127.0.0.2") == (553, "127.0.0.2 is bad (#5.7.1)")
     assert service.mail("127.0.0.3") == (451, "come again (#4.7.1)")
     assert home.messages() == []
-    for client in ("127.0.0.1", "127.0.0.4"):
+    for client in ("127.0.0.1", "127.0.0.4", "127.0.0.6"):
         assert service.mail(client)[0] == 250
     assert not any(b"X-RBL-Info" in message.text for message in home.messages())
     home.clear()
@@ -189,6 +193,17 @@ def test_rblsmtpd(service: Service, home: Home) -> None:
     assert message.text.count(b"X-RBL-Info") == 1
     assert b"\nX-RBL-Info: http://bl.example/?127.0.0.5\nSubject: x\n" in message.text
     assert {event["by"] for event in service.events("refused")} == {"rblsmtpd"}
+
+
+def test_who_logs_in_may_come_from_a_bad_host(home: Home) -> None:
+    home.environ.update(
+        SMTPAUTH="", AUTHCLEAR="1", SEEN=str(home.path / "seen"), RBLSMTPD="-bad host"
+    )
+    rcpt = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nRSET\r\n"
+    login = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n"
+    commands = b"EHLO me\r\n" + rcpt + login + rcpt + b"QUIT\r\n"
+    run = home.run(commands, str(PROGRAMS / "checker"), "true")
+    assert run.codes == [220, 250, 250, 553, 250, 235, 250, 250, 250, 221]
 
 
 def test_rblsmtpd_says_what_the_real_one_says(service: Service, home: Home) -> None:
@@ -218,6 +233,8 @@ def test_greetdelay(service: Service) -> None:
         '127.0.0.3:allow,SMTPD_GREETDELAY="50",DROP_PRE_GREET="1"',
         '127.0.0.4:allow,GREETDELAY="-50",RELAYCLIENT=""',
         '127.0.0.5:allow,GREETDELAY="-1"',
+        '127.0.0.7:allow,GREETDELAY="-50"',
+        '127.0.0.6:allow,GREETDELAY="50",IMMUNE="1"',
         ":allow",
     ]
     service.start()
@@ -228,9 +245,10 @@ def test_greetdelay(service: Service) -> None:
         assert time.monotonic() - start >= 1
     # Who may relay does not wait: 50 seconds are more than this test has.
     start = time.monotonic()
-    assert service.mail("127.0.0.4")[0] == 250
+    for client in ("127.0.0.4", "127.0.0.6"):
+        assert service.mail(client)[0] == 250
     # Who speaks first is sent away, and need not wait for that either.
-    for client in ("127.0.0.3", "127.0.0.5"):
+    for client in ("127.0.0.3", "127.0.0.7"):
         with service.socket(client) as connection, connection.makefile("rb") as replies:
             connection.sendall(b"EHLO early\r\n")
             assert list(replies) == [b"554 SMTP protocol violation (#5.5.1)\r\n"]
@@ -241,7 +259,7 @@ def test_greetdelay(service: Service) -> None:
         connection.sendall(b"HELO early\r\nMAIL FROM:<>\r\nQUIT\r\n")
         assert [line[:3] for line in replies] == [b"220", b"250", b"250", b"221"]
     assert time.monotonic() - start >= 1
-    wait_for(lambda: len(service.events("session")) == 6)
+    wait_for(lambda: len(service.events("session")) == 7)
     ends = [event["end"] for event in service.events("session")]
     assert ends.count("dropped-by-greetdelay") == 2
     (early,) = service.events("plugin")
