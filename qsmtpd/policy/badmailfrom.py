@@ -21,11 +21,11 @@ sorry, your envelope sender is in my badmailfrom list (#5.7.1)`, that of a
 client that may relay as well.
 Log keys: by=badmailfrom.
 
-These are SPAMCONTROL's entries, with its documentation where its code differs:
-there `-` never matches, `=` and `~` compare ends of text and not labels, so
-that nota.com is below a.com, a short host name passes `=`, `~` refuses the
-subdomains of its domain, patterns mind the case, and `!` takes back patterns
-only.  With a pattern behind it, `?` is the `?` of a pattern, as there.
+These are SPAMCONTROL's entries, by what they are meant for.  Its code does
+otherwise in places: there `-` never matches; `=` and `~` compare ends of text
+and not labels, so that nota.com is below a.com; a short host name passes `=`;
+`~a.com` refuses senders in sub.a.com; patterns mind the case, and `!` takes
+back patterns only.  With a pattern behind it, `?` is part of that, as there.
 """
 
 from __future__ import annotations
