@@ -279,6 +279,15 @@ def test_rblsmtpd_tells_what_was_found(tmp_path: Path, text: str, header: bytes 
     assert decision.header == (() if header is None else (header,))
 
 
+@pytest.mark.parametrize("text", ["-[bl.example] listed", "[bl.example] listed", "-listed"])
+def test_rblheader_refuses_nobody(tmp_path: Path, text: str) -> None:
+    plugin = rblsmtpd.Plugin(settings(tmp_path, {}, RBLSMTPD=text, RBLHEADER="0"))
+    assert plugin.rcpt(client(), Envelope(b"a@b"), b"x@ok.example").verdict != DECLINE
+    plugin = rblsmtpd.Plugin(settings(tmp_path, {}, RBLSMTPD=text, RBLHEADER=""))
+    decision = plugin.rcpt(client(), Envelope(b"a@b"), b"x@ok.example")
+    assert (decision.verdict, decision.header) == (DECLINE, (b"X-RBL-Info: listed",))
+
+
 def test_rblsmtpd_and_who_may_relay(tmp_path: Path) -> None:
     """RELAYCLIENT does not help, having shown who one is does."""
     plugin = rblsmtpd.Plugin(settings(tmp_path, {}, RBLSMTPD="-no"))

@@ -7,7 +7,9 @@ begins with `-`, which is not part of it.  In it, %IP% is the client's address;
 
 What begins with `[RBL info]` is no refusal: so ucspi-tcp6's `rblsmtpd -i` says
 that it has found the client in a list and let it pass.  What follows is then
-added to the message, as SPAMCONTROL does, as `X-RBL-Info: text`.
+added to the message, as SPAMCONTROL does, as `X-RBL-Info: text`.  With the
+variable RBLHEADER set, and not `0`, that is done with every text, and nobody
+is refused: what stands behind a `]` is taken, or all of it.
 Replies: `451 text (#4.7.1)` or `553 text (#5.7.1)`, at RCPT.
 Log keys: by=rblsmtpd.
 
@@ -34,18 +36,21 @@ _PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
 class Plugin:
     """Refuses a client, or marks its mail.  Raises ControlError."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "_only_mark")
     immune = ("auth", "listed")
 
     def __init__(self, settings: Settings) -> None:
         self._text = settings.line(None, "RBLSMTPD") or b""
+        header = settings.line(None, "RBLHEADER")
+        self._only_mark = header is not None and header != b"0"
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if not self._text or (client.relay is not None and client.peer.relay is None):
             return DECLINED
         text = self._text.replace(b"%IP%", client.peer.ip).translate(_PRINTABLE)
-        if text.startswith(INFO):
-            info = text[len(INFO) :].strip(b" ")[:LIMIT]
+        if self._only_mark or text.startswith(INFO):
+            zone, bracket, info = text.removeprefix(b"-").partition(b"]")
+            info = (info if bracket else zone).strip(b" ")[:LIMIT]
             return decline(header=[b"X-RBL-Info: " + info] if info else ())
         if text.startswith(b"-"):
             return reject(text[1:][:LIMIT] or NO_TEXT, 553, b"5.7.1")
