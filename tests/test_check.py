@@ -54,7 +54,8 @@ def test_wrong_files(home: Home) -> None:
     assert "wrong: control/databytes: is not a number" in lines
     assert any(line.startswith("wrong: control/badmailfrom: ") for line in lines)
     # A client that may relay needs no rcpthosts.
-    assert not any("rcpthosts" in line for line in check(home, RELAYCLIENT="")[1])
+    problems = [line for line in check(home, RELAYCLIENT="")[1] if not line.startswith("ok")]
+    assert not any("rcpthosts" in line for line in problems)
     home.control("rcpthosts", "ok.example")
     assert "wrong: control/morercpthosts.cdb: is no cdb" in check(home)[1]
 
