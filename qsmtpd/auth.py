@@ -9,7 +9,7 @@ environment, in an argument, in the log or in the text of an exception.
 
 from __future__ import annotations
 
-import os
+import posix as os
 from time import monotonic, time
 
 from .facts import ControlError

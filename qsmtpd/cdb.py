@@ -8,7 +8,7 @@ data length, key, data.  All numbers are 32 bits, little-endian (cdb(5)).
 from __future__ import annotations
 
 import mmap
-import os
+import posix as os
 
 from .facts import ControlError
 

@@ -13,7 +13,7 @@ with other processes, so their flags are never changed.
 from __future__ import annotations
 
 import fcntl
-import os
+import posix as os
 import select
 from time import monotonic, sleep
 

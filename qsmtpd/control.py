@@ -14,7 +14,7 @@ session does, with a Settings that takes notes (see qsmtpd.check).
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from .facts import ControlError
 

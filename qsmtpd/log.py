@@ -13,7 +13,7 @@ and the next one that can says how many were (`dropped=`).
 
 from __future__ import annotations
 
-import os
+import posix as os
 import select
 
 _PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')

@@ -6,7 +6,8 @@ os.environ.
 
 from __future__ import annotations
 
-import os
+import posix as os
+import sys
 from time import monotonic
 
 from . import __version__, channel, session, ucspi
@@ -52,8 +53,9 @@ usage: qsmtpd [checkpassword-program subprogram ...]
 
 def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
-    environ = dict(os.environb)
-    command = [os.fsencode(word) for word in arguments]
+    environ = dict(os.environ)
+    encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
     if not arguments or not arguments[0].startswith("-"):
         status = serve(environ, command)
     elif arguments[0] == "--check":

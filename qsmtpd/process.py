@@ -6,7 +6,7 @@ and 2, and nothing else; its starter says what comes on which descriptor.
 
 from __future__ import annotations
 
-import os
+import posix as os
 import select
 from time import monotonic, sleep
 

@@ -13,7 +13,7 @@ not an exit 0 of a program that we know did not read everything.
 from __future__ import annotations
 
 import fcntl
-import os
+import posix as os
 import select
 from time import monotonic
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from ..facts import ControlError
 
@@ -33,6 +33,7 @@ class Pair:
     def problem(self) -> str | None:
         """Why OpenSSL could not use it, as far as a look at the files tells; or None."""
         for path, marks in ((self.certificate, (CERTIFICATE,)), (self.key, KEYS)):
+            name = path.decode("ascii", "backslashreplace")
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 try:
@@ -40,11 +41,11 @@ class Pair:
                 finally:
                     os.close(fd)
             except OSError as error:
-                return f"{os.fsdecode(path)}: {error.strerror}"
+                return f"{name}: {error.strerror}"
             if marks is KEYS and b"ENCRYPTED" in text:
-                return f"{os.fsdecode(path)}: is encrypted, and there is nobody to ask"
+                return f"{name}: is encrypted, and there is nobody to ask"
             if not any(mark in text for mark in marks):
-                return f"{os.fsdecode(path)}: holds no {'key' if marks is KEYS else 'certificate'}"
+                return f"{name}: holds no {'key' if marks is KEYS else 'certificate'}"
         return None
 
 
@@ -57,8 +58,8 @@ def find_pairs(folder: bytes) -> list[Pair]:
     for number in (b"", b"2"):
         certificate = folder + b"/servercert" + number + b".pem"
         key = folder + b"/serverkey" + number + b".pem"
-        if os.path.lexists(certificate):
-            pairs.append(Pair(certificate, key if os.path.lexists(key) else certificate))
+        if _is_there(certificate):
+            pairs.append(Pair(certificate, key if _is_there(key) else certificate))
     return pairs
 
 
@@ -140,8 +141,17 @@ def _pairs(settings: Settings) -> list[Pair]:
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
 
+def _is_there(path: bytes) -> bool:
+    """Is it, be it a link that leads nowhere?"""
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
 def _if_there(path: bytes) -> bytes | None:
-    return path if os.path.lexists(path) else None
+    return path if _is_there(path) else None
 
 
 def _client(entry: bytes) -> bytes:
