@@ -9,11 +9,10 @@ MAN = $(wildcard man/*.[1578])
 
 all: $(VENV)/ready
 
-# The package is used where it lies; the programs in .venv/bin are links to bin/.
-$(VENV)/ready: setup.cfg pyproject.toml Makefile
+# The package is used where it lies; the programs in .venv/bin are copies of bin/qsmtpd.
+$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/qsmtpd
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
-	for program in $(PROGRAMS); do ln -sf ../../bin/$$program $(VENV)/bin/$$program; done
 	$(VENV)/bin/python3 -m compileall -q qsmtpd
 	touch $@
 

@@ -12,20 +12,17 @@ from __future__ import annotations
 import posix as os
 from time import monotonic, time
 
-from .facts import ControlError
 from .process import Process, child_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from .control import Settings
-    from .facts import Peer
+    from .limits import AuthSettings
 
     Exchange = Generator[bytes, bytes, "Credentials"]
     Mechanism = Callable[[bytes | None, bytes], Exchange]
 
-LIMIT = 12288  # bytes of a response in base64 (RFC 4954, 4)
 ACCEPTED, REFUSED, TEMPORARY = "accepted", "refused", "temporary"
 
 
@@ -85,63 +82,6 @@ def cram_md5(initial: bytes | None, challenge: bytes) -> Exchange:
 MECHANISMS: dict[bytes, Mechanism] = {b"LOGIN": login, b"PLAIN": plain, b"CRAM-MD5": cram_md5}
 
 
-class AuthSettings:
-    """Whether, how and by whom clients are authenticated.  Raises ControlError.
-
-    `command` is the checkpassword program with its arguments, from our own
-    command line.
-    """
-
-    __slots__ = (
-        "mechanisms",
-        "required",
-        "in_clear",
-        "command",
-        "host",
-        "krysztof",
-        "timeout",
-        "delay",
-        "max_failures",
-        "hide",
-        "environ",
-    )
-
-    def __init__(self, settings: Settings, command: list[bytes], peer: Peer) -> None:
-        self.mechanisms, self.required = _switch(settings.line(None, "SMTPAUTH"))
-        in_clear = settings.line("authclear", "AUTHCLEAR")
-        self.in_clear = in_clear is not None and in_clear != b"0"
-        self.host = peer.local_host
-        with_host = settings.choice("authargv", "AUTHARGV", ("program", "host"))
-        if with_host == "host" and command:
-            self.host, *command = command
-        self.command = command
-        if not command:
-            self.mechanisms = ()  # nobody to ask
-        order = settings.choice("cramorder", "CRAMORDER", ("response", "challenge"))
-        self.krysztof = order == "challenge"
-        self.timeout = settings.number("authtimeout", "AUTHTIMEOUT", 30, least=1)
-        self.delay = settings.number("authdelay", "AUTHDELAY", 5)
-        self.max_failures = settings.number("maxauthfailures", "MAXAUTHFAILURES", 3, least=1)
-        hide = settings.line("authhide", "AUTHHIDE")
-        self.hide = hide is not None and hide != b"0"
-        self.environ = child_environ(settings.environ)
-
-
-def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:
-    """SMTPAUTH in SPAMCONTROL's values -> mechanisms in the order announced, and: required?"""
-    if text is None or text == b"-":
-        return (), False
-    required = text.startswith(b"!")
-    word = text[1:] if required else text
-    if not word:
-        return (b"LOGIN", b"PLAIN"), required
-    if word.startswith(b"+cram"):
-        return (b"LOGIN", b"PLAIN", b"CRAM-MD5"), required
-    if word.startswith(b"cram"):
-        return (b"CRAM-MD5",), required
-    raise ControlError("SMTPAUTH", "is none of '', -, cram, +cram, !, !cram, !+cram")
-
-
 def make_challenge(host: bytes) -> bytes:
     """A challenge for CRAM-MD5 that was never given before, in the form of RFC 2195."""
     random = int.from_bytes(os.urandom(8), "big")
@@ -167,7 +107,8 @@ def check(credentials: Credentials, settings: AuthSettings) -> str:
             return TEMPORARY
         os.close(writing)
         writing = -1
-        process = Process(settings.command, settings.environ, {reading: 3}, search=True)
+        environ = child_environ(settings.environ)
+        process = Process(settings.command, environ, {reading: 3}, search=True)
     except OSError:
         return TEMPORARY
     finally:

@@ -11,13 +11,11 @@ import resource
 import sys
 
 from . import ucspi
-from .auth import AuthSettings
 from .control import Controls, Settings
 from .facts import ControlError
-from .limits import Limits
+from .limits import AuthSettings, Limits, QueueSettings
 from .log import Log
 from .policy import audit, immune, load
-from .queue import QueueSettings
 from .tls import door
 from .tls.errors import Unavailable
 from .tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs

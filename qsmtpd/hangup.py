@@ -6,7 +6,7 @@ from .channel import Flood, Gone, SessionOver, Timeout
 from .facts import ControlError
 from .log import log_trouble
 from .smtp import replies
-from .smtp.data import BareLF
+from .smtp.command import BareLF
 from .tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False

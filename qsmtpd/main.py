@@ -11,11 +11,9 @@ import sys
 from time import monotonic
 
 from . import __version__, channel, session, ucspi
-from .auth import AuthSettings
-from .commands import starttls
 from .control import Controls, Settings, home
 from .facts import ControlError
-from .limits import Limits
+from .limits import AuthSettings, Limits
 from .log import Log, log_trouble
 from .policy import immune, load
 from .smtp import replies
@@ -137,10 +135,14 @@ def _talk(
     try:
         way = door.find(settings, wanted)
         if wanted.mode == tls_settings.IMPLICIT and way is not None:
+            from .commands import starttls
+
             way.prepare()
             tls = starttls.go_through(line, way, log)
             hooks.guard.encrypted()
         elif tls is not None:
+            from .commands import starttls
+
             starttls.log_tls(log, tls)
     except HandshakeFailed:
         log.line("session", end="tls-failed")

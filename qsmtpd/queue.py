@@ -17,14 +17,13 @@ import posix as os
 import select
 from time import monotonic
 
-from .facts import ControlError
 from .process import GRACE, LOST, Process, child_environ, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .control import Settings
+    from .limits import QueueSettings
 
 FOREVER = float("inf")
 #: qmail-queue's convention for the text on the error descriptor.
@@ -98,26 +97,6 @@ class Verdict:
         self.ambiguous = ambiguous
 
 
-class QueueSettings:
-    """Which program, its environment and its limits.  Raises ControlError."""
-
-    __slots__ = ("program", "error_fd", "write_timeout", "timeout", "environ", "announce")
-
-    def __init__(self, settings: Settings) -> None:
-        environ = settings.environ
-        #: No search in PATH, no arguments; relative to QMAILHOME, our cwd.
-        self.program = environ.get(b"QMAILQUEUE") or settings.controls.home + b"/bin/qmail-queue"
-        self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2)
-        if self.error_fd > 9:
-            raise ControlError("ERROR_FD", "is no descriptor from 2 to 9")
-        self.write_timeout = settings.number("queuewritetimeout", "QUEUEWRITETIMEOUT", 300, least=1)
-        self.timeout = settings.number("queuetimeout", "QUEUETIMEOUT", 540, least=1)
-        self.announce = settings.choice("queueenv", "QUEUEENV", ("none", "spamcontrol"))
-        self.environ = child_environ(environ)
-        for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
-            self.environ.pop(name, None)
-
-
 class Queue:
     """A running queue program.  Raises CannotStart or CannotExec.
 
@@ -156,7 +135,7 @@ class Queue:
         try:
             self._process = Process(
                 [settings.program],
-                {**settings.environ, **extra},
+                _environ(settings.environ, extra),
                 {message: 0, envelope: 1, said: settings.error_fd},
             )
         except OSError as error:
@@ -312,6 +291,13 @@ class Queue:
             os.close(self._error)
             self._error = -1
         self._process.close()
+
+
+def _environ(ours: Mapping[bytes, bytes], extra: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    environ = child_environ(ours)
+    for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
+        environ.pop(name, None)
+    return {**environ, **extra}
 
 
 def _reading_end(pipe: int) -> int:

@@ -8,9 +8,8 @@ given.  Nobody waits: pauses are remembered, too.
 from __future__ import annotations
 
 from . import session
-from .auth import AuthSettings
 from .channel import Channel
-from .limits import Limits
+from .limits import AuthSettings, Limits
 from .policy import immune, load, stages
 from .policy.hooks import Entry
 from .queue import Verdict

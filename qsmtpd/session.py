@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import auth
 from .channel import Gone, LineTooLong, Timeout
-from .commands import data, envelope, starttls
+from .commands import envelope
 from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
 from .facts import Auth, Client, Counters, Envelope, Outcome, Ruling
 from .hangup import Hangup, explain
+from .limits import AUTH_LIMIT
 from .policy import stages
 from .smtp import replies, states
-from .smtp.command import parse_command
-from .smtp.data import BareLF
+from .smtp.command import BareLF, parse_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from .policy.hooks import Hooks
     from .tls.door import Door
 
-LONGER = {b"AUTH ": auth.LIMIT}  # an initial response may be that long
+LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
 _VERDICTS = {b"4": Decision(DEFER), b"5": Decision(REJECT)}
 
@@ -374,6 +373,8 @@ class Session:
             return replies.TLS_ACTIVE
         if self._limits.tls.refuse_injection and self._channel.pending:
             raise Hangup("starttls-injection", replies.TLS_PIPELINED)
+        from .commands import starttls
+
         tls = starttls.negotiate(self._channel, self._door, self._log)
         if tls is None:
             return replies.TLS_UNAVAILABLE
@@ -388,6 +389,7 @@ class Session:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
+        from . import auth
         from .commands import auth as auth_command
 
         result = auth_command.authenticate(self._channel, argument, self._limits.auth)
@@ -467,6 +469,8 @@ class Session:
         }
 
     def _data(self, argument: bytes) -> bytes:
+        from .commands import data
+
         recipients = self._envelope.recipients
         started = monotonic()
         report: dict[str, int | str | bytes] = {"rcpts": len(recipients)}

@@ -16,6 +16,8 @@ PACKAGE = ROOT / "qsmtpd"
 
 #: The filters that only read settings and facts: they are all on one floor.
 FILTERS = {f"policy.{name}" for name in BUILT_IN} - {"policy.qmailqueue", "policy.localmfcheck"}
+#: The filters that only read settings and facts: they are all on one floor.
+FILTERS = {f"policy.{name}" for name in BUILT_IN} - {"policy.qmailqueue", "policy.localmfcheck"}
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
     {"bytecode", "decision", "log", "process"},
@@ -24,18 +26,18 @@ FLOORS = [
     {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
     {"cdb", "address", "channel", "received", "users", "policy.stages"},
     {"ucspi", "control", "maildir", "policy.wildmat"},
-    {"queue", "auth", "policy.wording", "policy.order", "policy.guard"},
-    {"policy.guardian", "policy.immune", "policy.outside", *FILTERS},
-    {"policy.localmfcheck", "policy.qmailqueue", "useredit", "tls.settings"},
+    {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
+    {"limits"},
+    {"queue", "auth", "policy.guardian", "policy.immune", "policy.outside", *FILTERS},
+    {"policy.localmfcheck", "policy.qmailqueue", "useredit"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"policy.load"},
     {"policy.audit"},
+    {"tls.tunnel"},
     {"tls.inside"},
     {"tls.door"},
     {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
-    {"commands.data"},
-    {"limits"},
-    {"commands.envelope"},
+    {"commands.data", "commands.envelope"},
     {"session"},
     {"rehearsal"},
     {"check", "explain", "testing"},

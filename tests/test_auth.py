@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_servers import needs
 
-from qsmtpd import auth
+from qsmtpd.limits import AUTH_LIMIT
 from qsmtpd.smtp.submission import HeaderFiller
 
 SERVER = Certificate("mx.example")
@@ -537,7 +537,7 @@ def test_who_may_relay(submission: Home, words: list[str], clear: bool, relay: b
 
 
 def test_base64_is_strict() -> None:
-    assert auth.LIMIT == 12288
+    assert AUTH_LIMIT == 12288
 
 
 # -- real clients ----------------------------------------------------------

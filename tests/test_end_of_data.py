@@ -17,7 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qsmtpd.smtp import data
-from qsmtpd.smtp.data import BareLF, Decoder
+from qsmtpd.smtp.command import BareLF
+from qsmtpd.smtp.data import Decoder
 
 MODES = ["reject", "reject-all", "normalize"]
 

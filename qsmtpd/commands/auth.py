@@ -6,12 +6,14 @@ import binascii
 
 from .. import auth
 from ..channel import LineTooLong
+from ..limits import AUTH_LIMIT
 from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..auth import AuthSettings, Credentials
+    from ..auth import Credentials
     from ..channel import Channel
+    from ..limits import AuthSettings
 
 
 class Result:
@@ -69,7 +71,7 @@ def _converse(channel: Channel, exchange: auth.Exchange) -> Credentials:
         challenge = next(exchange)
         while True:
             channel.write(b"334 " + binascii.b2a_base64(challenge, newline=False) + b"\r\n")
-            line = channel.line(auth.LIMIT)
+            line = channel.line(AUTH_LIMIT)
             response = line[:-2] if line.endswith(b"\r\n") else line[:-1]
             if response == b"*":
                 raise _Cancelled

@@ -15,32 +15,12 @@ from ..smtp.submission import HeaderFiller
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..channel import Channel
-    from ..control import Settings
     from ..facts import Client, Envelope, Ruling
+    from ..limits import DataSettings
     from ..policy.hooks import Hooks
     from ..queue import Verdict
 
     Report = dict[str, int | str | bytes]
-
-
-class DataSettings:
-    """The limits of a message.  Raises ControlError."""
-
-    __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header", "too_big")
-
-    def __init__(self, settings: Settings) -> None:
-        self.databytes = settings.number("databytes", "DATABYTES", 0)
-        self.max_hops = settings.number("maxhops", "MAXHOPS", 100, least=1)
-        self.min_rate = settings.number("mindatarate", "MINDATARATE", 500)
-        fill = settings.choice("submissionheader", "SUBMISSIONHEADER", ("leave", "fill"))
-        self.fill_header = fill == "fill"
-        self.bare_lf = settings.choice("barelf", "BARELF", ("reject", "reject-all", "normalize"))
-        self.too_big = replies.TOO_BIG
-        if b"REPLY_MAXSIZE" in settings.environ:
-            from ..policy.wording import worded
-
-            text, status = replies.TOO_BIG[4:].rsplit(b" ", 1)
-            self.too_big = b"552 " + worded(settings, text, "REPLY_MAXSIZE") + b" " + status
 
 
 def receive(

@@ -12,13 +12,13 @@ feed(), commit() and abort(), and a pid for the reply.
 
 from __future__ import annotations
 
-from ..queue import Queue, QueueSettings
-from ..received import clean
+from ..limits import QueueSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..control import Settings
     from ..facts import Client, Envelope
+    from ..queue import Queue
 
 #: A RCPTTO for the wrappers of SPAMCONTROL ends before this many bytes: Linux
 #: takes no string of more than 128 KB into an environment.
@@ -35,6 +35,8 @@ class Plugin:
 
     def queue(self, client: Client, envelope: Envelope) -> Queue:
         """Raises CannotStart or CannotExec."""
+        from ..queue import Queue  # now: most sessions bring no message
+
         return Queue(self._settings, _announced(client, envelope, self._settings))
 
 
@@ -44,6 +46,8 @@ def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> d
     Only qmail's safe bytes and, between recipients, spaces: nothing that a
     shell would execute.
     """
+    from ..received import clean
+
     found = {}
     if client.auth is not None:
         # As in the field: to the queue program the user is what ident was.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class BareLF(Exception):
+    """A LF without a CR before it, in a command or in a message, where that is not allowed."""
+
+
 def parse_command(line: bytes) -> tuple[bytes, bytes]:
     """Split a line, with or without its line end, into verb and argument.
 

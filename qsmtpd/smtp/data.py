@@ -11,6 +11,8 @@ looked at by itself, and at most four bytes wait for the next chunk.
 
 from __future__ import annotations
 
+from .command import BareLF
+
 _END = b"\r\n.\r\n"
 #: The longest first: what could still become _END.
 _PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
@@ -21,10 +23,6 @@ HEADER_LIMIT = 256 * 1024
 
 _RECEIVED = b"\nreceived"
 _DELIVERED = b"\ndelivered"
-
-
-class BareLF(Exception):
-    """A LF without a CR before it, where that is not allowed."""
 
 
 class Decoder:
