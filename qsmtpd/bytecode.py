@@ -52,9 +52,10 @@ class Finder(Loader):
             os.close(fd)
         except OSError:
             return None
-        stamp = int(found.st_mtime).to_bytes(4, "little") + found.st_size.to_bytes(4, "little")
-        if not code.startswith(_HEAD + stamp):
+        if not code.startswith(_HEAD + _word(int(found.st_mtime)) + _word(found.st_size)):
             return None
+        if len(code) == LIMIT:
+            return None  # there may be more of it
         spec = ModuleSpec(name, self, origin=source + ".py", is_package=package)
         spec.has_location = True
         spec.loader_state = code[16:]
@@ -69,3 +70,7 @@ class Finder(Loader):
         """Run its code."""
         assert module.__spec__ is not None
         exec(loads(module.__spec__.loader_state), module.__dict__)
+
+
+def _word(number: int) -> bytes:
+    return (number & 0xFFFFFFFF).to_bytes(4, "little")
