@@ -106,7 +106,7 @@ def _ask_for_a_certificate(context: SSL.Context, ca: bytes, crl: bytes | None) -
                 store.add_crl(x509.load_pem_x509_crl(part + _CRL_END + b"\n"))
     # A certificate that is not good does not end the handshake: it gives no
     # right.  A callback that says yes makes OpenSSL forget the error, so it is
-    # remembered with the connection (see inside.py).
+    # remembered with the connection (see tunnel.py).
     context.set_verify(SSL.VERIFY_PEER, _remember)
 
 

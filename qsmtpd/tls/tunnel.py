@@ -1,0 +1,151 @@
+"""The tunnel behind door 1: pyOpenSSL over memory buffers.
+
+OpenSSL never sees a descriptor: what comes from the client is put into one
+buffer, what OpenSSL wants to send is taken from another, so sockets and pipes
+both work and every wait has our deadline.
+"""
+
+from __future__ import annotations
+
+from OpenSSL import SSL, crypto
+
+from ..channel import CHUNK, Gone, Timeout
+from ..facts import Tls
+from .context import explain
+from .errors import HandshakeFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..channel import Transport
+
+RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
+
+
+class Tunnel:
+    """The transport of a channel through TLS, over another transport."""
+
+    __slots__ = ("_tls", "_below", "verified", "problem")
+
+    def __init__(self, context: SSL.Context, below: Transport) -> None:
+        self._tls = SSL.Connection(context, None)
+        self._below = below
+        self.verified: list[int] = []  # an error number, or 0, for each certificate looked at
+        self.problem: str | None = None  # why a name did not get its certificate
+        self._tls.set_app_data(self)  # for the callbacks in context.py
+        self._tls.set_accept_state()
+
+    def handshake(self, deadline: float) -> None:
+        """Raises Gone, Timeout or HandshakeFailed.  An alert is sent where OpenSSL has one."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except SSL.WantReadError:
+                self._send(deadline)
+                self._receive(deadline)
+                continue
+            except Exception as error:  # a callback's exception comes through as it is
+                self._say_goodbye(deadline)
+                raise HandshakeFailed(explain(error)) from error
+            self._send(deadline)
+            return
+
+    def facts(self) -> Tls:
+        """What was agreed, and who the client is."""
+        tls = Tls(
+            protocol=self._tls.get_protocol_version_name().encode("ascii"),
+            cipher=(self._tls.get_cipher_name() or "").encode("ascii"),
+            sni=self._tls.get_servername(),
+        )
+        tls.problem = self.problem
+        presented = self._tls.get_peer_certificate()
+        if presented is None:
+            return tls
+        tls.fingerprint = _sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, presented))
+        # Verified: OpenSSL looked at the chain and found nothing wrong with any of it.
+        if self.verified and not any(self.verified):
+            tls.addresses = _addresses(presented)
+        return tls
+
+    def read(self, deadline: float) -> bytes:
+        """Up to CHUNK bytes of text; b"" at a proper end, Gone where it is cut off."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size <= CHUNK - RECORD:
+                try:
+                    part = self._tls.recv(RECORD)
+                except SSL.WantReadError:
+                    if parts:
+                        break
+                    self._send(deadline)
+                    self._receive(deadline)
+                    continue
+                parts.append(part)
+                size += len(part)
+        except SSL.ZeroReturnError:
+            pass  # close_notify
+        except SSL.Error as error:
+            raise Gone from error
+        self._send(deadline)  # the answer to a KeyUpdate, say
+        return b"".join(parts)
+
+    def write(self, data: bytes, deadline: float) -> None:
+        """Send all of it.  Raises Gone or Timeout."""
+        view = memoryview(data)
+        while view:  # never with nothing: OpenSSL takes an empty write for an error
+            try:
+                view = view[self._tls.send(view[:RECORD]) :]
+            except SSL.Error as error:
+                raise Gone from error
+            self._send(deadline)
+
+    def close(self, deadline: float) -> None:
+        """Send close_notify, and do not wait for the client's.  Raises Gone or Timeout."""
+        try:
+            self._tls.shutdown()
+        except SSL.Error:
+            return  # there was an error before: nothing to say
+        self._send(deadline)
+
+    def _send(self, deadline: float) -> None:
+        """Pass on what OpenSSL wants to send."""
+        while True:
+            try:
+                data = self._tls.bio_read(CHUNK)
+            except SSL.WantReadError:
+                return
+            self._below.write(data, deadline)
+
+    def _receive(self, deadline: float) -> None:
+        """Give OpenSSL what comes next."""
+        data = self._below.read(deadline)
+        if not data:
+            raise Gone  # without close_notify: cut off
+        while data:
+            data = data[self._tls.bio_write(data) :]
+
+    def _say_goodbye(self, deadline: float) -> None:
+        try:
+            self._send(deadline)
+        except (Gone, Timeout):
+            pass
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest().encode("ascii")
+
+
+def _addresses(certificate: crypto.X509) -> tuple[bytes, ...]:
+    """The e-mail addresses in the subjectAltName of a certificate."""
+    from cryptography import x509
+
+    try:
+        parsed = certificate.to_cryptography()
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return tuple(name.encode() for name in names.get_values_for_type(x509.RFC822Name))
+    except Exception:
+        # It has none, or OpenSSL can read it and cryptography cannot, which
+        # fails in many ways.  What cannot be read gives no right.
+        return ()
