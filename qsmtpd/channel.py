@@ -290,9 +290,10 @@ class Channel:
             if self._data_rate:
                 earned = self._data_bytes / self._data_rate
                 deadline = min(deadline, self._data_start + max(self.timeout, earned))
-            self._fill(deadline)
-        data = bytes(self._input)
-        self._drop_input()
+            data = self._read(deadline)
+        else:
+            data = bytes(self._input)
+            self._drop_input()
         self._data_bytes += len(data)
         return data
 
@@ -342,6 +343,9 @@ class Channel:
             self._fill(deadline)
 
     def _fill(self, deadline: float) -> None:
+        self._input += self._read(deadline)
+
+    def _read(self, deadline: float) -> bytes:
         self.flush()
         if monotonic() >= self._end:
             raise SessionOver  # also for a client that has always more to say
@@ -354,7 +358,7 @@ class Channel:
         if not data:
             raise Gone
         self.bytes_in += len(data)
-        self._input += data
+        return data
 
 
 def take_client() -> tuple[int, int]:

@@ -469,8 +469,11 @@ class Session:
         }
 
     def _data(self, argument: bytes) -> bytes:
-        from .commands import data
-
+        try:
+            from .commands import data
+        except (ImportError, OSError) as error:  # no descriptor to be had, say
+            log_trouble(self._log, error)
+            return replies.QUEUE_PIPES
         recipients = self._envelope.recipients
         started = monotonic()
         report: dict[str, int | str | bytes] = {"rcpts": len(recipients)}

@@ -5,8 +5,10 @@ command itself counts as the first one.  Every other sequence that some server
 somewhere takes for an end is text, or is refused: a bare LF makes two servers
 disagree on where a message ends (SMTP smuggling), so by default it is an error.
 
-The work is done on whole chunks with find, replace and count; no line is ever
-looked at by itself, and at most four bytes wait for the next chunk.
+The work is done on whole chunks, with find and replace; no line is ever looked
+at by itself, and at most four bytes wait for the next chunk.  What is usual is
+done by what is quick: to replace one byte takes a tenth of the time that it
+takes to replace two, and rfind is quicker than find.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from .command import BareLF
 
 _END = b"\r\n.\r\n"
+_DOT = b"\r\n."
 #: The longest first: what could still become _END.
 _PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
@@ -60,7 +63,8 @@ class Decoder:
     def feed(self, chunk: bytes) -> bytes:
         """Decode the next bytes; return text with LF line ends and without dot-stuffing."""
         text = self._held + chunk if self._held else chunk
-        end = text.find(_END)
+        dots = text.rfind(_DOT) >= 0
+        end = text.find(_END) if dots else -1
         if end >= 0:
             self.ended = True
             self.rest = text[end + len(_END) :]
@@ -75,8 +79,7 @@ class Decoder:
                     break
         if not text:
             return b""
-        lines = text.replace(b"\r\n", b"\n")
-        decoded = self._decode(text, lines)
+        lines, decoded = self._decode(text, dots)
         if self._first:
             decoded = decoded[1:]  # the LF of the DATA command's line
             lines = lines[1:]
@@ -86,14 +89,20 @@ class Decoder:
             self._count_hops(lines)
         return decoded
 
-    def _decode(self, text: bytes, lines: bytes) -> bytes:
-        if lines.count(b"\n") != len(text) - len(lines):
-            if not self._normalize:
-                raise BareLF
-            return _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
-        if b"\n." in lines:
-            return _remove_dots(lines, b"\n")
-        return lines
+    def _decode(self, text: bytes, dots: bool) -> tuple[bytes, bytes]:
+        """(the text with LF line ends, the same without dot-stuffing).  Raises BareLF.
+
+        `dots`: some line begins with one.
+        """
+        lines = text.replace(b"\r", b"")
+        # Where that can be undone, each CR and each LF was half of a CRLF.
+        if lines.replace(b"\n", b"\r\n") != text:
+            lines = text.replace(b"\r\n", b"\n")  # a lone CR passes
+            if lines.count(b"\n") != len(text) - len(lines):
+                if not self._normalize:
+                    raise BareLF
+                return lines, _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
+        return lines, _remove_dots(lines, b"\n") if dots else lines
 
     def _count_hops(self, lines: bytes) -> None:
         # As they were sent: with its dot, a stuffed line is no hop (qmail-smtpd).
