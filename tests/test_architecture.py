@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import BIN, ROOT, Home
+from tls_home import SERVER
 
 from qsmtpd import bytecode
 from qsmtpd.policy.order import BUILT_IN
@@ -99,7 +100,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
             assert "getpeername" not in text, name
 
 
-#: What of ours a session without DATA, AUTH and TLS imports, and what DATA adds.
+#: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
     channel control decision facts hangup limits log main
     policy policy.badmailfrom policy.hooks policy.rcpthosts policy.relay
@@ -108,11 +109,12 @@ COLD = """
 """
 DATA = "commands commands.data process queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.
-PYTHON = "__future__ fcntl select"
+PYTHON = "__future__ fcntl select termios"
 
 
+@pytest.mark.parametrize("certificate", [False, True])
 @pytest.mark.parametrize("data", [False, True])
-def test_a_plain_session_imports_little(home: Home, data: bool) -> None:
+def test_a_plain_session_imports_little(home: Home, data: bool, certificate: bool) -> None:
     """Each module costs a cold start 50 us, some of Python's much more: enum 4 ms, re 12 ms."""
     wrapper = (
         "import sys, posix\n"
@@ -125,6 +127,8 @@ def test_a_plain_session_imports_little(home: Home, data: bool) -> None:
         "posix._exit = leave\n"
         "from qsmtpd import main; main.main([])"
     )
+    if certificate:
+        SERVER.save(home.control_dir / "servercert.pem")
     message = b"DATA\r\n.\r\n" if data else b""
     done = subprocess.run(
         [BIN / "python3", "-IS", "-c", wrapper, str(ROOT)],
@@ -134,9 +138,9 @@ def test_a_plain_session_imports_little(home: Home, data: bool) -> None:
         check=True,
     )
     loaded = set(done.stderr.decode().splitlines()[-1].split())
-    expected = {"qsmtpd"} | {"qsmtpd." + name for name in COLD.split()} | set(PYTHON.split())
-    if data:
-        expected |= {"qsmtpd." + name for name in DATA.split()} | {"termios"}
+    assert (b"STARTTLS" in done.stdout) == certificate
+    ours = COLD.split() + data * DATA.split() + certificate * ["tls.inside"]
+    expected = {"qsmtpd", *("qsmtpd." + name for name in ours), *PYTHON.split()}
     assert loaded - set(sys.builtin_module_names) <= expected
     assert len(home.messages()) == data
 
