@@ -15,7 +15,7 @@ from .control import Controls, Settings
 from .facts import ControlError
 from .limits import AuthSettings, Limits, QueueSettings
 from .log import Log
-from .policy import audit, immune, load
+from .policy import audit, load
 from .tls import door
 from .tls.errors import Unavailable
 from .tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
@@ -175,7 +175,7 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
     # Its settings have been noted with the limits.
     queue = attempt(lambda: QueueSettings(Settings(settings.controls, environ)))
     attempt(lambda: load.load(settings, Log(2)))
-    attempt(lambda: immune.listed(settings, peer))
+    attempt(lambda: load.is_listed(settings, peer))
     attempt(lambda: _check_plugins(report, Settings(settings.controls, environ)))
     attempt(lambda: _check_rcpthosts(report, settings, relay=peer.relay is not None))
     if queue is not None:

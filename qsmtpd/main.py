@@ -15,7 +15,7 @@ from .control import Controls, Settings, home
 from .facts import ControlError
 from .limits import AuthSettings, Limits
 from .log import Log, log_trouble
-from .policy import immune, load
+from .policy import load
 from .smtp import replies
 from .tls import door
 from .tls import settings as tls_settings
@@ -124,7 +124,7 @@ def _talk(
         limits = Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
         hooks = load.load(settings, log)
-        listed = immune.listed(settings, peer)
+        listed = load.is_listed(settings, peer)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         log.line("session", end="control", reply=replies.NO_CONTROLS)

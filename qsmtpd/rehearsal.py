@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import session
 from .channel import Channel
 from .limits import AuthSettings, Limits
-from .policy import immune, load, stages
+from .policy import load, stages
 from .policy.hooks import Entry
 from .queue import Verdict
 from .tls.settings import TlsSettings
@@ -122,7 +122,7 @@ class Rehearsal:
         wanted = TlsSettings(settings)
         self._limits = Limits(settings, wanted, AuthSettings(settings, list(checkpassword), peer))
         self.hooks = load.load(settings, log, [_in_front(self.back_end)])
-        self._listed = immune.listed(settings, peer)
+        self._listed = load.is_listed(settings, peer)
 
     def run(self, commands: Sequence[bytes], sent: Watch, heard: Watch) -> Outcome:
         """Say these commands (see Script).  A plugin that does not stop raises SystemExit."""

@@ -472,7 +472,7 @@ class Session:
         try:
             from .commands import data
         except (ImportError, OSError) as error:  # no descriptor to be had, say
-            log_trouble(self._log, error)
+            self._hooks.log_trouble(error)
             return replies.QUEUE_PIPES
         recipients = self._envelope.recipients
         started = monotonic()

@@ -103,11 +103,12 @@ def test_only_the_ways_in_touch_the_process() -> None:
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
     channel control decision facts hangup limits log main
-    policy policy.badmailfrom policy.hooks policy.rcpthosts policy.relay
+    policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
+    policy.rcpthosts policy.relay policy.stages commands commands.envelope
     session smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.door tls.errors tls.settings ucspi
 """
-DATA = "commands commands.data process queue received smtp.data smtp.submission"
+DATA = "commands.data process queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..control import Settings
+    from ..facts import Peer
     from ..log import Log
 
 VARIABLE = "QSMTPD_PLUGINS"
@@ -59,14 +60,15 @@ class Line:
 
 def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hooks.Hooks:
     """The hooks of one session; with `first` in front of them.  Raises ControlError."""
-    from .wording import worded
-
     lines = chosen(settings)
     postpone = settings.choice("postpone", "POSTPONE", _POSTPONE)
-    text = worded(settings, hooks.NOBODY_ACCEPTS.text, "REPLY_NOGATEWAY")
     refuse = hooks.NOBODY_ACCEPTS
-    if text != refuse.text:
-        refuse = reject(text, refuse.code, refuse.status)
+    if b"REPLY_NOGATEWAY" in settings.environ:
+        from .wording import worded
+
+        refuse = reject(
+            worded(settings, refuse.text, "REPLY_NOGATEWAY"), refuse.code, refuse.status
+        )
     guard = Guard()
     return hooks.Hooks(
         lambda: [*first, *(_entry(line, settings, log, postpone, guard) for line in lines)],
@@ -74,6 +76,15 @@ def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hoo
         refuse,
         guard,
     )
+
+
+def is_listed(settings: Settings, peer: Peer) -> bool:
+    """Is this client listed as immune against filters?  Raises ControlError."""
+    if b"IMMUNE" not in settings.environ and settings.lines("immune") is None:
+        return False
+    from .immune import listed
+
+    return listed(settings, peer)
 
 
 def chosen(settings: Settings) -> list[Line]:
