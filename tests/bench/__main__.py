@@ -1,0 +1,5 @@
+"""python3 -m bench"""
+
+from bench.main import main
+
+main()

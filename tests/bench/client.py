@@ -1,0 +1,153 @@
+"""A small SMTP client that costs less than any server, for what smtp-source cannot do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from bench.place import RECIPIENT, SENDER
+from bench.server import Failed
+
+PATIENCE = 120.0
+MAIL, RCPT = f"MAIL FROM:<{SENDER}>\r\n".encode(), f"RCPT TO:<{RECIPIENT}>\r\n".encode()
+HEADER = b"Subject: bench\r\n\r\n"
+MESSAGE_1K = HEADER + (b"x" * 62 + b"\r\n") * 16 + b".\r\n"
+
+
+def tls_context() -> ssl.SSLContext:
+    """No verification of a certificate that nobody knows, and no resumption: each handshake whole."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+class Client:
+    """A connection that has been greeted."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.expect(b"220")
+
+    def expect(self, code: bytes) -> None:
+        """Read a reply, which must have this code.  Raises Failed."""
+        said = b""
+        while True:
+            data = self._socket.recv(4096)
+            said += data
+            if not data:
+                raise Failed(f"hung up: {said!r}")
+            lines = said.split(b"\r\n")
+            if lines[-1] == b"" and lines[-2][3:4] != b"-":
+                break
+        if not said.startswith(code):
+            raise Failed(f"said: {said.decode(errors='replace').strip()}")
+
+    def say(self, line: bytes, code: bytes = b"250") -> None:
+        """Send, and expect."""
+        self._socket.sendall(line)
+        self.expect(code)
+
+    def starttls(self, context: ssl.SSLContext) -> None:
+        """STARTTLS and the handshake."""
+        self.say(b"EHLO bench.example\r\n")
+        self.say(b"STARTTLS\r\n", b"220")
+        self._socket = context.wrap_socket(self._socket)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def starttls_session(port: int, context: ssl.SSLContext) -> None:
+    """One message of 1 KB in TLS, in a connection of its own."""
+    client = Client(port)
+    try:
+        client.starttls(context)
+        for line in (b"EHLO bench.example\r\n", MAIL, RCPT):
+            client.say(line)
+        client.say(b"DATA\r\n", b"354")
+        client.say(MESSAGE_1K)
+        client.say(b"QUIT\r\n", b"221")
+    finally:
+        client.close()
+
+
+def starttls_load(port: int, sessions: int) -> tuple[float, float]:
+    """That many such sessions from one process per core: seconds, and our own CPU seconds."""
+    context = tls_context()
+    cores = os.cpu_count() or 1
+    started = time.monotonic()
+    children = []
+    for number in range(cores):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                for _ in range(number, sessions, cores):
+                    starttls_session(port, context)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    cpu, failed = 0.0, 0
+    for pid in children:
+        _, status, usage = os.wait4(pid, 0)
+        cpu += usage.ru_utime + usage.ru_stime
+        failed += status
+    if failed:
+        raise Failed("a STARTTLS session failed")
+    return time.monotonic() - started, cpu
+
+
+def large_message(megabytes: int, line: int) -> bytes:
+    """So many MB (10^6 bytes) in lines of `line` bytes with CRLF, and the end of data."""
+    lines = megabytes * 1_000_000 // line
+    return HEADER + (b"x" * (line - 2) + b"\r\n") * lines + b".\r\n"
+
+
+def send_large(port: int, message: bytes) -> float:
+    """Send it in a connection of its own; the seconds from DATA to the last reply."""
+    client = Client(port)
+    try:
+        for line in (b"EHLO bench.example\r\n", MAIL, RCPT):
+            client.say(line)
+        started = time.monotonic()
+        client.say(b"DATA\r\n", b"354")
+        client.say(message)
+        seconds = time.monotonic() - started
+        client.say(b"QUIT\r\n", b"221")
+        return seconds
+    except OSError as error:
+        raise Failed(f"did not take it all: {error.strerror or error}") from error
+    finally:
+        client.close()
+
+
+class Idle:
+    """Connections that have said EHLO, in clear or in TLS, and wait; a context manager."""
+
+    def __init__(self, port: int, number: int, tls: bool) -> None:
+        context = tls_context() if tls else None
+
+        def connect(_: int) -> Client:
+            client = Client(port)
+            if context is not None:
+                client.starttls(context)
+            client.say(b"EHLO bench.example\r\n")
+            return client
+
+        with ThreadPoolExecutor(8) as pool:  # a cold start is waited for: several at a time
+            self._clients = list(pool.map(connect, range(number)))
+
+    def __enter__(self) -> Idle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()

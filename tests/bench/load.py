@@ -1,0 +1,56 @@
+"""smtp-source, and how much of it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+
+from tools import find
+
+from bench.place import RECIPIENT, SENDER
+from bench.server import Failed
+
+PATIENCE = 120
+
+
+def smtp_source(port: int, messages: int, at_a_time: int = 1, keep: bool = False) -> float:
+    """Messages of 1 KB, each in a new connection, or `keep`ing the one; the seconds it took."""
+    options = ["-l", "1024", "-f", SENDER, "-t", RECIPIENT, "-M", "bench.example"]
+    options += ["-s", str(at_a_time), "-m", str(messages), *(["-d"] if keep else [])]
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            [find("smtp-source") or "smtp-source", *options, f"127.0.0.1:{port}"],
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"did not take {messages} messages in {PATIENCE} s") from error
+    seconds = time.monotonic() - started
+    if done.returncode != 0 or done.stderr:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise Failed(said[0] if said else f"smtp-source exited {done.returncode}")
+    return seconds
+
+
+class Counts:
+    """How many of a thing each contestant is given so that it lasts as long as planned.
+
+    Found once, in runs that also warm it up; the same in every round.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._found: dict[tuple[str, str], int] = {}
+
+    def find(self, contestant: str, thing: str, least: int, run: Callable[[int], float]) -> int:
+        """`run` takes a number and returns the seconds."""
+        key = (contestant, thing)
+        if key not in self._found:
+            number = least
+            while (took := run(number)) < self._seconds / 8:
+                number *= 4
+            self._found[key] = max(least, int(number / took * self._seconds))
+        return self._found[key]

@@ -1,0 +1,148 @@
+"""The results as Markdown: goals, one table, the machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench import rows
+from bench.cold import BARE
+from bench.goals import Goal
+from bench.plan import Plan
+from bench.results import Results
+
+MARKERS = ("<!-- make bench -->", "<!-- end of make bench -->")
+
+
+def number(value: float) -> str:
+    """Three figures, or all before the point."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(values: list[float]) -> str:
+    """Half of the way between the quartiles, in per cent of the median."""
+    middle = statistics.median(values)
+    if len(values) < 3 or not middle:
+        return ""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f" ±{50 * (high - low) / middle:.0f}%"
+
+
+def cell(results: Results, row: str, name: str) -> str:
+    """Median and spread, with their number where it is less than that of the rounds."""
+    values = results.get(row, name)
+    if not values:
+        return "failed" if (row, name) in results.failures else "-"
+    fewer = f" ({len(values)})" if len(values) < results.rounds() else ""
+    return number(statistics.median(values)) + spread(values) + fewer
+
+
+def table(head: list[str], lines: Iterable[list[str]]) -> str:
+    """A Markdown table whose source can be read too; numbers to the right."""
+    cells = [head, *lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    text = []
+    for line in cells:
+        padded = [line[0].ljust(widths[0])]
+        padded += [word.rjust(width) for word, width in zip(line[1:], widths[1:], strict=True)]
+        text.append("| " + " | ".join(padded) + " |")
+    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    text.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join(text) + "\n"
+
+
+def main_table(results: Results, names: list[str], wanted: list[str] | None = None) -> str:
+    """Rows by contestants; all rows, or the wanted."""
+    lines = results.rows() if wanted is None else [r for r in wanted if r in results.rows()]
+    return table(["", *names], [[row, *(cell(results, row, n) for n in names)] for row in lines])
+
+
+def goals_table(goals: Iterable[Goal]) -> str:
+    """Each goal with what was found."""
+    lines = []
+    for goal in goals:
+        wanted = f"{'≤' if goal.at_most else '≥'} {goal.wanted:g}"
+        found = "-" if goal.found is None else number(goal.found)
+        lines.append([f"{goal.number}. {goal.text}", wanted, found, goal.verdict()])
+    return table(["goal", "wanted", "found", ""], lines)
+
+
+def document(
+    results: Results,
+    names: list[str],
+    goals: list[Goal],
+    machine: list[str],
+    plan: Plan,
+    minutes: float,
+    plot: str,
+) -> str:
+    """The whole results file."""
+    bare = results.median(rows.COLD_CPU, BARE)
+    failures = [
+        f"- `{name}`{f', {row}' if row else ''}: {why}"
+        for (row, name), why in sorted(results.failures.items(), key=lambda item: item[0][::-1])
+    ]
+    parts = [
+        "# Results of `make bench`",
+        "Written by `make bench`, which replaces it.",
+        "\n".join(f"- {line}" for line in machine),
+        "## Goals",
+        "Ratios are those of the medians in the table below.",
+        goals_table(goals).rstrip(),
+        "## All contestants",
+        main_table(results, names).rstrip(),
+        f"![plot]({plot})",
+        _method(plan, results.rounds(), minutes, bare),
+        "## What could not be measured",
+        "\n".join(failures) or "Nothing.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _method(plan: Plan, rounds: int, minutes: float, bare: float | None) -> str:
+    cold = f" {BARE}: {number(bare)} ms." if bare is not None else ""
+    return f"""\
+Median of {rounds} rounds in one run of {minutes:.0f} minutes, ± half of the distance between the
+quartiles in per cent of the median. A round measures everything once, the contestants in turn,
+each round beginning with another. In brackets the number of rounds where it is less: more than
+4 clients at a time, and whatever takes a contestant longer than {plan.costly:g} s, are measured in
+every third round only. "-": it has no such thing, or was not there.
+
+Everything is on one machine, over 127.0.0.1; the clients share its cores with the server. Before
+it is measured each contestant has delivered one message to a queue program that kept message and
+envelope (smtp-sink, which has none, apart). Sessions bring one message of 1 KB each in a new
+connection, by smtp-source, for about {plan.seconds:g} s. STARTTLS sessions do so with a full
+handshake each (ECDSA P-256, no resumption), by one process of our own per core, whose CPU per
+session is in the table. CPU is user and system of the server with all its descendants, queue
+program included. DATA is one message of {plan.megabytes} MB, in lines of 60 bytes and of 100 KB,
+from the command DATA to the last reply. Memory is the Private_Dirty that came with the
+connections, by their number, with a server just started; KB and MB of memory are 1,024 and
+1,048,576 bytes, MB of DATA a million. "Beside idle": 4 clients at a time, while so many other
+connections are held.{cold}"""
+
+
+def summary(
+    results: Results, names: list[str], goals: list[Goal], machine: list[str], plan: Plan
+) -> str:
+    """What the README quotes."""
+    most = max(plan.connections)
+    connections = [rows.memory(most, False), rows.memory(most, True)]
+    wanted = [rows.sessions(1), rows.sessions(4), rows.STARTTLS, rows.SHORT, rows.LONG]
+    wanted += [rows.MESSAGES, rows.cpu(4), *connections]
+    missed = sum(goal.verdict() != "met" for goal in goals)
+    return (
+        f"{machine[0]}; {machine[1]}; {machine[2]}. Of {len(goals)} goals {missed} are not met.\n\n"
+        + main_table(results, names, wanted)
+    )
+
+
+def quote(readme: Path, text: str) -> None:
+    """Replace what is between the markers.  Raises ValueError where they are not."""
+    before, _, rest = readme.read_text().partition(MARKERS[0])
+    _, end, after = rest.partition(MARKERS[1])
+    if not end:
+        raise ValueError(f"{readme} has no {MARKERS[0]} … {MARKERS[1]}")
+    readme.write_text(f"{before}{MARKERS[0]}\n{text}{MARKERS[1]}{after}")
