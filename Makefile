@@ -26,6 +26,16 @@ test: all
 	$(VENV)/bin/python3 tests/tools.py
 	$(VENV)/bin/python3 -m pytest
 
+# QUICK=1: only whether it works; ROUNDS=3: fewer.  Neither replaces the results.
+BENCH_RESULTS = $(if $(QUICK)$(ROUNDS),build/bench-results.md,man/bench-results.md --readme README.md)
+
+bench: all
+	$(VENV)/bin/python3 tests/tools.py --bench
+	-$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[bench]'
+	mkdir -p build
+	PYTHONPATH=tests $(VENV)/bin/python3 -m bench $(if $(QUICK),--quick) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) --results $(BENCH_RESULTS)
+
 lint: all
 	$(VENV)/bin/python3 tests/tools.py
 	$(VENV)/bin/ruff check qsmtpd tests
@@ -53,4 +63,4 @@ install:
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
 
-.PHONY: all demo serve test lint install clean
+.PHONY: all demo serve test bench lint install clean

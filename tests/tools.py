@@ -1,5 +1,7 @@
 """Installs the programs that the tests need beside Python (root on Debian).
 
+With --bench: those of `make bench`, which are qsmtpd's peers.
+
 Elsewhere it prints the one line that does it; the tests that need what is
 missing are then skipped, except in CI (CI=true), where they fail.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,12 @@ TOOLS = {
     "socat": "socat",
     "fail2ban-regex": "fail2ban",
 }
+BENCH = {
+    "tcpserver": "ucspi-tcp",
+    "smtp-source": "postfix",
+    "smtpfront-qmail": "mailfront",
+    "qpsmtpd-forkserver": "qpsmtpd",
+}
 
 
 def find(program: str) -> str | None:
@@ -34,9 +43,9 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
-def missing_packages() -> list[str]:
+def missing_packages(tools: dict[str, str]) -> list[str]:
     """The Debian packages of the programs that are not here."""
-    wanted = [packages for program, packages in TOOLS.items() if find(program) is None]
+    wanted = [packages for program, packages in tools.items() if find(program) is None]
     return sorted({package for packages in wanted for package in packages.split()})
 
 
@@ -60,14 +69,15 @@ def no_daemons() -> Iterator[None]:
 
 def main() -> None:
     """Install what is missing, or say how."""
-    packages = missing_packages()
+    bench = sys.argv[1:] == ["--bench"]
+    packages = missing_packages(BENCH if bench else TOOLS)
     if not packages:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        print("some tests want more programs; on Debian, as root:")
+        print(f"{'the benchmark wants' if bench else 'some tests want'} more; on Debian, as root:")
         print("  apt-get install", *packages)
         return
-    print("installing for the tests:", *packages)
+    print("installing:", *packages)
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-q=2", "-o", "DPkg::Lock::Timeout=120"]
     with no_daemons():

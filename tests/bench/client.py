@@ -18,7 +18,7 @@ MESSAGE_1K = HEADER + (b"x" * 62 + b"\r\n") * 16 + b".\r\n"
 
 
 def tls_context() -> ssl.SSLContext:
-    """No verification of a certificate that nobody knows, and no resumption: each handshake whole."""
+    """No verification of a certificate that nobody knows; no resumption: whole handshakes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

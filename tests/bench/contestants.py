@@ -140,9 +140,7 @@ def _sink(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 CONTESTANTS = [
-    Contestant(
-        COLD, "qsmtpd under tcpserver, with a certificate", _cold, ("tcpserver",), tls=True
-    ),
+    Contestant(COLD, "qsmtpd under tcpserver, with a certificate", _cold, ("tcpserver",), tls=True),
     Contestant(
         WARM,
         "one session per process, no certificate",
