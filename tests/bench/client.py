@@ -14,6 +14,7 @@ from bench.server import Failed
 PATIENCE = 120.0
 MAIL, RCPT = f"MAIL FROM:<{SENDER}>\r\n".encode(), f"RCPT TO:<{RECIPIENT}>\r\n".encode()
 HEADER = b"Subject: bench\r\n\r\n"
+PROSE = b"It was a bright cold day in a far valley. The bells were ringing. "
 MESSAGE_1K = HEADER + (b"x" * 62 + b"\r\n") * 16 + b".\r\n"
 
 
@@ -106,9 +107,12 @@ def starttls_load(port: int, sessions: int) -> tuple[float, float]:
 
 
 def large_message(megabytes: int, line: int) -> bytes:
-    """So many MB (10^6 bytes) in lines of `line` bytes with CRLF, and the end of data."""
-    lines = megabytes * 1_000_000 // line
-    return HEADER + (b"x" * (line - 2) + b"\r\n") * lines + b".\r\n"
+    """So many MB (10^6 bytes) in lines of `line` bytes with CRLF, and the end of data.
+
+    It is prose, which has dots: what a server does about them is in the time.
+    """
+    text = (PROSE * (line // len(PROSE) + 1))[: line - 2] + b"\r\n"
+    return HEADER + text * (megabytes * 1_000_000 // line) + b".\r\n"
 
 
 def send_large(port: int, message: bytes) -> float:

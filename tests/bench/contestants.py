@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,11 +118,12 @@ def _qpsmtpd(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
         for name, text in {
             "me": "mx.example",
             "rcpthosts": "ok.example",
-            "plugin_dirs": "/usr/share/qpsmtpd/plugins",
-            "plugins": f"tls {files}\nrcpt_ok\nqueue/qmail-queue",
+            "plugin_dirs": f"/usr/share/qpsmtpd/plugins\n{config}",
+            "plugins": f"no_rdns\ntls {files}\nrcpt_ok\nqueue/qmail-queue",
             "spool_dir": str(spool),
         }.items():
             (config / name).write_text(text + "\n")
+        shutil.copy(Path(__file__).with_name("no_rdns"), config)
     options = ["-H", "-l", "127.0.0.1", "-p", str(port), "-u", user.pw_name, "-c", LIMIT]
     environ = {**place.environ(place.plain), "QPSMTPD_CONFIG": str(config)}
     return [_path("qpsmtpd-forkserver"), *options, "-m", LIMIT], environ
@@ -167,7 +169,7 @@ CONTESTANTS = [
     ),
     Contestant(
         QPSMTPD,
-        "Debian's qpsmtpd with the plugins tls, rcpt_ok, queue/qmail-queue",
+        "Debian's qpsmtpd with the plugins tls, rcpt_ok, queue/qmail-queue; no lookups",
         _qpsmtpd,
         ("qpsmtpd-forkserver",),
         package="qpsmtpd",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from bench import rows
-from bench.contestants import CONTESTANTS
+from bench.contestants import CONTESTANTS, SINK
 from bench.plan import Plan
 from bench.report import number
 from bench.results import Results
@@ -58,9 +58,14 @@ def _title(title: str) -> str:
 
 
 def _bars(row: str, results: Results, names: list[str]) -> str:
-    """Medians, with a whisker from the least to the most."""
+    """Medians, with a whisker from the least to the most.
+
+    The floor may be so far from all others that it would hide their differences:
+    they set the scale, and its bar ends where they do.
+    """
     parts = [_title(row)]
-    most = max((max(results.get(row, name), default=0) for name in names), default=0) or 1
+    others = [name for name in names if name != SINK]
+    most = max((max(results.get(row, name), default=0) for name in others), default=0) or 1
     scale = (WIDTH - LEFT - RIGHT) / most
     step = HEIGHT / (len(names) + 1)
     for i, name in enumerate(names):
@@ -72,13 +77,14 @@ def _bars(row: str, results: Results, names: list[str]) -> str:
         if median is None:
             parts.append(_text(LEFT + 4, middle + 4, "-"))
             continue
-        low, high = LEFT + min(values) * scale, LEFT + max(values) * scale
+        low, high = (LEFT + min(value, most) * scale for value in (min(values), max(values)))
+        width, thick = min(median, most) * scale, step * 0.8
         parts.append(
-            f'<rect x="{LEFT}" y="{y:.1f}" width="{median * scale:.1f}" height="{step * 0.8:.1f}"'
+            f'<rect x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{thick:.1f}"'
             f' fill="{COLOUR[name]}"/>\n'
             f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}" stroke="#f0e442" stroke-width="2"/>\n'
         )
-        parts.append(_text(high + 5, middle + 4, number(median)))
+        parts.append(_text(high + 5, middle + 4, number(median) + (" »" if median > most else "")))
     return "".join(parts)
 
 

@@ -96,6 +96,7 @@ def document(
         main_table(results, names).rstrip(),
         f"![plot]({plot})",
         _method(plan, results.rounds(), minutes, bare),
+        _generator(results, names),
         "## What could not be measured",
         "\n".join(failures) or "Nothing.",
     ]
@@ -122,6 +123,19 @@ from the command DATA to the last reply. Memory is the Private_Dirty that came w
 connections, by their number, with a server just started; KB and MB of memory are 1,024 and
 1,048,576 bytes, MB of DATA a million. "Beside idle": 4 clients at a time, while so many other
 connections are held.{cold}"""
+
+
+def _generator(results: Results, names: list[str]) -> str:
+    """Whether the STARTTLS client costs less than the servers: else it is it that is measured."""
+    dear = [
+        f"`{name}`"
+        for name in names
+        if (results.median(rows.GENERATOR_CPU, name) or 0)
+        >= (results.median(rows.STARTTLS_CPU, name) or float("inf"))
+    ]
+    if dear:
+        return f"The STARTTLS client used more CPU than {', '.join(dear)}: their rates are too low."
+    return "The STARTTLS client used less CPU than any server did."
 
 
 def summary(

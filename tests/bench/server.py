@@ -32,6 +32,7 @@ class Server:
             self._process = subprocess.Popen(
                 command,
                 env=environ,
+                cwd=place.path,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
