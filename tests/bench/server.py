@@ -114,7 +114,7 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         before = self.cpu()
         while time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.03)  # three ticks: who works shows in them
             now = self.cpu()
             if now == before:
                 return now
