@@ -31,7 +31,7 @@ BENCH_RESULTS = $(if $(QUICK)$(ROUNDS),build/bench-results.md,man/bench-results.
 
 bench: all
 	$(VENV)/bin/python3 tests/tools.py --bench
-	-$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[bench]'
+	-$(VENV)/bin/pip install -q --disable-pip-version-check 'aiosmtpd >= 1.4.5'
 	mkdir -p build
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench $(if $(QUICK),--quick) \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) --results $(BENCH_RESULTS)

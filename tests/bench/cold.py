@@ -14,6 +14,7 @@ from bench.contestants import BIN, COLD, MAILFRONT
 from bench.place import Place
 from bench.plan import Plan
 from bench.rows import COLD_CPU
+from bench.server import Failed
 
 #: The same interpreter that does nothing at all.
 BARE = "python3 -I -S -c pass"
@@ -21,7 +22,10 @@ SESSION = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nRSET\r\nQUIT\
 
 
 def cold_sessions(place: Place, plan: Plan) -> Iterator[tuple[str, str, float]]:
-    """Row, name and milliseconds of CPU, user and system: medians of some starts in turn."""
+    """Row, name and milliseconds of CPU, user and system: medians of some starts in turn.
+
+    Raises Failed.
+    """
     commands = {COLD: [str(BIN / "qsmtpd")], BARE: [sys.executable, "-I", "-S", "-c", "pass"]}
     mailfront = find("smtpfront-qmail")
     if mailfront is not None:
@@ -49,5 +53,6 @@ def _cpu(command: list[str], environ: dict[str, str]) -> float:
     os.close(reader)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, command
+    if child.returncode != 0:
+        raise Failed(f"{command[0]} exited {child.returncode}")
     return usage.ru_utime + usage.ru_stime

@@ -13,12 +13,13 @@ from pathlib import Path
 from tools import find
 
 from bench import client, cold, machine, plot, report
-from bench.contestants import CONTESTANTS, Contestant
+from bench.contestants import COLD, CONTESTANTS, Contestant
 from bench.goals import goals
 from bench.load import Counts
 from bench.place import ENVELOPE, Place
 from bench.plan import FULL, QUICK, Plan
 from bench.results import Results
+from bench.rows import COLD_CPU
 from bench.server import Failed, Server
 from bench.steps import Step, steps
 
@@ -64,8 +65,11 @@ class Run:
 
     def round(self, number: int) -> None:
         """Measure everything that is due, once."""
-        for row, name, value in cold.cold_sessions(self.place, self.plan):
-            self.results.add(row, name, value)
+        try:
+            for row, name, value in cold.cold_sessions(self.place, self.plan):
+                self.results.add(row, name, value)
+        except (Failed, OSError) as error:
+            self._fail(COLD_CPU, COLD, error)
         for place, step in enumerate(steps(self.plan)):
             turn = (number + place) % max(1, len(self._servers))
             for who in [*self.contestants[turn:], *self.contestants[:turn]]:
