@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from bench import rows
-from bench.contestants import COLD, MAILFRONT, MANY, WARM
+from bench.contestants import COLD, MAILFRONT, MANY, WARM, Contestant
 from bench.goals import goals
 from bench.plan import FULL
 from bench.report import MARKERS, main_table, quote, spread
@@ -56,7 +57,7 @@ def test_quick_run(tmp_path: Path) -> None:
         assert float(found[COLD]) > 0, row
         if row not in (rows.STARTTLS, rows.memory(4, tls=True)):
             assert float(found[WARM]) > 0, row
-    # Each start of a process dirties much of it; one that serves no one has nothing.
+    # No interpreter has dirtied less, and no plain session takes much more.
     assert 1000 < float(line(document, rows.memory(4, tls=False))[COLD]) < 20_000
     assert "\n## Goals\n" in document
     ElementTree.parse(results.with_suffix(".svg"))
@@ -96,6 +97,13 @@ def test_goals(warm: float, many: float, verdicts: list[str]) -> None:
     assert [judged[0], judged[2]] == verdicts
     assert judged[1] == "not measured"
     assert found[f"MB of an idle connection, 500: {WARM}"] == "met"
+
+
+def test_who_is_not_installed_is_named() -> None:
+    present = Contestant("x", "", lambda place, port: ([], {}), ("sh",), module="json")
+    assert present.missing() is None
+    assert replace(present, needs=("sh", "no-such-program")).missing() == "no-such-program"
+    assert replace(present, module="no_such_module").missing() == "no_such_module"
 
 
 def test_a_readme_without_the_place_is_left_alone(tmp_path: Path) -> None:

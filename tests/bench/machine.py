@@ -13,8 +13,8 @@ from pathlib import Path
 from bench.contestants import Contestant, debian_version
 
 
-def describe(contestants: list[Contestant], queue: str) -> list[str]:
-    """Lines: the date, the machine, the versions."""
+def describe(contestants: list[Contestant], queue: str, load: float) -> list[str]:
+    """Lines: the date, the machine, the versions; `load` is what it had before the run."""
     lines = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         f"{os.cpu_count()} cores, {_cpu_model()}, {_memory()}",
@@ -22,6 +22,7 @@ def describe(contestants: list[Contestant], queue: str) -> list[str]:
         f"Python {platform.python_version()}, "
         f"pyOpenSSL {importlib.metadata.version('pyopenssl')}, {ssl.OPENSSL_VERSION}; "
         f"ucspi-tcp {debian_version('ucspi-tcp')}, postfix {debian_version('postfix')}",
+        f"load average before the run: {load:.1f}",
         f"queue program: {queue}",
     ]
     lines += [f"`{who.name}` {who.version()}: {who.about}" for who in contestants]

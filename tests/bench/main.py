@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import resource
 import tempfile
 import time
@@ -129,8 +130,9 @@ def main() -> None:
         parser.exit(1, "bench: smtp-source is not installed (Debian's postfix)\n")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    os.umask(0o022)  # one contestant runs as another user
 
-    started = time.monotonic()
+    started, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench.") as path, ExitStack() as stack:
         run = Run(plan, Place(Path(path)), stack)
         for number in range(plan.rounds):
@@ -139,7 +141,7 @@ def main() -> None:
     minutes = (time.monotonic() - started) / 60
 
     names = [who.name for who in run.contestants]
-    about = machine.describe(run.contestants, run.queue)
+    about = machine.describe(run.contestants, run.queue, load)
     reached = list(goals(run.results, plan))
     picture = options.results.with_suffix(".svg")
     picture.write_text(plot.draw(run.results, names, plan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -146,10 +147,10 @@ def summary(
     connections = [rows.memory(most, False), rows.memory(most, True)]
     wanted = [rows.sessions(1), rows.sessions(4), rows.STARTTLS, rows.SHORT, rows.LONG]
     wanted += [rows.MESSAGES, rows.cpu(4), *connections]
-    missed = sum(goal.verdict() != "met" for goal in goals)
-    return (
-        f"{machine[0]}; {machine[1]}; {machine[2]}. Of {len(goals)} goals {missed} are not met.\n\n"
-        + main_table(results, names, wanted)
+    verdicts = Counter(goal.verdict() for goal in goals)
+    reached = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    return f"{machine[0]},\n{machine[1]},\n{machine[2]}.\nGoals: {reached}.\n\n" + main_table(
+        results, names, wanted
     )
 
 
