@@ -16,6 +16,7 @@ from .facts import ControlError
 from .limits import AuthSettings, Limits
 from .log import Log, log_trouble
 from .policy import load
+from .policy.guard import Guard
 from .smtp import replies
 from .tls import door
 from .tls import settings as tls_settings
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .facts import Peer
-    from .policy.hooks import Hooks
 
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
@@ -115,6 +115,13 @@ def _talk(
     checkpassword: list[bytes],
     log: Log,
 ) -> int:
+    guard = Guard()
+
+    def outsiders() -> None:
+        _watch_over(guard, line, log)
+        if wanted.mode == tls_settings.IMPLICIT:
+            guard.hush()
+
     try:
         settings = enter(Controls(home(environ)), environ)
         wanted = tls_settings.TlsSettings(settings)
@@ -123,15 +130,14 @@ def _talk(
             _drop_tls_claims(environ)
         limits = Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
         line.limit(limits.timeout, limits.session)
-        hooks = load.load(settings, log)
+        hooks = load.load(settings, log, guard=guard, outsiders=outsiders)
         listed = load.is_listed(settings, peer)
     except ControlError as error:
+        guard.stop()
         log.line("control", name=error.name, reason=error.reason)
         log.line("session", end="control", reply=replies.NO_CONTROLS)
         return _refuse(line, replies.NO_CONTROLS)
     way = None
-    if hooks.has_outsiders:
-        _watch_over(hooks, line, log)
     try:
         way = door.find(settings, wanted)
         if wanted.mode == tls_settings.IMPLICIT and way is not None:
@@ -139,7 +145,6 @@ def _talk(
 
             way.prepare()
             tls = starttls.go_through(line, way, log)
-            hooks.guard.encrypted()
         elif tls is not None:
             from .commands import starttls
 
@@ -153,19 +158,17 @@ def _talk(
             log.line("session", end="tls-unavailable")
             return 111  # nothing that we could say would be understood
     outcome = session.run(line, peer, limits, hooks, log, tls, way, os._exit, listed)
-    hooks.guard.stop()
+    guard.stop()
     return outcome.status
 
 
-def _watch_over(hooks: Hooks, line: channel.Channel, log: Log) -> None:
+def _watch_over(guard: Guard, line: channel.Channel, log: Log) -> None:
     """There are plugins from elsewhere: they may hang where only another process can tell."""
     from .policy.guardian import Guardian
 
     plain = line.transport
     try:
-        hooks.guard.guardian = Guardian(
-            log, lambda text: plain.write(text, monotonic() + LAST_WORDS)
-        )
+        guard.guardian = Guardian(log, lambda text: plain.write(text, monotonic() + LAST_WORDS))
     except OSError as error:
         log_trouble(log, error)  # the timer is there all the same
 

@@ -53,11 +53,12 @@ def run(
     plugin cannot be stopped.
     """
     counters = Counters(monotonic())
+    over = False  # the last reply has been said
 
     def stop(plugin: str, stage: str) -> None:
         """A plugin goes on and on: this is the end, from within it."""
         log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=stage)
-        last = Hangup("plugin-hangs", replies.PLUGIN_HANGS)
+        last = Hangup("plugin-hangs", None if over else replies.PLUGIN_HANGS)
         _say_goodbye(channel, last)
         _log_session(log, channel, peer, counters, last)
         hooks.guard.stop()
@@ -79,7 +80,7 @@ def run(
             except Secured as secured:
                 # A fresh session begins, from the facts of the Peer alone (RFC
                 # 3207, 4.2).  Only the counters of abuse go on.
-                hooks.guard.encrypted()
+                hooks.guard.hush()
                 hooks = hooks.renew()
                 session = start(secured.tls)
                 session.welcome()
@@ -87,6 +88,8 @@ def run(
         hangup = explain(error, log)
     counters.refused += hangup.reply is not None and hangup.reply[0] in b"45"
     _say_goodbye(channel, hangup)
+    over = True
+    hooks.guard.hush()
     session.end(hangup)
     _log_session(log, channel, peer, counters, hangup)
     return Outcome(hangup.end, hangup.status)

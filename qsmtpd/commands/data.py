@@ -62,7 +62,11 @@ def receive(
         if hooks.has("header", "body", "data_post"):
             from .inspection import Inspection
 
-            inspection = Inspection(hooks, client, envelope, ours)
+            try:
+                inspection = Inspection(hooks, client, envelope, ours)
+            except OSError as error:  # no room for a spool, or no place
+                hooks.log_trouble(error)
+                return replies.SPOOL_TROUBLE, None
         channel.write(replies.GO_AHEAD + b"\r\n")
         if inspection is None:
             queue.feed(ours + hooks.header_lines())
@@ -90,7 +94,11 @@ def receive(
             ruling = inspection.judge(decoder.size, decoder.hops)
             if ruling.decision.verdict in REFUSALS:
                 return _refused(ruling), ruling
-            inspection.hand_over(queue)
+            try:
+                inspection.hand_over(queue)
+            except OSError as error:
+                hooks.log_trouble(error)
+                return replies.SPOOL_TROUBLE, None
         return _reply(queue.commit(envelope.sender, envelope.recipients), queue.pid, report), None
     finally:
         report["size"] = decoder.size

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..decision import REFUSALS, defer
 from ..facts import Message, Ruling
 from ..smtp import replies
-from ..smtp.header import parse_header
+from ..smtp.header import split_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..facts import Client, Envelope
-    from ..policy.hooks import BackEnd, Hooks
+    from ..policy.fence import BackEnd
+    from ..policy.hooks import Hooks
 
 #: A longer header is shown as far as this (bytes).
 HEADER_LIMIT = 256 * 1024
@@ -67,10 +68,12 @@ class Inspection:
             if end < 0 and not last and len(self._head) <= HEADER_LIMIT:
                 return b""
             whole = bytes(self._head[1:])
-            body = whole[end + 1 :] if end >= 0 else b""
             self._head = None
             self._message.whole_header = end >= 0 or last
-            self._message.header = parse_header(whole[: end if end >= 0 else HEADER_LIMIT])
+            limit = end if end >= 0 else HEADER_LIMIT
+            self._message.header, length = split_header(whole[:limit])
+            # What is not shown as header is shown as body, without the empty line between.
+            body = whole[length:] if length < limit else whole[limit:].removeprefix(b"\n")
             if self._refuses(
                 self._hooks.ask("header", self._client, self._envelope, self._message)
             ):

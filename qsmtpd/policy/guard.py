@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
         def expect(self, who: tuple[str, str], seconds: float) -> None: ...
         def relax(self) -> None: ...
-        def encrypted(self) -> None: ...
+        def hush(self) -> None: ...
         def stop(self) -> None: ...
 
 else:
@@ -36,10 +36,11 @@ class Overdue(BaseException):
 class Guard:
     """Calls plugin code.  `escape(plugin, stage)` must not return."""
 
-    __slots__ = ("escape", "guardian", "_who", "_running", "_fired")
+    __slots__ = ("escape", "escaped", "guardian", "_who", "_running", "_fired")
 
     def __init__(self) -> None:
         self.escape: Callable[[str, str], object] | None = None
+        self.escaped = False  # that did not end the process, but raised
         self.guardian: Watcher | None = None
         self._who = ("", "")
         self._running = False
@@ -56,11 +57,11 @@ class Guard:
             self.guardian.expect(who, seconds)
         self._who = who
         self._fired = 0
-        self._running = True
-        signal.signal(signal.SIGALRM, self._fire)
-        signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
         try:
+            self._running = True
+            signal.signal(signal.SIGALRM, self._fire)
             try:
+                signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
                 found = function(*facts)
             finally:
                 self._running = False
@@ -91,10 +92,13 @@ class Guard:
             self._running = True
             signal.setitimer(signal.ITIMER_REAL, left or GRACE, GRACE)
 
-    def encrypted(self) -> None:
-        """From here on the client understands no plain text."""
+    def hush(self) -> None:
+        """From here on no other process may speak to the client, which understands no plain text.
+
+        Or has heard the last reply.
+        """
         if self.guardian is not None:
-            self.guardian.encrypted()
+            self.guardian.hush()
 
     def stop(self) -> None:
         """There will be no more calls."""
@@ -109,4 +113,9 @@ class Guard:
         if self._fired == 1:
             raise Overdue
         if self.escape is not None:
-            self.escape(*self._who)
+            self._running = False  # to say goodbye may take longer than until the next alarm
+            self.escaped = True
+            try:
+                self.escape(*self._who)
+            finally:
+                self._running = True

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: It looks so often (seconds).
 PERIOD = 1.0
+#: A process that was killed is gone by then (seconds); a child of its may still hold the pipe.
+LAST_LOOK = 5.0
 _DEADLINE = struct.Struct("=dH")  # monotonic seconds, 0.0: no plugin is running; bytes of names
 _NAMES = 1000  # bytes
 
@@ -66,14 +68,19 @@ class Guardian:
         """It has ended."""
         _DEADLINE.pack_into(self._page, 0, 0.0, 0)
 
-    def encrypted(self) -> None:
-        """From here on the client understands no plain text."""
+    def hush(self) -> None:
+        """From here on the client is told nothing: it understands no plain text."""
         self._page[-1] = 1
 
     def stop(self) -> None:
         """The session is over."""
+        # A child of a plugin's may hold the pipe open, so its end alone will not do.
+        os.write(self._pipe, b".")
         os.close(self._pipe)
-        os.waitpid(self._pid, 0)
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # a plugin has waited for every child that there was
 
 
 def _watch(
@@ -83,12 +90,12 @@ def _watch(
     poll = select.poll()
     poll.register(heard, select.POLLIN)
     while True:
-        if poll.poll(PERIOD * 1000):  # the end of the pipe: nobody has its other end
+        if poll.poll(PERIOD * 1000):  # the end of the session, or of its end of the pipe
             os._exit(0)
         deadline, length = _DEADLINE.unpack_from(page)
         if deadline and monotonic() > deadline:
             os.kill(session, signal.SIGKILL)
-            poll.poll()  # until it is dead: only one of us may speak
+            poll.poll(LAST_LOOK * 1000)  # until it is dead: only one of us may speak
             plugin, _, hook = page[_DEADLINE.size : _DEADLINE.size + length].partition(b" ")
             log.line("trouble", error="Hang", reason="killed", plugin=plugin, hook=hook)
             reply = None if page[-1] else replies.PLUGIN_HANGS

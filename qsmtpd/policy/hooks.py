@@ -19,20 +19,11 @@ from .guard import Guard, Overdue
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from ..facts import Client, Envelope
     from ..log import Log
-    from ..queue import Verdict
-
-    class BackEnd(Protocol):
-        """One message on its way to wherever a back end puts it: see qsmtpd.queue.Queue."""
-
-        pid: int  # for the reply: `250 ok TIME qp PID`
-
-        def feed(self, data: bytes) -> None: ...
-        def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict: ...
-        def abort(self) -> None: ...
+    from .fence import BackEnd
 
 
 TIMEOUT = 30.0  # seconds
@@ -148,16 +139,13 @@ class Hooks:
         for stage, (entry, decision) in self._postponed.items():
             if stage == stages.CONNECT:
                 fresh._postponed[stage] = entry, decision
+        if stages.CONNECT in self._lines:
+            fresh._lines[stages.CONNECT] = self._lines[stages.CONNECT]
         return fresh
 
     def has(self, *wanted: str) -> bool:
         """Is there a plugin at one of these stages?"""
         return any(stage in self._at for stage in wanted)
-
-    @property
-    def has_outsiders(self) -> bool:
-        """Is there a plugin that did not come with this package?"""
-        return any(not entry.ours for entry in self.entries)
 
     @property
     def commands(self) -> set[bytes]:
@@ -192,6 +180,9 @@ class Hooks:
             if decision.header:
                 self._add_lines(stage, decision.header)
             if decision.verdict != DECLINE and not self._postpone(entry, stage, decision):
+                if stage == stages.HELO and decision.verdict in REFUSALS:
+                    # A client needs no HELO: who goes on without is refused at RCPT.
+                    self._postponed.setdefault(stage, (entry, decision))
                 return _ruling(stage, entry.name, decision, about)
         return Ruling(stage, "", DECLINED, about)
 
@@ -207,6 +198,7 @@ class Hooks:
         name, granted = "default", self.refuse
         left = self._granting
         lines: list[bytes] = []
+        later: tuple[Entry, Decision] | None = None
         for entry in self._at.get(stage, ()):
             if left == 0 and granted is self.refuse:
                 break  # all that could grant have been asked
@@ -216,8 +208,9 @@ class Hooks:
             left -= entry.grants
             lines += decision.header
             if decision.verdict in REFUSALS:
-                if not self._postpone(entry, stage, decision):
+                if not self._is_postponed(entry, stage, decision):
                     return _ruling(stage, entry.name, decision, asked), recipient
+                later = later or (entry, decision)
                 continue
             if decision.recipient is not None:
                 recipient = decision.recipient
@@ -229,6 +222,8 @@ class Hooks:
                 name = entry.name + ": " + decision.text.decode("ascii", "backslashreplace")
         if granted is not self.refuse:
             self._add_lines(stage, lines)
+            if later is not None:
+                self._postponed.setdefault(stage, later)
         return _ruling(stage, name, granted, asked), recipient
 
     def capabilities(self, client: Client) -> list[bytes] | None:
@@ -265,24 +260,42 @@ class Hooks:
             if entry.ours:  # the queue's own exceptions are told apart by its caller
                 found: BackEnd = entry.functions[stages.QUEUE](client, envelope)
                 return found
-            said: Any = self._call(entry, stages.QUEUE, client, envelope)
+            said = self._call(entry, stages.QUEUE, client, envelope)
             if isinstance(said, BaseException):
                 return None
             if said is not None:
-                back_end: BackEnd = said
-                return back_end
+                return self._fenced(entry, said)
         return None
+
+    def _fenced(self, entry: Entry, said: object) -> BackEnd | None:
+        from .fence import Fence
+
+        def call(function: Callable[..., object], *facts: object) -> object:
+            return self._run(entry, stages.QUEUE, function, *facts)
+
+        def complain(error: BaseException) -> None:
+            self._complain(entry, stages.QUEUE, error)
+
+        # Its attributes may be code of the plugin's, too.
+        fence = self._run(entry, stages.QUEUE, lambda: Fence(said, call, complain))
+        return fence if isinstance(fence, Fence) else None
 
     def tell(self, client: Client, ruling: Ruling) -> None:
         """Let the observers know; what they do wrong is only logged."""
         stage = stages.DENY if ruling.decision.verdict in REFUSALS else stages.OK
         for entry in self._at.get(stage, ()):
-            self._call(entry, stage, client, ruling)
+            self._inform(entry, stage, client, ruling)
 
     def notify(self, stage: str, client: Client) -> None:
         """Call `reset` or `disconnect`; what goes wrong is only logged."""
         for entry in self._at.get(stage, ()):
-            self._call(entry, stage, client)
+            self._inform(entry, stage, client)
+
+    def _inform(self, entry: Entry, stage: str, client: Client, *facts: object) -> None:
+        try:
+            self._call(entry, stage, client, *facts)
+        except ControlError as error:  # a reply that is due, as 250, is not to be lost for that
+            self._complain(entry, stage, error)
 
     def log_trouble(self, error: Exception) -> None:
         """Say in the log what went wrong around the plugins."""
@@ -308,15 +321,18 @@ class Hooks:
 
     def _postpone(self, entry: Entry, stage: str, decision: Decision) -> bool:
         """Is this refusal to be said later?  Then it is kept."""
+        if not self._is_postponed(entry, stage, decision):
+            return False
+        self._postponed.setdefault(stage, (entry, decision))
+        return True
+
+    def _is_postponed(self, entry: Entry, stage: str, decision: Decision) -> bool:
         if decision.verdict not in REFUSALS or stage not in stages.POSTPONED:
             return False
         postpone = entry.postpone
         if decision is TROUBLE and stage in stages.GOODBYE:
             postpone = postpone if postpone != NO else AT_RCPT  # the next command works
-        if postpone == NO or (stage == stages.RCPT and postpone == AT_RCPT):
-            return False
-        self._postponed.setdefault(stage, (entry, decision))
-        return True
+        return postpone != NO and (stage != stages.RCPT or postpone != AT_RCPT)
 
     def _due(self, when: str, stage: str, client: Client, about: bytes) -> Ruling | None:
         """A postponed refusal that is to be said now."""
@@ -343,24 +359,36 @@ class Hooks:
             said = ValueError("too late for header lines or another recipient")
             self._complain(entry, stage, said)
         elif not isinstance(said, BaseException):
-            self._complain(entry, stage, TypeError(f"returned {said!r:.80}, which is no Decision"))
+            self._complain(
+                entry, stage, TypeError(f"returned a {type(said).__name__}, no Decision")
+            )
         return TROUBLE
 
     def _call(self, entry: Entry, stage: str, client: Client, *facts: object) -> object:
+        """Ask a plugin; what it raises is logged and returned."""
+        said = self._run(entry, stage, entry.functions[stage], client, *facts)
+        if self.watch is not None and isinstance(said, Decision):
+            self.watch(stage, entry.name, said)
+        return said
+
+    def _run(
+        self, entry: Entry, stage: str, function: Callable[..., Any], *facts: object
+    ) -> object:
         """Run plugin code; what it raises is logged and returned."""
-        who = entry.name, stage
         try:
-            said = self.guard.call(who, entry.timeout, entry.functions[stage], client, *facts)
+            said: object = self.guard.call((entry.name, stage), entry.timeout, function, *facts)
         except (Lost, ControlError):
             raise
         except Overdue as error:
             self._complain(entry, stage, error, f"took more than {entry.timeout:g} seconds")
             return error
         except BaseException as error:  # SystemExit as well: only we end the session
+            if self.guard.escaped:
+                raise
             self._complain(entry, stage, error)
             return error
-        if self.watch is not None and isinstance(said, Decision):
-            self.watch(stage, entry.name, said)
+        if isinstance(said, BaseException):  # it is one of those above, to who called us
+            self._complain(entry, stage, TypeError(f"returned a {type(said).__name__}"))
         return said
 
     def _complain(

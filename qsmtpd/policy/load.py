@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from ..decision import reject
 from ..facts import ControlError
+from ..log import said
 from ..smtp.states import VERBS
 from . import hooks, order, stages
 from .guard import Guard, Overdue
@@ -58,8 +59,18 @@ class Line:
         self.where = where
 
 
-def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hooks.Hooks:
-    """The hooks of one session; with `first` in front of them.  Raises ControlError."""
+def load(
+    settings: Settings,
+    log: Log,
+    first: Sequence[hooks.Entry] = (),
+    guard: Guard | None = None,
+    outsiders: Callable[[], None] | None = None,
+) -> hooks.Hooks:
+    """The hooks of one session; with `first` in front of them.  Raises ControlError.
+
+    `guard` is what runs plugin code; outsiders() is called before any runs that
+    did not come with this package.
+    """
     lines = chosen(settings)
     postpone = settings.choice("postpone", "POSTPONE", _POSTPONE)
     refuse = hooks.NOBODY_ACCEPTS
@@ -69,12 +80,14 @@ def load(settings: Settings, log: Log, first: Sequence[hooks.Entry] = ()) -> hoo
         refuse = reject(
             worded(settings, refuse.text, "REPLY_NOGATEWAY"), refuse.code, refuse.status
         )
-    guard = Guard()
+    runs = guard or Guard()
+    if outsiders is not None and any(line.plugin not in order.BUILT_IN for line in lines):
+        outsiders()
     return hooks.Hooks(
-        lambda: [*first, *(_entry(line, settings, log, postpone, guard) for line in lines)],
+        lambda: [*first, *(_entry(line, settings, log, postpone, runs) for line in lines)],
         log,
         refuse,
-        guard,
+        runs,
     )
 
 
@@ -153,17 +166,21 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str, guard: Guard
     options = dict(line.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
     own = settings.of_plugin(line.name, options, log)
+    limit = hooks.TIMEOUT if timeout is None else _seconds(timeout, line)
     if ours:
         module = __import__(f"{__package__}.{line.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
         functions = _hooks_of(plugin)
     else:
         try:
-            plugin, functions = guard.call(
-                (line.name, "start"), hooks.TIMEOUT, _outsider, own, line
-            )
+            plugin, functions = guard.call((line.name, "start"), limit, _outsider, own, line)
         except Overdue as error:
-            what = f"{line.name} takes more than {hooks.TIMEOUT:g} seconds to start"
+            what = f"{line.name} takes more than {limit:g} seconds to start"
+            raise ControlError(line.where, what) from error
+        except ControlError:
+            raise
+        except BaseException as error:  # whatever it does: to make it and look at it runs its code
+            what = f"{line.name}: {type(error).__name__}: {said(error)}"
             raise ControlError(line.where, what) from error
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")
@@ -173,8 +190,8 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str, guard: Guard
         line.name,
         functions,
         immune,
-        bool(getattr(plugin, "spool", False)),
-        hooks.TIMEOUT if timeout is None else _seconds(timeout, line),
+        getattr(plugin, "spool", False) is True,
+        limit,
         postpone if later is None else _later(later, line),
         line.plugin in order.GRANTING,
         ours,
@@ -191,13 +208,7 @@ def _outsider(own: Settings, line: Line) -> tuple[object, dict[str, Callable[...
     if make is None:
         functions = _functions_of(module)
     else:
-        try:
-            plugin = make(own)
-        except (ControlError, Overdue):
-            raise
-        except BaseException as error:
-            what = f"{line.name}: {type(error).__name__}: {error}"
-            raise ControlError(line.where, what) from error
+        plugin = make(own)
         functions = _hooks_of(plugin)
     if not functions:
         raise ControlError(line.where, f"{line.name} has no hook, neither in a class Plugin")
@@ -205,6 +216,8 @@ def _outsider(own: Settings, line: Line) -> tuple[object, dict[str, Callable[...
         verb = name.removeprefix("command_")
         if name not in stages.STAGES and (name == verb or not (verb.isascii() and verb.isalnum())):
             raise ControlError(line.where, f"{line.name} has a public {name}, which is no hook")
+        if name != verb and verb != verb.lower():
+            raise ControlError(line.where, f"{line.name}: {name} is to be in lower case")
         if name != verb and verb.upper().encode("ascii") in VERBS:
             raise ControlError(line.where, f"{line.name}: {verb} is a command of qsmtpd's own")
     immune = getattr(plugin, "immune", ())

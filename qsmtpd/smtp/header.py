@@ -18,30 +18,41 @@ _MBOX = (b"From ", b">From ")
 def parse_header(text: bytes) -> list[tuple[bytes, bytes]]:
     """The header, with LF line ends -> (name, value) of each line, in their order.
 
-    It ends at an empty line, at what is no header line, or where `text` does;
+    See split_header().
+    """
+    return split_header(text)[0]
+
+
+def split_header(text: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
+    """The same, and how many bytes of the text that is.
+
+    The header ends at an empty line, at what is no header line, or where `text` does;
     the last value may then have been cut.  A name is as it was written, without
     the blanks that the obsolete syntax allows before the colon (RFC 5322, 4.5);
     a value lacks one space behind the colon and keeps its folds: LF and blank.
     """
     lines = text.split(b"\n", LINE_LIMIT)[:LINE_LIMIT]
+    size = 0
     if lines[0].startswith(_MBOX) and not lines[0][5:].lstrip(b" \t").startswith(b":"):
-        del lines[0]
+        size = len(lines.pop(0)) + 1
     header: list[tuple[bytes, bytes]] = []
     name, parts = b"", [b""]
     for line in lines:
         if line.startswith((b" ", b"\t")) and name:
             parts.append(line)
+            size += len(line) + 1
             continue
         if name:
             header.append((name, b"\n".join(parts)))
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t")
         if not colon or not name or name.translate(None, _NAME):
-            return header
+            return header, size
         parts = [value.removeprefix(b" ")]
+        size += len(line) + 1
     if name:
         header.append((name, b"\n".join(parts)))
-    return header
+    return header, min(size, len(text))
 
 
 def unfold(value: bytes) -> bytes:
