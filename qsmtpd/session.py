@@ -157,6 +157,7 @@ class Session:
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
         self._logged = False  # it has had its own line
         self._ruling: Ruling | None = None  # what policy said of it
+        self._ended = False  # it was a DATA that ended the transaction
         self._greeting = limits.greeting
         self._commands: dict[bytes, Callable[[bytes], bytes]] = {
             b"HELO": self._helo,
@@ -197,6 +198,7 @@ class Session:
             self._about = {}
             self._logged = False
             self._ruling = None
+            self._ended = False
             try:
                 line = self._channel.line(self._limits.line, LONGER)
             except LineTooLong as error:
@@ -286,7 +288,11 @@ class Session:
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
         self._channel.write(reply + b"\r\n")
+        if self._ended and self._hooks.has(stages.OK, stages.DENY, stages.RESET):
+            self._channel.flush()  # what then goes wrong cannot take the 250 back
         self._tell(verb, reply)
+        if self._ended:
+            self._end_transaction()
 
     # -- policy ------------------------------------------------------------
 
@@ -501,7 +507,9 @@ class Session:
             message = {**report, "reply": reply, **self._transaction(recipients[0])}
             self._log.line("message", verdict=verdict, **message)
             self._logged = True
-            self._end_transaction()
+            if reply is None:  # the session ends with it
+                self._end_transaction()
+        self._ended = True
         if verdict == "accepted":
             self._counters.messages += 1
             self._counters.forgive()
