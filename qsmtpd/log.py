@@ -66,11 +66,11 @@ def log_trouble(
     while trace is not None and trace.tb_frame.f_code.co_name != "_fire":
         where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
-    reason = said(error) if reason is None else reason
+    reason = message(error) if reason is None else reason
     log.line("trouble", error=type(error).__name__, reason=reason, where=where, **fields)
 
 
-def said(error: BaseException) -> str:
+def message(error: BaseException) -> str:
     """What an exception says; one of a plugin's may not know that itself."""
     try:
         return str(error)

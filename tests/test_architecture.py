@@ -32,7 +32,7 @@ FLOORS = [
     {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
     {"limits"},
     {"queue", "auth", "policy.guardian", "policy.immune", "policy.outside", *FILTERS},
-    {"policy.localmfcheck", "policy.qmailqueue", "useredit"},
+    {"policy.localmfcheck", "policy.qmailqueue", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"policy.load"},
     {"policy.audit"},
