@@ -8,13 +8,13 @@ import os
 from . import ucspi
 from .control import Controls, Settings
 from .facts import ControlError, Tls
-from .log import Log
+from .log import Log, message
 from .policy import load, stages
 from .rehearsal import Rehearsal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .decision import Decision
 
@@ -49,11 +49,13 @@ def show_hooks(environ: Mapping[bytes, bytes], home: bytes) -> int:
     return 0
 
 
-def explain(environ: dict[bytes, bytes], home: bytes, arguments: list[str]) -> int:
+def explain(
+    environ: dict[bytes, bytes], home: bytes, arguments: list[str], leave: Callable[[int], object]
+) -> int:
     """Walk a session through the hooks, print every verdict and reply, and queue nothing.
 
     Returns 0 where the message would be taken, 1 where not, 111 where that
-    cannot be tried.
+    cannot be tried.  leave(1) ends the process where a plugin does not stop.
     """
     given: dict[str, str] = {}
     recipients: list[str] = []
@@ -70,7 +72,7 @@ def explain(environ: dict[bytes, bytes], home: bytes, arguments: list[str]) -> i
         os.write(2, USAGE.encode())
         return 111
     try:
-        message = _read(given["message"]) if "message" in given else MESSAGE
+        mail = _read(given["message"]) if "message" in given else MESSAGE
         os.chdir(home)
         rehearsal = _prepare(environ, home, given)
     except (ControlError, OSError) as error:
@@ -79,7 +81,7 @@ def explain(environ: dict[bytes, bytes], home: bytes, arguments: list[str]) -> i
     shown = 0
 
     def sent(command: bytes) -> None:
-        _print("C: " + ("(the message)" if command is message else _text(command[:200])))
+        _print("C: " + ("(the message)" if command is mail else _text(command[:200])))
 
     def heard(reply: bytes) -> None:
         nonlocal shown
@@ -89,7 +91,7 @@ def explain(environ: dict[bytes, bytes], home: bytes, arguments: list[str]) -> i
         for line in reply.split(b"\n"):
             _print("S: " + _text(line))
 
-    rehearsal.run(_commands(given, recipients, message), sent, heard)
+    rehearsal.run(_commands(given, recipients, mail), sent, heard, leave)
     taken = rehearsal.back_end.messages
     if not taken:
         _print("The message would not be taken.")
@@ -137,7 +139,7 @@ def _show_verdict(stage: str, plugin: str, said: Decision | BaseException | None
     if said is None:
         verdict = "is not asked: the client is immune"
     elif isinstance(said, BaseException):
-        verdict = f"TROUBLE: {type(said).__name__}: {said}"
+        verdict = f"TROUBLE: {type(said).__name__}: {message(said)}"
     else:
         verdict = said.verdict
         if said.text:

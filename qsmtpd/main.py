@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> NoReturn:
     elif arguments[0] == "--explain":
         from .explain import explain
 
-        status = explain(environ, home(environ), arguments[1:])
+        status = explain(environ, home(environ), arguments[1:], os._exit)
     elif arguments == ["--version"]:
         os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
         status = 0

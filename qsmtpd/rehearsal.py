@@ -7,6 +7,8 @@ given.  Nobody waits: pauses are remembered, too.
 
 from __future__ import annotations
 
+import sys
+
 from . import session
 from .channel import Channel
 from .limits import AuthSettings, Limits
@@ -124,13 +126,15 @@ class Rehearsal:
         self.hooks = load.load(settings, log, [_in_front(self.back_end)])
         self._listed = load.is_listed(settings, peer)
 
-    def run(self, commands: Sequence[bytes], sent: Watch, heard: Watch) -> Outcome:
-        """Say these commands (see Script).  A plugin that does not stop raises SystemExit."""
+    def run(
+        self,
+        commands: Sequence[bytes],
+        sent: Watch,
+        heard: Watch,
+        leave: Callable[[int], object] = sys.exit,
+    ) -> Outcome:
+        """Say these commands (see Script).  leave(status) ends it all where a plugin does not."""
         channel = _Impatient(Script(commands, sent, heard), self.pauses)
-
-        def leave(status: int) -> None:
-            raise SystemExit(status)
-
         return session.run(
             channel,
             self._peer,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from ..decision import reject
 from ..facts import ControlError
-from ..log import said
+from ..log import message
 from ..smtp.states import VERBS
 from . import hooks, order, stages
 from .guard import Guard, Overdue
@@ -180,7 +180,7 @@ def _entry(line: Line, settings: Settings, log: Log, postpone: str, guard: Guard
         except ControlError:
             raise
         except BaseException as error:  # whatever it does: to make it and look at it runs its code
-            what = f"{line.name}: {type(error).__name__}: {said(error)}"
+            what = f"{line.name}: {type(error).__name__}: {message(error)}"
             raise ControlError(line.where, what) from error
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")

@@ -8,7 +8,7 @@ import os
 import sys
 
 from ..facts import ControlError
-from ..log import said
+from ..log import message
 from .guard import Overdue
 
 TYPE_CHECKING = False
@@ -34,7 +34,9 @@ def find(name: str, home: bytes, where: str) -> ModuleType:
         except (ControlError, Overdue):
             raise
         except BaseException as error:  # SystemExit as well: it is a plugin's own code that runs
-            raise ControlError(where, f"{name}: {type(error).__name__}: {said(error)}") from error
+            raise ControlError(
+                where, f"{name}: {type(error).__name__}: {message(error)}"
+            ) from error
         if sys.stdout is not None:
             # What a plugin prints is for the log, at once: nothing is flushed at our exit.
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
