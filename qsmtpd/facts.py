@@ -139,6 +139,7 @@ class Client:
         "counters",
         "pause",
         "speaks",
+        "dry_run",
     )
 
     def __init__(
@@ -159,6 +160,7 @@ class Client:
             self.relay = b""
         self.listed = listed  # as immune against filters: see qsmtpd-filters(5)
         self.counters = counters or Counters()
+        self.dry_run = False  # nothing will be queued: `qsmtpd --explain`, or a test
         #: pause(seconds): let the client wait.
         self.pause: Callable[[float], None] = _no_pause
         #: speaks(seconds): does it speak before it is spoken to?  Waits so long for it.
@@ -218,6 +220,8 @@ class Message:
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all header lines of this name, in whatever case."""
+        if not isinstance(name, bytes):
+            raise TypeError("the name of a header line is bytes")
         name = name.lower()
         return [value for found, value in self.header if found.lower() == name]
 
@@ -226,11 +230,13 @@ class Ruling:
     """What was decided, for the observers `ok` and `deny`, and for the log.
 
     `stage` is that of the question, or `auth`, `starttls`, `queue` …;
-    `plugin` who decided, or b"" where qsmtpd itself did; `about`, what was
-    asked about: a recipient, a name, a user; `reply`, what the client is told.
+    `plugin` who decided, or "" where qsmtpd itself did; `about`, what was
+    asked about: a recipient, a name, a user; `reply`, what the client is told;
+    `detail`, what else is known: of auth the mechanism, of queue the exit, of
+    rcpt why a rule that grants did not.
     """
 
-    __slots__ = ("stage", "plugin", "decision", "about", "reply")
+    __slots__ = ("stage", "plugin", "decision", "about", "reply", "detail")
 
     def __init__(
         self,
@@ -239,12 +245,14 @@ class Ruling:
         decision: Decision,
         about: bytes = b"",
         reply: bytes = b"",
+        detail: bytes = b"",
     ) -> None:
         self.stage = stage
         self.plugin = plugin
         self.decision = decision
         self.about = about
         self.reply = reply
+        self.detail = detail
 
 
 class Outcome:

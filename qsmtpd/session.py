@@ -301,7 +301,8 @@ class Session:
         self._ruling = ruling
         if ruling.decision.verdict not in REFUSALS:
             return None
-        self._about = {"by": ruling.plugin, **self._about}
+        why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
+        self._about = {"by": ruling.plugin + why, **self._about}
         if ruling.decision.verdict == DROP or ruling.stage in stages.GOODBYE:
             raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
         return ruling.reply
@@ -500,6 +501,10 @@ class Session:
             if ruling is not None:
                 self._ruling = ruling
                 report["by"] = ruling.plugin
+            if "exit" in report:  # so it is the back end's word
+                how = str(report["exit"]).encode("ascii", "replace")
+                said = _VERDICTS.get(reply[:1], ACCEPTED)
+                self._ruling = Ruling(stages.QUEUE, "", said, detail=how)
             verdict = "accepted" if reply.startswith(b"250") else "refused"
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"

@@ -195,7 +195,7 @@ class Hooks:
         due = self._due(AT_RCPT, stage, client, asked)
         if due is not None:
             return due, recipient
-        name, granted = "default", self.refuse
+        name, granted, reason = "default", self.refuse, b""
         left = self._granting
         lines: list[bytes] = []
         later: tuple[Entry, Decision] | None = None
@@ -217,14 +217,16 @@ class Hooks:
             if not entry.grants or granted is not self.refuse:
                 continue
             if decision.verdict == ACCEPT:
-                name, granted = entry.name, decision
+                name, granted, reason = entry.name, decision, b""
             elif decision.text:
-                name = entry.name + ": " + decision.text.decode("ascii", "backslashreplace")
+                name, reason = entry.name, decision.text
         if granted is not self.refuse:
             self._add_lines(stage, lines)
             if later is not None:
                 self._postponed.setdefault(stage, later)
-        return _ruling(stage, name, granted, asked), recipient
+        ruling = _ruling(stage, name, granted, asked)
+        ruling.detail = reason
+        return ruling, recipient
 
     def capabilities(self, client: Client) -> list[bytes] | None:
         """What plugins add to the answer to EHLO; None where one of them is in trouble."""

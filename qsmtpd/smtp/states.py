@@ -66,7 +66,7 @@ OUTCOMES = {
     b"EHLO": "helo",
     b"MAIL": "mail",
     b"RCPT": "rcpt",
-    b"DATA": "queue",
+    b"DATA": "data",
     b"AUTH": "auth",
     b"STARTTLS": "starttls",
 }
