@@ -83,7 +83,16 @@ class DataSettings:
 class QueueSettings:
     """Which program, its environment and its limits.  Raises ControlError."""
 
-    __slots__ = ("program", "error_fd", "write_timeout", "timeout", "environ", "announce")
+    __slots__ = (
+        "program",
+        "error_fd",
+        "write_timeout",
+        "timeout",
+        "environ",
+        "announce",
+        "exits",
+        "content",
+    )
 
     def __init__(self, settings: Settings) -> None:
         environ = settings.environ
@@ -95,6 +104,13 @@ class QueueSettings:
         self.write_timeout = settings.number("queuewritetimeout", "QUEUEWRITETIMEOUT", 300, least=1)
         self.timeout = settings.number("queuetimeout", "QUEUETIMEOUT", 540, least=1)
         self.announce = settings.choice("queueenv", "QUEUEENV", ("none", "spamcontrol"))
+        whose = ("stock", "spamcontrol", "indimail", "sagredo")
+        self.exits = settings.choice("queueexits", "QUEUEEXITS", whose)
+        self.content = b""  # what is added to the refusal of a content
+        if self.exits == "spamcontrol":
+            from .policy.wording import worded
+
+            self.content = worded(settings, b"", "REPLY_CONTENT")
         self.environ = environ
 
 

@@ -67,6 +67,25 @@ TEXTS: dict[int, bytes] = {
     120: b"unable to exec qq (#4.3.0)",
 }
 
+_CONTENT = b"sorry, invalid message content%b (#5.3.2)"  # REPLY_CONTENT
+_NO_KEY = b"Private key file does not exist (#5.3.5)"
+#: What a status means to the queue programs of others, where that differs from
+#: TEXTS: QUEUEEXITS says whose it is.
+EXITS: dict[str, dict[int, bytes]] = {
+    "stock": {},
+    "spamcontrol": dict.fromkeys((32, 33, 34), _CONTENT),  # virus, spam, attachment
+    "indimail": {
+        32: b"SPAM or junk mail threshold exceeded (#5.7.1)",
+        33: b"Message contains virus (#5.7.1)",
+        34: b"Message contains banned attachment (#5.7.1)",
+        35: _NO_KEY,
+        50: b"unable to set uid/gid (#4.3.0)",
+        79: b"qq Envelope format error (#4.3.0)",
+        91: b"qq Envelope format error (#4.3.0)",
+    },
+    "sagredo": {32: _NO_KEY},
+}
+
 
 class CannotExec(Exception):
     """The queue program could not be started: the reason."""
@@ -275,7 +294,10 @@ class Queue:
             if text:
                 return Verdict(False, text, permanent, exit)
         permanent = 11 <= code <= 40 or code == 115
-        text = TEXTS.get(code, _PERMANENT if permanent else _TEMPORARY)
+        texts = {**TEXTS, **EXITS[self._settings.exits]}
+        text = texts.get(code, _PERMANENT if permanent else _TEMPORARY)
+        if text is _CONTENT:
+            text %= self._settings.content
         return Verdict(False, text, permanent, exit)
 
     def _custom_codes(self) -> tuple[int, ...]:

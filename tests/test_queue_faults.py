@@ -94,6 +94,67 @@ TEXTS = {
 }
 
 
+#: What the fields' queue programs mean by some of them.
+CONTENT = "sorry, invalid message content%s (#5.3.2)"
+NO_KEY = "Private key file does not exist (#5.3.5)"
+MEANINGS: dict[str, dict[int, str]] = {
+    "stock": {},
+    "spamcontrol": dict.fromkeys((32, 33, 34), CONTENT % " no thanks"),
+    "indimail": {
+        32: "SPAM or junk mail threshold exceeded (#5.7.1)",
+        33: "Message contains virus (#5.7.1)",
+        34: "Message contains banned attachment (#5.7.1)",
+        35: NO_KEY,
+        50: "unable to set uid/gid (#4.3.0)",
+        79: "qq Envelope format error (#4.3.0)",
+        91: "qq Envelope format error (#4.3.0)",
+    },
+    "sagredo": {32: NO_KEY},
+}
+
+
+@pytest.mark.parametrize("exits", MEANINGS)
+def test_whose_exit_codes(home: Home, exits: str) -> None:
+    """Only a few differ, and none of them makes a yes of a no, or a 5xx of a 4xx."""
+    program = home.script("code=$(sed -n 's/^code //p')\ncat <&1 >/dev/null\nexit $code\n")
+    talk = start(home, QMAILQUEUE=program, QUEUEEXITS=exits, REPLY_CONTENT="no thanks")
+    texts = {**TEXTS, **MEANINGS[exits]}
+    for code in (11, 31, 32, 33, 34, 35, 36, 50, 51, 79, 81, 91):
+        reply = talk.deliver(b"code %d\r\n" % code).decode()
+        if code in PERMANENT:
+            assert reply == "554 " + texts.get(code, "qq permanent problem (#5.3.0)")
+        else:
+            assert reply == "451 " + texts.get(code, "qq temporary problem (#4.3.0)")
+    assert talk.end().status == 0
+    assert home.messages() == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "status", "reply"),
+    [
+        ({"QUEUEEXITS": "spamcontrol"}, 0, "554 " + CONTENT % ""),
+        ({"QUEUEEXITS": "spamcontrol", "REPLY_CONTENT": ""}, 0, "554 " + CONTENT % ""),
+        ({"REPLY_CONTENT": "x" * 301}, 0, "554 qq permanent problem (#5.3.0)"),
+        ({"QUEUEEXITS": "spamcontrol", "REPLY_CONTENT": "x" * 301}, 1, None),
+        ({"QUEUEEXITS": "spamcontrol", "REPLY_CONTENT": "no\r\n250 ok"}, 1, None),
+        ({"QUEUEEXITS": "SPAMCONTROL"}, 1, None),
+        ({"QUEUEEXITS": ""}, 1, None),
+    ],
+)
+def test_exit_code_settings(
+    home: Home, environ: dict[str, str], status: int, reply: str | None
+) -> None:
+    session = b"MAIL FROM:<>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
+    program = home.script("cat >/dev/null; cat <&1 >/dev/null; exit 33\n")
+    run = home.run(session, QMAILQUEUE=program, **environ)
+    assert run.status == status
+    if reply is None:
+        assert run.lines == [b"421 unable to read controls (#4.3.0)"]
+        assert run.event("control")["name"] in environ
+    else:
+        assert run.lines[-2] == reply.encode()
+
+
 def test_every_exit_code(home: Home) -> None:
     program = home.script("code=$(sed -n 's/^code //p')\ncat <&1 >/dev/null\nexit $code\n")
     talk = start(home, QMAILQUEUE=program)
