@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..decision import REFUSALS, defer
 from ..facts import Message, Ruling
 from ..smtp import replies
-from ..smtp.header import split_header
+from ..smtp.header import LINE_LIMIT, split_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class Inspection:
                 return b""
             whole = bytes(self._head[1:])
             self._head = None
-            self._message.whole_header = end >= 0 or last
             limit = end if end >= 0 else HEADER_LIMIT
+            lines = whole.count(b"\n", 0, limit)
+            self._message.whole_header = (end >= 0 or last) and lines < LINE_LIMIT
             self._message.header, length = split_header(whole[:limit])
             # What is not shown as header is shown as body, without the empty line between.
             body = whole[length:] if length < limit else whole[limit:].removeprefix(b"\n")

@@ -22,6 +22,12 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "badrcptto": (("badrcptto",), ()),
     "relay": ((), ()),
     "rcpthosts": ((), ()),
+    "bouncecheck": ((), ("BOUNCECHECK",)),
+    "headers": (
+        ("requiredheaders", "singleheaders", "datepast", "datefuture"),
+        ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
+    ),
+    "loop": (("loopcheck",), ("LOOPCHECK",)),
     "qmailqueue": ((), ()),
 }
 #: These rules are always there: without them nobody could send anything.

@@ -46,13 +46,18 @@ def split_header(text: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
             header.append((name, b"\n".join(parts)))
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t")
-        if not colon or not name or name.translate(None, _NAME):
+        if not colon or not is_name(name):
             return header, size
         parts = [value.removeprefix(b" ")]
         size += len(line) + 1
     if name:
         header.append((name, b"\n".join(parts)))
     return header, min(size, len(text))
+
+
+def is_name(name: bytes) -> bool:
+    """May a header line have this name?"""
+    return bool(name) and not name.translate(None, _NAME)
 
 
 def unfold(value: bytes) -> bytes:

@@ -1,0 +1,304 @@
+"""The filters that look at a message: headers, loop, bouncecheck."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+from harness import Home
+from ruled import converse, tcpserver
+
+from qsmtpd.control import Controls, Settings
+from qsmtpd.decision import DECLINE, Decision
+from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer
+from qsmtpd.policy import bouncecheck, headers, loop
+from qsmtpd.policy.stages import render
+from qsmtpd.smtp.header import parse_header
+
+CLIENT = Client(Peer(ip=b"192.0.2.1", local_host=b"mx.example"))
+
+
+def settings(home: Home, **environ: str) -> Settings:
+    variables = {name.encode(): value.encode() for name, value in environ.items()}
+    return Settings(Controls(str(home.path).encode()), variables)
+
+
+def message(header: str, whole: bool = True) -> Message:
+    return Message(parse_header(header.encode()), whole)
+
+
+def said(stage: str, decision: Decision) -> str:
+    """The reply to the client, or "" for no opinion."""
+    if decision.verdict == DECLINE:
+        return ""
+    return render(stage, decision).decode()
+
+
+# -- headers ---------------------------------------------------------------
+
+FROM, DATE = "From: a@b.example\n", f"Date: {formatdate()}\n"
+LONG = "554 message header is too long to be checked (#5.6.0)"
+
+
+def lacks(name: str) -> str:
+    return f"554 message lacks a {name} line (#5.6.0)"
+
+
+def twice(name: str) -> str:
+    return f"554 message has more than one {name} line (#5.6.0)"
+
+
+@pytest.mark.parametrize(
+    ("environ", "header", "reply"),
+    [
+        ({}, "", ""),
+        ({"REQUIREDHEADERS": ""}, FROM + DATE, ""),
+        ({"REQUIREDHEADERS": ""}, "FROM:\ndate : x\n", ""),
+        ({"REQUIREDHEADERS": ""}, DATE, lacks("From")),
+        ({"REQUIREDHEADERS": ""}, FROM, lacks("Date")),
+        ({"REQUIREDHEADERS": ""}, "", lacks("From")),
+        ({"REQUIREDHEADERS": ""}, FROM + "no line\n" + DATE, lacks("Date")),
+        ({"REQUIREDHEADERS": ""}, FROM + " " + DATE, lacks("Date")),
+        ({"REQUIREDHEADERS": "-"}, "", ""),
+        ({"REQUIREDHEADERS": "Subject"}, FROM + DATE, lacks("Subject")),
+        ({"REQUIREDHEADERS": "to, subject"}, "TO:\nsubject: x\n", ""),
+        ({"REQUIREDHEADERS": "-"}, FROM + FROM, ""),
+        ({"SINGLEHEADERS": ""}, "", ""),
+        ({"SINGLEHEADERS": ""}, FROM + DATE, ""),
+        ({"SINGLEHEADERS": ""}, FROM + DATE + "FROM : x\n", twice("From")),
+        ({"SINGLEHEADERS": ""}, "Message-Id: <a>\nMessage-ID: <b>\n", twice("Message-ID")),
+        ({"SINGLEHEADERS": ""}, "Received: a\nReceived: b\nComments: \nComments:\n", ""),
+        ({"SINGLEHEADERS": "X-a"}, FROM + FROM, ""),
+        ({"SINGLEHEADERS": "X-a"}, "x-a:\n" * 3, twice("X-a")),
+        ({"SINGLEHEADERS": "-", "REQUIREDHEADERS": "From"}, FROM + FROM, ""),
+        ({"SINGLEHEADERS": "", "REQUIREDHEADERS": ""}, FROM + FROM + DATE, twice("From")),
+    ],
+)
+def test_headers(home: Home, environ: dict[str, str], header: str, reply: str) -> None:
+    plugin = headers.Plugin(settings(home, **environ))
+    assert said("header", plugin.header(CLIENT, Envelope(b""), message(header))) == reply
+
+
+@pytest.mark.parametrize(
+    ("header", "reply"), [(FROM + DATE, LONG), (DATE, LONG), (FROM + FROM, twice("From"))]
+)
+def test_a_header_without_an_end(home: Home, header: str, reply: str) -> None:
+    """What has not been seen may hold anything: the filter is not fooled by it."""
+    plugin = headers.Plugin(settings(home, REQUIREDHEADERS="", SINGLEHEADERS=""))
+    assert said("header", plugin.header(CLIENT, Envelope(b""), message(header, False))) == reply
+
+
+@pytest.mark.parametrize(
+    ("days", "zone", "reply"),
+    [
+        (0, "+0000", ""),
+        (-9.9, "+0000", ""),
+        (-10.1, "+0000", "554 message is dated too far in the past (#5.6.0)"),
+        (1.9, "+0000", ""),
+        (2.1, "+0000", "554 message is dated too far in the future (#5.6.0)"),
+        (2.1, "+0300", ""),  # where it is later, it is no later
+        (-9.9, "+0300", "554 message is dated too far in the past (#5.6.0)"),
+    ],
+)
+def test_dates(home: Home, days: float, zone: str, reply: str) -> None:
+    home.control("datepast", "10")
+    plugin = headers.Plugin(settings(home, DATEFUTURE="2"))
+    date = formatdate(time.time() + days * 86400).replace("-0000", zone)
+    assert zone in date
+    for header in (f"Date: {date}\n", f"{FROM}DATE :\n {date}\n"):
+        decision = plugin.header(CLIENT, Envelope(b""), message(header))
+        assert said("header", decision) == reply
+    both = message(f"{DATE}Date: {date}\n")
+    assert said("header", plugin.header(CLIENT, Envelope(b""), both)) == reply
+
+
+def test_dates_that_are_none(home: Home) -> None:
+    plugin = headers.Plugin(settings(home, DATEPAST="10"))
+    decision = plugin.header(CLIENT, Envelope(b""), message("Date: now\n"))
+    assert said("header", decision) == "554 message has a Date that is no date (#5.6.0)"
+    # Whether there has to be one is for REQUIREDHEADERS to say.
+    assert said("header", plugin.header(CLIENT, Envelope(b""), message(FROM))) == ""
+    year = headers.Plugin(settings(home, DATEFUTURE="0"))
+    assert said("header", year.header(CLIENT, Envelope(b""), message("Date: 1 Jan 99 0:0\n"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"REQUIREDHEADERS": "From:"}, "REQUIREDHEADERS"),
+        ({"SINGLEHEADERS": "Fr\u00f6m"}, "SINGLEHEADERS"),
+        ({"DATEPAST": ""}, "DATEPAST"),
+        ({"DATEFUTURE": "-1"}, "DATEFUTURE"),
+    ],
+)
+def test_what_is_no_setting(home: Home, environ: dict[str, str], name: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        headers.Plugin(settings(home, **environ))
+    assert caught.value.name == name
+
+
+def test_header_files(home: Home) -> None:
+    home.control("requiredheaders", "# ours", "Subject", "", "To ")
+    home.control("singleheaders")
+    plugin = headers.Plugin(settings(home))
+    assert said("header", plugin.header(CLIENT, Envelope(b""), message(FROM))) == lacks("Subject")
+    both = message("Subject:\nTo:\nto:\n")
+    assert said("header", plugin.header(CLIENT, Envelope(b""), both)) == twice("To")
+    home.control("requiredheaders", "two words")
+    with pytest.raises(ControlError):
+        headers.Plugin(settings(home))
+
+
+# -- loop ------------------------------------------------------------------
+
+LOOPING = "554 this message is looping (#5.4.6)"
+OURS = "Received: from x (HELO by) (by mx.example)\n  by MX.example with SMTP; 1 Jan 2026 0:0\n"
+OTHER = "Received: (qmail 1 invoked by uid mx.example) by other.example\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "header", "reply"),
+    [
+        ("", "", ""),
+        ("", "Delivered-To: c@ok.example\n", ""),
+        ("", "Delivered-To: b@ok.example\n", LOOPING),
+        ("", "Delivered-To: a@ok.example\nDELIVERED-TO :\n  B@OK.Example \n", LOOPING),
+        ("", "X-Delivered-To: b@ok.example\n", ""),
+        ("", "Delivered-To: list-b@ok.example\n", ""),
+        ("", OURS * 10, ""),
+        ("", OURS * 11, LOOPING),
+        ("2", OURS * 2 + OTHER * 90, ""),
+        ("2", OURS + OTHER * 50 + OURS * 2, LOOPING),
+        ("2", "Delivered-To: x@mx.example\n" * 2 + OURS, LOOPING),
+        ("0", OTHER + "Received: nonsense by\nReceived:\n", ""),
+        ("0", "Received: by mx.example;now\n", LOOPING),
+        ("0", "Received: by mx.example(x);now\n", LOOPING),
+        ("0", "Received: by me.example; now\n", LOOPING),
+        ("0", "Received: by by mx.example\n", ""),
+        ("0", "Received: ) by mx.example\n", LOOPING),
+        ("0", "Received: (((((( by mx.example\n", ""),
+    ],
+)
+def test_loop(home: Home, value: str, header: str, reply: str) -> None:
+    home.control("me", "me.example")
+    plugin = loop.Plugin(settings(home, LOOPCHECK=value))
+    envelope = Envelope(b"")
+    envelope.recipients += [b"x@y.example", b"b@OK.example"]
+    assert said("header", plugin.header(CLIENT, envelope, message(header))) == reply
+
+
+def test_loop_settings(home: Home) -> None:
+    home.control("loopcheck", "3")
+    plugin = loop.Plugin(settings(home))
+    for count, reply in ((3, ""), (4, LOOPING)):
+        decision = plugin.header(CLIENT, Envelope(b""), message(OURS * count))
+        assert said("header", decision) == reply
+    with pytest.raises(ControlError):
+        loop.Plugin(settings(home, LOOPCHECK="many"))
+
+
+def test_a_loop_without_a_name(home: Home) -> None:
+    """A host that does not know its name takes no other's for its own."""
+    (home.control_dir / "me").unlink()
+    plugin = loop.Plugin(settings(home, LOOPCHECK="0"))
+    nameless = Client(Peer())
+    text = message("Received: by unknown; x\nReceived: by\nReceived: x\nDelivered-To: x\n")
+    assert said("header", plugin.header(nameless, Envelope(b""), text)) == ""
+
+
+# -- bouncecheck -----------------------------------------------------------
+
+BOUNCE = "553 sorry, bounce messages should have a single envelope recipient (#5.7.1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "sender", "recipients", "reply"),
+    [
+        ("", b"", 1, ""),
+        ("", b"", 2, BOUNCE),
+        ("1", b"", 9, BOUNCE),
+        ("0", b"", 2, ""),
+        ("", b"a@b.example", 2, ""),
+    ],
+)
+def test_bouncecheck(home: Home, value: str, sender: bytes, recipients: int, reply: str) -> None:
+    plugin = bouncecheck.Plugin(settings(home, BOUNCECHECK=value))
+    envelope = Envelope(sender)
+    envelope.recipients += [b"b@ok.example"] * recipients
+    assert said("data", plugin.data(CLIENT, envelope)) == reply
+
+
+# -- whole sessions --------------------------------------------------------
+
+
+def test_headers_in_a_session(home: Home) -> None:
+    rules = '127.:allow,REQUIREDHEADERS="",SINGLEHEADERS="",DATEPAST="2",DATEFUTURE="2"\n'
+    transaction = ("MAIL FROM:<a@b.example>", "RCPT TO:<b@ok.example>", "DATA")
+    whole = FROM + DATE
+    many = b"\r\n".join([b"X: y", *[b" z"] * 10_000, *whole.encode().splitlines(), b"", b"."])
+    with tcpserver(home, rules) as listener:
+        replies = converse(
+            listener,
+            *(*transaction, "no header\r\n."),
+            *(*transaction, whole.replace("\n", "\r\n") + FROM.strip() + "\r\n\r\nbody\r\n."),
+            *(*transaction, "From: x\r\nDate: 1 Jan 2001 00:00\r\n\r\n."),
+            *(*transaction, many),
+            *(*transaction, whole.replace("\n", "\r\n") + "\r\nFrom: x\r\n."),
+            "QUIT",
+        )
+    finals = replies[4:-1:4]
+    assert finals[:4] == [
+        lacks("From"),
+        twice("From"),
+        "554 message is dated too far in the past (#5.6.0)",
+        LONG,
+    ]
+    assert finals[4].startswith("250 ok ")
+    (stored,) = home.messages()
+    assert stored.body == whole.encode() + b"\nFrom: x\n"
+    log = listener.log()
+    assert log.count("by=headers") == 4
+    assert log.count("verdict=refused") == 4
+
+
+def test_headers_of_those_who_submit(home: Home) -> None:
+    transaction = ("MAIL FROM:<a@b.example>", "RCPT TO:<b@ok.example>", "DATA", "none\r\n.")
+    with tcpserver(home, ':allow,REQUIREDHEADERS="",RELAYCLIENT=""\n') as listener:
+        replies = converse(listener, *transaction, "QUIT")
+    assert replies[4].startswith("250 ok ")
+
+
+def test_loop_in_a_session(home: Home) -> None:
+    """A message goes through this host again and again, until it is known to loop."""
+    transaction = ("MAIL FROM:<a@b.example>", "RCPT TO:<b@ok.example>", "DATA")
+    text = b"Subject: x\n\nbody\n"
+    with tcpserver(home, '127.:allow,LOOPCHECK="2"\n') as listener:
+        for _ in range(3):
+            sent = text.replace(b"\n", b"\r\n") + b"."
+            replies = converse(listener, *transaction, sent, "QUIT")
+            assert replies[4].startswith("250 ok ")
+            text = home.messages()[-1].text
+        sent = text.replace(b"\n", b"\r\n") + b"."
+        assert converse(listener, *transaction, sent, "QUIT")[4] == LOOPING
+        again = (*transaction, "Delivered-To: B@ok.example\r\n\r\n.", "QUIT")
+        assert converse(listener, *again)[4] == LOOPING
+    assert len(home.messages()) == 3
+    assert listener.log().count("by=loop") == 2
+
+
+def test_bouncecheck_in_a_session(home: Home) -> None:
+    first, second = "RCPT TO:<b@ok.example>", "RCPT TO:<c@ok.example>"
+    with tcpserver(home, '127.:allow,BOUNCECHECK=""\n:deny\n') as listener:
+        replies = converse(
+            listener,
+            *("MAIL FROM:<>", first, second, "DATA"),
+            *("MAIL FROM:<>", first, "DATA", "bounce\r\n."),
+            *("MAIL FROM:<a@b.example>", first, second, "DATA", "mail\r\n."),
+            "QUIT",
+        )
+    assert replies[4] == BOUNCE
+    assert replies[8].startswith("250 ok ")
+    assert replies[13].startswith("250 ok ")
+    assert [stored.body for stored in home.messages()] == [b"bounce\n", b"mail\n"]
+    assert "by=bouncecheck" in listener.log()
