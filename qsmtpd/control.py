@@ -139,6 +139,11 @@ class Settings:
         if self._log is not None:
             self._log.line("plugin", plugin=self.plugin, **fields)
 
+    def raw_log(self, line: bytes) -> None:
+        """For plugins: a whole line in a form of its own.  What is in it, is for them to quote."""
+        if self._log is not None:
+            self._log.raw(line)
+
     def text(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         """(where it is from, its text), or None where it is not set.
 

@@ -17,15 +17,25 @@ import posix as os
 import select
 
 _PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')
+_ONE_LINE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
+#: LOGFORMAT -> the events that a plugin logs in that form instead, and the words
+#: that its readers look for, anywhere in any line.
+FORMATS: dict[str, tuple[frozenset[str], tuple[bytes, ...]]] = {
+    "qsmtpd": (frozenset(), ()),
+    "spamcontrol": (frozenset(("refused", "auth")), (b"accept", b"reject")),
+}
 #: A longer value is cut; `...` then stands at its end.
 VALUE_LIMIT = 256
 LINE_LIMIT = 4096
 
 
 class Log:
-    """Writes lines to descriptor `fd`; `common` fields stand on every line."""
+    """Writes lines to descriptor `fd`; `common` fields stand on every line.
 
-    __slots__ = ("_fd", "_poll", "_common", "dropped")
+    `form` is one of FORMATS: what is logged in another form is not written here.
+    """
+
+    __slots__ = ("_fd", "_poll", "_common", "dropped", "form")
 
     def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
         self._fd = fd
@@ -33,28 +43,41 @@ class Log:
         self._poll.register(fd, select.POLLOUT)
         self._common = common
         self.dropped = 0
+        self.form = "qsmtpd"
 
     def line(self, event: str, **fields: bytes | str | int | None) -> None:
         """Write one line; fields that are None are left out."""
+        silenced, words = FORMATS[self.form]
+        if event in silenced:
+            return
         pairs: dict[str, bytes | str | int | None] = {"event": event, **self._common, **fields}
         if self.dropped:
             pairs["dropped"] = self.dropped
         text = b""
         for key, value in pairs.items():
             if value is not None:
-                word = key.encode() + b"=" + _quote(value)
+                word = key.encode() + b"=" + _quote(value, () if key == "verdict" else words)
                 if len(text) + len(word) >= LINE_LIMIT:
                     break  # a line is cut between fields
                 text += b" " + word if text else word
+        if self._write(text):
+            self.dropped = 0
+
+    def raw(self, text: bytes) -> None:
+        """Write one line of another form, without its LF; what it must not hold is `?` then."""
+        self._write(text[: LINE_LIMIT - 1].translate(_ONE_LINE))
+
+    def _write(self, text: bytes) -> bool:
+        """Write a line, or count it as dropped."""
         text += b"\n"
         try:
             ready = self._poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT and os.write(self._fd, text) == len(text):
-                self.dropped = 0
-                return
+                return True
         except OSError:
             pass
         self.dropped += 1
+        return False
 
 
 def log_trouble(
@@ -78,15 +101,30 @@ def message(error: BaseException) -> str:
         return "cannot say what is wrong"
 
 
-def _quote(value: bytes | str | int) -> bytes:
+def places(text: bytes, words: tuple[bytes, ...]) -> set[int]:
+    """Where these words, given in small letters, begin in a text; case does not matter."""
+    found = set()
+    text = text.lower()
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            found.add(at)
+            at = text.find(word, at + 1)
+    return found
+
+
+def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
     raw = value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace")
     cut = len(raw) > VALUE_LIMIT
     raw = raw[:VALUE_LIMIT]
-    if raw and not cut and _PLAIN.issuperset(raw):
+    hidden = places(raw, words)
+    if raw and not cut and not hidden and _PLAIN.issuperset(raw):
         return raw
-    if not all(32 <= byte < 127 for byte in raw) or b'"' in raw or b"\\" in raw:
+    if not all(32 <= byte < 127 for byte in raw) or b'"' in raw or b"\\" in raw or hidden:
         raw = b"".join(
-            b"\\x%02x" % byte if not 32 <= byte < 127 or byte in b'"\\' else bytes((byte,))
-            for byte in raw
+            b"\\x%02x" % byte
+            if not 32 <= byte < 127 or byte in b'"\\' or place in hidden
+            else bytes((byte,))
+            for place, byte in enumerate(raw)
         )
     return b'"' + raw + (b"..." if cut else b"") + b'"'

@@ -14,7 +14,7 @@ from . import __version__, channel, session, ucspi
 from .control import Controls, Settings, home
 from .facts import ControlError
 from .limits import AuthSettings, Limits
-from .log import Log, log_trouble
+from .log import FORMATS, Log, log_trouble
 from .policy import load
 from .policy.guard import Guard
 from .smtp import replies
@@ -124,6 +124,7 @@ def _talk(
 
     try:
         settings = enter(Controls(home(environ)), environ)
+        log.form = settings.choice(None, "LOGFORMAT", tuple(FORMATS))
         wanted = tls_settings.TlsSettings(settings)
         tls = door.external(settings, wanted)
         if tls is None:

@@ -324,8 +324,6 @@ class Session:
 
     def _subject(self, verb: bytes) -> bytes:
         """What such a command is about."""
-        if verb == b"MAIL":
-            return self._envelope.sender
         if verb in (b"HELO", b"EHLO"):
             return self._client.helo or b""
         if verb == b"AUTH" and self._client.auth is not None:
@@ -414,7 +412,10 @@ class Session:
             self._counters.auth_failures += 1
             if self._counters.auth_failures >= self._limits.auth.max_failures:
                 reply = replies.TOO_MANY_FAILURES
-                hangup = Hangup("auth-failures", reply)
+            who, how = result.user, result.mechanism
+            self._ruling = Ruling(stages.AUTH, "", _VERDICTS[reply[:1]], who, reply, how)
+            if reply == replies.TOO_MANY_FAILURES:
+                hangup = Hangup("auth-failures", reply, ruling=self._ruling)
         self._logged = True
         self._log.line(
             "auth",
@@ -457,10 +458,11 @@ class Session:
             asked = envelope.recipient(argument, self._limits)
         except envelope.Refused as error:
             return error.reply
+        self._about = self._transaction(asked)
         if len(self._envelope.recipients) >= self._limits.recipients:
+            self._ruling = Ruling(stages.RCPT, "", _VERDICTS[b"4"], asked)
             return replies.TOO_MANY_RECIPIENTS
         self._counters.recipients += 1
-        self._about = self._transaction(asked)
         ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
         self._counters.bad_recipients += ruling.reply[:1] == b"5"
         refusal = self._refused(ruling)
@@ -498,13 +500,12 @@ class Session:
                 self._limits.auth.hide,
                 report,
             )
-            if ruling is not None:
-                self._ruling = ruling
+            if ruling is None:
+                how = str(report.get("exit", "")).encode("ascii", "replace")
+                ruling = Ruling(stages.QUEUE, "", _VERDICTS.get(reply[:1], ACCEPTED), detail=how)
+            else:
                 report["by"] = ruling.plugin
-            if "exit" in report:  # so it is the back end's word
-                how = str(report["exit"]).encode("ascii", "replace")
-                said = _VERDICTS.get(reply[:1], ACCEPTED)
-                self._ruling = Ruling(stages.QUEUE, "", said, detail=how)
+            self._ruling = ruling
             verdict = "accepted" if reply.startswith(b"250") else "refused"
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"

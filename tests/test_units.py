@@ -215,6 +215,28 @@ def test_a_full_log_is_never_waited_for() -> None:
     assert log.dropped == 2
 
 
+def test_a_line_of_another_form() -> None:
+    """It is one line whatever is in it, and it does not hide that lines were lost."""
+    reader, writer = os.pipe()
+    log = Log(writer, pid=1)
+    log.form = "spamcontrol"
+    log.line("refused", a=1)
+    log.dropped = 3
+    log.raw(b"x: y=z\nforged\r\0\xff" + b"." * 10_000)
+    log.line("loud", verdict="accepted", reply=b"reREJECTed", to=b"Accept")
+    first, second = os.read(reader, 65536).splitlines(keepends=True)
+    assert first.startswith(b"x: y=z?forged???...") and len(first) == 4096
+    assert second == (
+        b'event=loud pid=1 verdict=accepted reply="re\\x52EJECTed" to="\\x41ccept" dropped=3\n'
+    )
+    said = parse_log(second.decode()[:-1])
+    assert (said["reply"], said["to"]) == ("reREJECTed", "Accept")
+    os.close(reader)
+    log.raw(b"nobody reads it")
+    assert log.dropped == 1
+    os.close(writer)
+
+
 # -- received --------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
     ),
     "loop": (("loopcheck",), ("LOOPCHECK",)),
+    "spamcontrollog": ((), ("LOGFORMAT",)),
     "qmailqueue": ((), ()),
 }
 #: These rules are always there: without them nobody could send anything.
