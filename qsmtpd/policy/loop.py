@@ -34,7 +34,8 @@ class Plugin:
         self._most = DEFAULT
         if found is not None and found[1]:
             self._most = settings.number("loopcheck", "LOOPCHECK", DEFAULT)
-        self._me = settings.line("me") or b""
+        me = settings.text("me", None)
+        self._me = b"" if me is None else me[1]
 
     def header(self, client: Client, envelope: Envelope, message: Message) -> Decision:
         recipients = {recipient.lower() for recipient in envelope.recipients}
