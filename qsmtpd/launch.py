@@ -12,7 +12,7 @@ import sys
 def main() -> None:
     """Find our modules, and start the program."""
     root = __file__.removesuffix("qsmtpd/launch.py")
-    sys.path.insert(0, root)
+    sys.path.append(root)
     from qsmtpd import bytecode
 
     sys.meta_path.insert(0, bytecode.Finder(root))
