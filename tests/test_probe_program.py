@@ -20,11 +20,11 @@ from probe_clients import Client
 from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
 
-from qsmtpd.launch import named
 from qsmtpd.probe.arguments import address, listening
 from qsmtpd.probe.check import Finding, Result, Verdict, exit_status
 from qsmtpd.probe.evidence import Evidence, printable
 from qsmtpd.probe.report import Text
+from qsmtpd.programs import named
 
 PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
 FAST = ("--rate", "1000", "--timeout", "2")
