@@ -9,10 +9,13 @@ MAN = $(wildcard man/*.[1578])
 
 all: $(VENV)/ready
 
-# The package is used where it lies; the programs in .venv/bin are copies of bin/qsmtpd.
-$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/qsmtpd
+# The package is used where it lies.
+$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/qsmtpd bin/launcher
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
+	for program in $(PROGRAMS); do \
+		bin/launcher $(abspath $(VENV))/bin/python3 "$(CURDIR)" >$(VENV)/bin/$$program || exit; \
+	done
 	$(VENV)/bin/python3 -m compileall -q qsmtpd
 	touch $@
 
@@ -54,7 +57,11 @@ install:
 	  or print("warning: other users cannot run", p, "- choose another with PYTHON=")'
 	@$(PYTHON) -c 'import OpenSSL' 2>/dev/null \
 	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
-	for program in $(PROGRAMS); do install -m 755 bin/$$program $(DESTDIR)$(PREFIX)/bin/ || exit; done
+	for program in $(PROGRAMS); do \
+		rm -f $(DESTDIR)$(PREFIX)/bin/$$program; \
+		bin/launcher $(PREFIX)/lib/qsmtpd/python3 $(PREFIX)/lib/qsmtpd >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
+		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit; \
+	done
 	for page in $(MAN); do \
 		install -d $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; \
 		install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/ || exit; \

@@ -1,7 +1,7 @@
-"""What the programs in bin/ start: launch.py PATH-OF-PROGRAM ARGUMENT …
+"""What the programs start.  As a file: launch.py PATH-OF-PROGRAM ARGUMENT …
 
-Run as a file, in an interpreter that is isolated and has not imported site.
-What is run so is compiled anew each time; so all the rest is elsewhere.
+In an interpreter that is isolated and has not imported site.  A file that is
+run is compiled anew each time; so all the rest is elsewhere.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 
 
-def main() -> None:
-    """Find our modules, and start the program."""
-    root = __file__.removesuffix("qsmtpd/launch.py")
-    sys.path.append(root)
+def main(root: str, path: str, arguments: list[str]) -> None:
+    """Start the program of this path, from the package in the folder `root` (with a slash)."""
     from qsmtpd import bytecode
 
     sys.meta_path.insert(0, bytecode.Finder(root))
     from qsmtpd import programs
 
-    programs.start(sys.argv[1], sys.argv[2:])
+    programs.start(path, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    folder = __file__.removesuffix("qsmtpd/launch.py")
+    sys.path.append(folder)
+    main(folder, sys.argv[1], sys.argv[2:])

@@ -172,16 +172,33 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
     assert finder.find_spec("os", None) is None
 
 
+def launcher(python: str, folder: str) -> str:
+    """What bin/launcher prints."""
+    command = [ROOT / "bin/launcher", python, folder]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("python", "folder"),
+    [("/a b/python3", "/c"), ("/a/python3", '/c"d'), ("python3", "/c"), (f"/{'a' * 121}", "/c")],
+)
+def test_a_line_that_the_kernel_would_not_take(python: str, folder: str) -> None:
+    assert launcher(f"/{'a' * 120}", "/c").startswith(f"#!/{'a' * 120} -IS\nimport sys\n")
+    assert launcher(python, folder) == (ROOT / "bin/qsmtpd").read_text()
+
+
 def install(way: str, to: Path) -> tuple[Path, Path]:
     """(the program, the folder of the package), as this way of installing makes them."""
     if way == "make":
         # The checkout itself is in use, so another one that looks the same.
         (to / ".venv/bin").mkdir(parents=True)
-        for name in ("python3", "qsmtpd"):
-            shutil.copy(BIN / name, to / ".venv/bin", follow_symlinks=False)
+        shutil.copy(BIN / "python3", to / ".venv/bin", follow_symlinks=False)
         shutil.copy(BIN.parent / "pyvenv.cfg", to / ".venv")
         shutil.copytree(PACKAGE, to / "qsmtpd")
-        return to / ".venv/bin/qsmtpd", to / "qsmtpd"
+        program = to / ".venv/bin/qsmtpd"
+        program.write_text(launcher(f"{to}/.venv/bin/python3", str(to)))
+        program.chmod(0o755)
+        return program, to / "qsmtpd"
     if way == "make install":
         make = ["make", "-s", "-C", str(ROOT), "install", f"PREFIX={to}", "DESTDIR="]
         subprocess.run([*make, f"PYTHON={sys.executable}"], check=True)
@@ -215,7 +232,9 @@ def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path
         assert b"354 go ahead" in done.stdout
     assert len(home.messages()) == 2
     # What the launcher gives the interpreter, the interpreter itself says.
-    (package / "launch.py").write_text("import sys; print(sys.flags, sys.argv[1:])")
+    (package / "launch.py").write_text(
+        "import sys; print(sys.flags, sys.argv[-2:]); main = lambda *arguments: None"
+    )
     for path in (program, link):
         done = subprocess.run([path, "argument"], capture_output=True, text=True, check=True)
         assert "isolated=1" in done.stdout
