@@ -137,6 +137,9 @@ class Settings:
     def log(self, **fields: bytes | str | int | None) -> None:
         """For plugins: a line `event=plugin plugin=NAME …` in the log, quoted as in qsmtpd(8)."""
         if self._log is not None:
+            taken = {"event", "pid", "ip", "plugin", "dropped"} & set(fields)
+            if taken:
+                raise ValueError(f"{min(taken)} is on the line already")
             self._log.line("plugin", plugin=self.plugin, **fields)
 
     def raw_log(self, line: bytes) -> None:
@@ -155,7 +158,7 @@ class Settings:
             if value is not None:
                 return variable, value
         if given is not None:
-            return f"control/plugins: {self.plugin}", given
+            return f"control/plugins: {self.plugin} {file or (variable or '').lower()}=", given
         if file is not None:
             content = self.controls.read(file)
             if content is not None:
@@ -208,6 +211,8 @@ class Settings:
             file = given.decode("ascii", "backslashreplace")
         content = self.controls.read(file)
         if content is None:
+            if given is not None:
+                raise ControlError("control/" + file, f"is missing, and {self.plugin} wants it")
             return None
         entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
         return [entry for entry in entries if entry and not entry.startswith(b"#")]

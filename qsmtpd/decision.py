@@ -47,6 +47,10 @@ class Decision:
             raise ValueError(f"{code} is no code for {verdict}")
         if not isinstance(text, bytes) or not isinstance(status, bytes):
             raise ValueError("text and status are bytes")
+        if status and (len(status) > 11 or not all(map(bytes.isdigit, status.split(b".")))):
+            raise ValueError(f"{status!r} is no status, as 5.7.1 is one")
+        if isinstance(header, bytes | str):
+            raise ValueError("header is a list of lines")
         self.verdict = verdict
         self.text = text
         self.code = code

@@ -81,13 +81,23 @@ class Log:
 
 
 def log_trouble(
-    log: Log, error: BaseException, reason: str | None = None, **fields: bytes | str
+    log: Log,
+    error: BaseException,
+    reason: str | None = None,
+    file: str | None = None,
+    **fields: bytes | str,
 ) -> None:
-    """One line for an exception that should not be: what it is and where it came from."""
-    trace, where = error.__traceback__, None
+    """One line for an exception that should not be: what it is and where it came from.
+
+    `file` is where somebody would look first: its last line on the way counts.
+    """
+    trace, where, found = error.__traceback__, None, False
     # Where an alarm went off counts, not what then raised (see policy/guard.py).
     while trace is not None and trace.tb_frame.f_code.co_name != "_fire":
-        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        name = trace.tb_frame.f_code.co_filename
+        if name == file or not found:
+            where = f"{name}:{trace.tb_lineno}"
+        found = found or name == file
         trace = trace.tb_next
     reason = message(error) if reason is None else reason
     log.line("trouble", error=type(error).__name__, reason=reason, where=where, **fields)

@@ -145,6 +145,7 @@ class Rehearsal:
             None,
             leave,
             self._listed,
+            dry_run=True,
         )
 
 

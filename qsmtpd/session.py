@@ -45,11 +45,12 @@ def run(
     door: Door | None,
     leave: Callable[[int], object],
     listed: bool = False,
+    dry_run: bool = False,
 ) -> Outcome:
     """Speak SMTP with the client until one side has enough.  Raises nothing.
 
     `tls` is what there is already; `door`, how STARTTLS gets it; `listed`, that
-    filters leave the client alone.  `leave(status)` ends the process, where a
+    filters leave the client alone; `dry_run`, that nothing is queued.  `leave(status)` ends the process, where a
     plugin cannot be stopped.
     """
     counters = Counters(monotonic())
@@ -66,6 +67,7 @@ def run(
 
     def start(tls: Tls | None) -> Session:
         client = Client(peer, tls, counters, listed)
+        client.dry_run = dry_run
         client.pause = lambda seconds: hooks.guard.suspended(channel.pause, seconds)
         client.speaks = lambda seconds: bool(hooks.guard.suspended(channel.speaks, seconds))
         return Session(channel, client, limits, hooks, log, door)

@@ -78,8 +78,10 @@ def converse(
 
     `plugins` are the lines of control/plugins, of which a name may be the path
     of a file; `commands` have no CRLF, and behind DATA stands the message, with
-    LF line ends.  `controls` are more control files.  Raises ControlError where
-    a session would answer 421.
+    LF line ends and without the last dot.  `controls` are more control files;
+    `tls`, facts of encryption, as in Tls(b"TLSv1.3"); with `checkpassword`, a
+    program with its arguments, AUTH is allowed.  Raises ControlError where a
+    session would answer 421.
     """
     talk = Talk()
     lines = [plugins] if isinstance(plugins, str) else plugins
@@ -90,7 +92,8 @@ def converse(
         files = {**CONTROLS, "plugins": "\n".join(lines), **(controls or {})}
         for name, text in files.items():
             (control / name).write_text(text + "\n")
-        variables = {**ENVIRON, **(environ or {})}
+        logins = {"SMTPAUTH": "", "AUTHCLEAR": "1"} if checkpassword else {}
+        variables = {**ENVIRON, **logins, **(environ or {})}
         raw = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
         rehearsal = Rehearsal(
             Settings(Controls(os.fsencode(home)), raw),

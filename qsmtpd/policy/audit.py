@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import load, order
+from . import lines, load, order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     """What is set and does nothing: (the file or variable, why).  Raises ControlError."""
     running = {line.plugin for line in load.chosen(settings)}
     found = [
-        (switch, f"is set, but its filter {name} has been taken out by {load.VARIABLE}")
+        (switch, f"is set, but its filter {name} has been taken out by {lines.VARIABLE}")
         for name in order.BUILT_IN
         if name not in running
         for switch in order.switches(name, settings)

@@ -32,6 +32,8 @@ TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
 #: So many lines can plugins add to a header.
 HEADER_LINES = 100
 
+#: Which clients a plugin may want to leave alone.
+IMMUNITIES = ("relay", "auth", "listed")
 NO, AT_RCPT, AT_DATA = "none", "rcpt", "data"
 
 
@@ -51,6 +53,7 @@ class Entry:
         "postpone",
         "grants",
         "ours",
+        "file",
     )
 
     def __init__(
@@ -63,6 +66,7 @@ class Entry:
         postpone: str = NO,
         grants: bool = False,
         ours: bool = True,
+        file: str | None = None,
     ) -> None:
         self.name = name
         self.functions = functions
@@ -72,6 +76,7 @@ class Entry:
         self.postpone = postpone
         self.grants = grants
         self.ours = ours
+        self.file = file  # where its code is
 
     def skips(self, client: Client) -> bool:
         """Is this client immune against this plugin?"""
@@ -80,6 +85,18 @@ class Entry:
             or ("auth" in self.immune and client.auth is not None)
             or ("listed" in self.immune and client.listed)
         )
+
+
+def methods(plugin: object) -> dict[str, Callable[..., Any]]:
+    """The public methods of a plugin: its hooks."""
+    kind = type(plugin)
+    return {
+        name: getattr(plugin, name)
+        for name in dir(kind)
+        if not name.startswith("_")
+        and hasattr(getattr(kind, name), "__get__")
+        and callable(getattr(kind, name))
+    }
 
 
 class Hooks:
@@ -396,7 +413,7 @@ class Hooks:
     def _complain(
         self, entry: Entry, stage: str, error: BaseException, reason: str | None = None
     ) -> None:
-        log_trouble(self._log, error, reason=reason, plugin=entry.name, hook=stage)
+        log_trouble(self._log, error, reason, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
 

@@ -8,6 +8,8 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..control import Settings
 
 #: name -> (control files, variables): it is on when one of them is there.  The
@@ -35,6 +37,24 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 ALWAYS = ("relay", "rcpthosts", "qmailqueue")
 #: Only these can let a recipient in.
 GRANTING = ("relay", "rcpthosts")
+
+
+class Line:
+    """A plugin as it is asked for: a line of control/plugins, or what stands for it (`where`).
+
+    `name` is what the plugin is called in the log and elsewhere; `plugin`, what
+    it is to be found by.
+    """
+
+    __slots__ = ("name", "plugin", "options", "where")
+
+    def __init__(self, text: str, options: Mapping[bytes, bytes], where: str) -> None:
+        folder, slash, name = text.rpartition("/")
+        name, colon, label = name.partition(":")
+        self.plugin = folder + slash + name
+        self.name = (name.removesuffix(".py") if slash else name) + colon + label
+        self.options = options
+        self.where = where
 
 
 def is_on(name: str, settings: Settings) -> bool:

@@ -9,14 +9,77 @@ import sys
 
 from ..facts import ControlError
 from ..log import message
+from ..smtp.states import VERBS
+from . import stages
 from .guard import Overdue
+from .hooks import IMMUNITIES, methods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
+
+    from ..control import Settings
+    from .order import Line
+
+    Outsider = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
 
 #: path or name -> module: a warm server has them before its first connection.
 _loaded: dict[str, ModuleType] = {}
+
+
+#: What each hook is given.
+_ARGUMENTS = {
+    stages.CONNECT: "client",
+    stages.HELO: "client, name",
+    stages.CAPABILITIES: "client",
+    stages.STARTTLS: "client",
+    stages.AUTH: "client, user, mechanism",
+    stages.MAIL: "client, envelope",
+    stages.RCPT: "client, envelope, recipient",
+    stages.DATA: "client, envelope",
+    stages.HEADER: "client, envelope, message",
+    stages.BODY: "client, envelope, chunk",
+    stages.DATA_POST: "client, envelope, message",
+    stages.QUEUE: "client, envelope",
+    stages.UNKNOWN: "client, line",
+    stages.OK: "client, ruling",
+    stages.DENY: "client, ruling",
+    stages.RESET: "client",
+    stages.DISCONNECT: "client",
+}
+
+
+def outsider(own: Settings, line: Line) -> Outsider:
+    """The module of a plugin from elsewhere, the plugin, and its hooks.  Raises ControlError, or what the plugin does."""
+    module = find(line.plugin, own.controls.home, line.where)
+    plugin: object = module
+    make = getattr(module, "Plugin", None)
+    if make is None:
+        functions = _functions_of(module)
+    else:
+        plugin = make(own)
+        functions = methods(plugin)
+    if not functions:
+        raise ControlError(line.where, f"{line.name} has no hook, as a function or in class Plugin")
+    for name in functions:
+        verb = name.removeprefix("command_")
+        if name not in stages.STAGES and (name == verb or not (verb.isascii() and verb.isalnum())):
+            what = f"{line.name} has a public {name}, which is no hook: call it _{name}"
+            raise ControlError(line.where, what)
+        if name != verb and verb != verb.lower():
+            raise ControlError(line.where, f"{line.name}: {name} is to be in lower case")
+        if name != verb and verb.upper().encode("ascii") in VERBS:
+            raise ControlError(line.where, f"{line.name}: {verb} is a command of qsmtpd's own")
+        wanted = _ARGUMENTS.get(name, "client, argument")
+        if not _takes(functions[name], wanted.count(",") + 1):
+            raise ControlError(line.where, f"{line.name}: {name} has to take {wanted}")
+    immune = getattr(plugin, "immune", ())
+    if isinstance(immune, str) or not set(immune) <= set(IMMUNITIES):
+        what = f"{line.name}: immune is a tuple of some of {', '.join(IMMUNITIES)}"
+        raise ControlError(line.where, what)
+    return module, plugin, functions
 
 
 def find(name: str, home: bytes, where: str) -> ModuleType:
@@ -27,10 +90,10 @@ def find(name: str, home: bytes, where: str) -> ModuleType:
     else:
         key = name
     if key not in _loaded:
+        if "/" in key and not os.path.lexists(key):
+            raise ControlError(where, f"{name}: there is no {key}")
         try:
             _loaded[key] = _module(key) if key == name and "/" not in name else _file(key)
-        except (FileNotFoundError, ModuleNotFoundError) as error:
-            raise ControlError(where, f"{name}: there is no {key} ({error})") from error
         except (ControlError, Overdue):
             raise
         except BaseException as error:  # SystemExit as well: it is a plugin's own code that runs
@@ -68,3 +131,26 @@ def _module(name: str) -> ModuleType:
 
     site.main()  # our launcher started Python without site, and so without its packages
     return importlib.import_module(name)
+
+
+def _functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The public functions that a module defines itself."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if not name.startswith("_")
+        and type(found) is type(_functions_of)
+        and found.__module__ == module.__name__
+    }
+
+
+def _takes(function: Callable[..., Any], number: int) -> bool:
+    """Can it be called with so many arguments?  Where it is not plain Python, who knows."""
+    bound = 1 if hasattr(function, "__self__") else 0
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None:
+        return True
+    most = code.co_argcount - bound
+    least = most - len(getattr(function, "__defaults__", None) or ())
+    takes_more = bool(code.co_flags & 0x04)  # *args (inspect.CO_VARARGS)
+    return least <= number and (number <= most or takes_more)

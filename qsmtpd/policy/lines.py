@@ -1,0 +1,101 @@
+"""control/plugins, and QSMTPD_PLUGINS: which plugins there are to be, in which order.
+
+control/plugins has one plugin a line, `name key=value …`; the order of the
+lines is the order of the plugins.  A name is that of
+
+    a plugin that comes with the program    badrcptto
+    a file in QMAILHOME/plugins             nosy            (nosy.py there)
+    a file elsewhere                        /opt/p/nosy.py
+    a module of an installed package        somebody.nosy
+
+`name:label` is another instance.  `include FILE` reads more lines from another
+control file.  `builtins` is the place of the built-in plugins that are on and
+not named; without it they come last.
+
+QSMTPD_PLUGINS changes that for a client.  Its words are separated by commas:
+`-name` takes a plugin out, a line as above takes the place of the plugin of
+that name, or comes behind those of control/plugins.
+"""
+
+from __future__ import annotations
+
+from ..facts import ControlError
+from .order import BUILT_IN, Line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..control import Settings
+
+FILE = "control/plugins"
+VARIABLE = "QSMTPD_PLUGINS"
+BUILTINS = "builtins"
+MAX_INCLUDES = 10
+
+
+def chosen(settings: Settings, on: list[str], written: list[bytes], words: bytes) -> list[Line]:
+    """The plugins of a session, in order.  Raises ControlError.
+
+    `on` are the built-in ones that are switched on; `written`, the lines of
+    control/plugins; `words`, the value of QSMTPD_PLUGINS.
+    """
+    lines = _parse(settings, written, FILE, 0)
+    named = [line.name for line in lines]
+    for line in lines:
+        if named.count(line.name) > 1:
+            raise ControlError(line.where, f"{line.name} is there twice: call one {line.name}:2")
+    place = named.index(BUILTINS) if BUILTINS in named else len(lines)
+    lines[place : place + 1] = [Line(name, {}, FILE) for name in on if name not in named]
+    for word in words.split(b","):
+        word = word.strip(b" \t")
+        if word.startswith(b"-"):
+            name = _name(word[1:], VARIABLE)
+            if name not in BUILT_IN and not any(line.name == name for line in lines):
+                raise ControlError(VARIABLE, f"takes out {name}, which is not there")
+            lines = [line for line in lines if line.name != name]
+        elif word:
+            (new,) = _parse(settings, [word], VARIABLE, MAX_INCLUDES)
+            at = [line.name for line in lines].index(new.name) if _has(lines, new.name) else place
+            lines[at : at + _has(lines, new.name)] = [new]
+            place = max(place, at + 1)
+    return lines
+
+
+def _has(lines: list[Line], name: str) -> bool:
+    return any(line.name == name for line in lines)
+
+
+def _parse(settings: Settings, texts: list[bytes], where: str, depth: int) -> list[Line]:
+    lines = []
+    for text in texts:
+        name, *options = [word for word in text.replace(b"\t", b" ").split(b" ") if word]
+        if name == b"include":
+            if len(options) != 1 or depth >= MAX_INCLUDES:
+                raise ControlError(
+                    where, f"includes no file, more than one, or over {MAX_INCLUDES}"
+                )
+            file = _name(options[0], where)
+            more = settings.lines(file)
+            if more is None:
+                raise ControlError(where, f"includes control/{file}, which is missing")
+            lines += _parse(settings, more, "control/" + file, depth + 1)
+            continue
+        found: dict[bytes, bytes] = {}
+        for option in options:
+            key, equals, value = option.partition(b"=")
+            shown = option[:80].decode("ascii", "backslashreplace")
+            if not equals or not key:
+                raise ControlError(where, f"{shown} is no option, key=value without blanks")
+            if key in found or name == BUILTINS.encode("ascii"):
+                raise ControlError(where, f"{shown} is one option too many")
+            found[key] = value
+        lines.append(Line(_name(name, where), found, where))
+    return lines
+
+
+def _name(text: bytes, where: str) -> str:
+    """A name, with its label, as it is to be; else ControlError."""
+    last = text.rpartition(b"/")[2]
+    if not all(33 <= byte < 127 for byte in text) or not all(last.split(b":", 1)):
+        shown = text[:80].decode("ascii", "backslashreplace")
+        raise ControlError(where, f"has no plugin's name in '{shown}'")
+    return text.decode("ascii")
