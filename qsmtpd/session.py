@@ -50,8 +50,8 @@ def run(
     """Speak SMTP with the client until one side has enough.  Raises nothing.
 
     `tls` is what there is already; `door`, how STARTTLS gets it; `listed`, that
-    filters leave the client alone; `dry_run`, that nothing is queued.  `leave(status)` ends the process, where a
-    plugin cannot be stopped.
+    filters leave the client alone; `dry_run`, that nothing is queued.
+    `leave(status)` ends the process, where a plugin cannot be stopped.
     """
     counters = Counters(monotonic())
     over = False  # the last reply has been said

@@ -52,7 +52,10 @@ _ARGUMENTS = {
 
 
 def outsider(own: Settings, line: Line) -> Outsider:
-    """The module of a plugin from elsewhere, the plugin, and its hooks.  Raises ControlError, or what the plugin does."""
+    """A plugin from elsewhere: its module, itself, and its hooks.
+
+    Raises ControlError, or whatever the plugin raises.
+    """
     module = find(line.plugin, own.controls.home, line.where)
     plugin: object = module
     make = getattr(module, "Plugin", None)
