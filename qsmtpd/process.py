@@ -116,8 +116,8 @@ class Process:
             once(nothing_else, deadline)
         return True
 
-    def end(self) -> None:
-        """TERM, then KILL, with GRACE for each."""
+    def end(self, grace: float = GRACE) -> None:
+        """TERM, then KILL, with so many seconds for each."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             # To its group, and to itself where it has moved to another one.
             for kill in (os.killpg, os.kill):
@@ -125,7 +125,7 @@ class Process:
                     kill(self.pid, number)
                 except OSError:
                     pass
-            if self.wait(monotonic() + GRACE):
+            if self.wait(monotonic() + grace):
                 return
 
     def close(self) -> None:

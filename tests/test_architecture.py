@@ -28,7 +28,7 @@ FLOORS = [
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
     {"cdb", "address", "channel", "received", "users", "policy.stages"},
-    {"ucspi", "control", "maildir", "policy.wildmat"},
+    {"ask", "ucspi", "control", "maildir", "policy.wildmat"},
     {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
     {"limits"},
     {"queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},

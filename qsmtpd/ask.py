@@ -1,0 +1,151 @@
+"""A question to a program, which answers by its exit status.
+
+Of checkpassword's kind, with what it is asked on descriptor 3, or with words
+for the client on descriptor 4.  One that has not answered in time is ended with
+its whole group; only an exit by itself is an answer.
+"""
+
+from __future__ import annotations
+
+import posix as os
+import select
+from time import monotonic
+
+from .process import Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUESTION, WORDS = 3, 4  # the program's descriptors
+#: So many of its words are kept (bytes); the others are read and forgotten.
+LIMIT = 255
+_CHUNK = 65536
+
+
+class Answer:
+    """How the program ended.
+
+    `status` is its exit status, or None where it could not be started, was
+    killed or took too long; `how` says it for the log.  `words` are one line of
+    printable ASCII.
+    """
+
+    __slots__ = ("status", "how", "words")
+
+    def __init__(self, status: int | None, how: str, words: bytes = b"") -> None:
+        self.status = status
+        self.how = how
+        self.words = words
+
+
+def ask(
+    command: list[bytes],
+    environ: Mapping[bytes, bytes],
+    seconds: float,
+    question: bytes | None = None,
+    search: bool = False,
+) -> Answer:
+    """Run the program and wait for its answer.  Raises nothing of its own.
+
+    With a question it has that on descriptor 3, else a pipe for its words on
+    descriptor 4.  With `search`, it is looked for in our PATH.
+    """
+    heard = -1
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        return Answer(None, _reason(error))
+    try:
+        if question is None:
+            heard = reading
+            os.set_blocking(heard, False)
+            process = Process(command, environ, {writing: WORDS}, search)
+        else:
+            # It fits into any pipe of the usual size; where pipes are small,
+            # half a question is none.
+            os.set_blocking(writing, False)
+            if os.write(writing, question) != len(question):
+                return Answer(None, "cannot be asked")
+            process = Process(command, environ, {reading: QUESTION}, search)
+    except OSError as error:
+        heard = -1
+        return Answer(None, _reason(error))
+    finally:
+        for fd in (reading, writing):
+            if fd != heard:
+                os.close(fd)
+    return _answer(process, _Words(process, heard), seconds)
+
+
+def _answer(process: Process, words: _Words, seconds: float) -> Answer:
+    try:
+        ended = process.wait(monotonic() + seconds, words.poll)
+        if not ended:
+            process.end()
+    except BaseException:  # the time of whoever asks is over: do not leave it behind
+        process.end(0.0)
+        raise
+    finally:
+        words.close()
+        process.close()
+    status = process.status
+    if not ended or status is None:
+        return Answer(None, "timeout")
+    if status < 0:
+        return Answer(None, "unknown")
+    if os.WIFSIGNALED(status):
+        return Answer(None, f"signal {os.WTERMSIG(status)}")
+    code = os.WEXITSTATUS(status)
+    return Answer(code, f"exit {code}", _flatten(words.text))
+
+
+class _Words:
+    """What the program writes: the beginning is kept, and all of it is read, or it would hang."""
+
+    __slots__ = ("text", "_process", "_fd", "_open")
+
+    def __init__(self, process: Process, fd: int) -> None:
+        self.text = b""
+        self._process = process
+        self._fd = fd
+        self._open = fd >= 0
+
+    def poll(self, poll: select.poll, deadline: float) -> list[int]:
+        """One wait, for the exit and for words."""
+        if self._open:
+            poll.register(self._fd, select.POLLIN)
+        ready = self._process.poll(poll, deadline)
+        if self._open and self._fd in ready:
+            self._read()
+            if not self._open:
+                poll.unregister(self._fd)
+        return ready
+
+    def _read(self) -> None:
+        try:
+            heard = os.read(self._fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = b""
+        self._open = bool(heard)
+        self.text = (self.text + heard)[:LIMIT]
+
+    def close(self) -> None:
+        """Read what is there, and no more: somebody else may hold it open."""
+        if self._open:
+            self._read()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _flatten(text: bytes) -> bytes:
+    """One line that is safe in a reply."""
+    text = bytes(byte if 32 <= byte < 127 else 32 for byte in text)
+    return b" ".join(text.split())
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be started: {error.strerror}"
