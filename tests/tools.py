@@ -29,6 +29,7 @@ TOOLS = {
     "stunnel4": "stunnel4",
     "socat": "socat",
     "fail2ban-regex": "fail2ban",
+    "cdb": "tinycdb",
 }
 BENCH = {
     "tcpserver": "ucspi-tcp",

@@ -25,6 +25,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "relay": ((), ()),
     "rcpthosts": ((), ()),
     "bouncecheck": ((), ("BOUNCECHECK",)),
+    "recipients": (("recipients",), ()),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
