@@ -20,7 +20,8 @@ from qsmtpd.policy.order import BUILT_IN
 PACKAGE = ROOT / "qsmtpd"
 
 #: The filters that only read settings and facts: they are all on one floor.
-FILTERS = {f"policy.{name}" for name in BUILT_IN} - {"policy.qmailqueue", "policy.localmfcheck"}
+NOT_FILTERS = {"policy.qmailqueue", "policy.localmfcheck", "policy.rcptcheck"}
+FILTERS = {f"policy.{name}" for name in BUILT_IN} - NOT_FILTERS
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
     {"bytecode", "decision", "log", "process"},
@@ -32,7 +33,7 @@ FLOORS = [
     {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
     {"limits"},
     {"queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
-    {"policy.localmfcheck", "policy.qmailqueue", "policy.fence", "useredit"},
+    {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"policy.outside"},
     {"policy.load"},

@@ -26,6 +26,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcpthosts": ((), ()),
     "bouncecheck": ((), ("BOUNCECHECK",)),
     "recipients": (("recipients",), ()),
+    "rcptcheck": ((), ("RCPTCHECK",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),

@@ -1,0 +1,333 @@
+"""The filter rcptcheck; and what programs can do to the filters that ask them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from filters import (
+    TAKEN,
+    alive,
+    answers,
+    build,
+    client,
+    connected,
+    ended,
+    logged,
+    rcpt,
+    script,
+    served,
+)
+from harness import Home, wait_for
+
+from qsmtpd import ask
+from qsmtpd.facts import ControlError
+from qsmtpd.policy.guard import Guard, Overdue
+
+NO = b"550 sorry, no mailbox here by that name (#5.1.1)"
+ENOUGH = b"drop 421 you have exceeded your messaging limits (#4.3.0)"
+UNABLE = b"drop 421 unable to verify recipient (#4.3.0)"
+TROUBLE = b"drop 421 unable to execute recipient check (#4.3.0)"
+DANGEROUS = b"553 sorry, that cannot be passed to our recipient check (#5.7.1)"
+
+
+def check(home: Home, text: str, **environ: str) -> bytes:
+    """What is said of one recipient where the program is this script."""
+    program = script(home.path, text)
+    plugin = build("rcptcheck", home.path, RCPTCHECK=os.fsencode(program), **environ)
+    return rcpt(plugin, b"x@ok.example")
+
+
+@pytest.mark.parametrize(
+    ("status", "reply"),
+    [(0, TAKEN), (99, TAKEN), (112, TAKEN), (100, NO), (113, ENOUGH), (111, UNABLE)]
+    + [(status, TROUBLE) for status in (1, 2, 101, 120, 126, 127, 255)],
+)
+def test_exit_status(home: Home, status: int, reply: bytes) -> None:
+    assert check(home, f"exit {status}") == reply
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reply"),
+    [
+        ("no such box", 100, b"550 no such box (#5.1.1)"),
+        ("553 no such box (#5.1.2)", 100, b"553 no such box (#5.1.2)"),
+        ("553 no such box", 100, b"553 no such box (#5.7.1)"),
+        ("452 full (#4.2.2)", 100, b"452 full (#4.2.2)"),
+        ("421 go away (#4.7.0)", 100, b"drop 421 go away (#4.7.0)"),
+        ("550 enough (#5.7.1)", 113, b"550 enough (#5.7.1)"),
+        ("enough of that", 113, b"drop 421 enough of that (#4.3.0)"),
+        ("250 ok", 100, NO),
+        ("250 ok", 113, ENOUGH),
+        ("550", 100, NO),
+        ("600 x", 100, NO),
+        ("", 100, NO),
+        ("550 ignored", 0, TAKEN),
+        ("550 ignored", 111, UNABLE),
+        ("550 ignored", 1, TROUBLE),
+        (r"550 a\r\n250 b\0c\300\tc  d\n", 100, b"550 a 250 b c c d (#5.7.1)"),
+    ],
+)
+def test_words(home: Home, words: str, status: int, reply: bytes) -> None:
+    assert check(home, f"printf '{words}' >&4; exit {status}") == reply
+
+
+def test_reply_mailbox(home: Home) -> None:
+    reply = check(home, "exit 100", REPLY_MAILBOX="call us")
+    assert reply == b"550 sorry, no mailbox here by that name call us (#5.1.1)"
+
+
+def test_what_it_is_told(home: Home) -> None:
+    told = home.path / "told"
+    program = script(home.path, f"env -0 >{told}; ls -l /proc/$$/fd >{told}.fds")
+    environ = {
+        "RCPTCHECK": os.fsencode(program),
+        "RCPTCHECKRELAYCLIENT": "1",
+        "RCPTFOUND": "1",
+        "RCPTHOSTS": "1",
+        "SMTPAUTHUSER": "forged",
+        "LD_PRELOAD": "/nowhere",
+        "MINE": "() { :; }; x",
+        "YOURS": "yes",
+    }
+    plugin = build("rcptcheck", home.path, **environ)
+
+    def variables() -> dict[bytes, bytes]:
+        pairs = [line.partition(b"=") for line in told.read_bytes().split(b"\0") if line]
+        return {name: value for name, _, value in pairs}
+
+    hostile = b"$(touch x)`x`;'\"\xff\r\t@other.example"
+    assert rcpt(plugin, hostile, client(helo=b"me=\x01 you")) == TAKEN
+    seen = variables()
+    assert seen[b"SENDER"] == b"a@b" and seen[b"RECIPIENT"] == hostile
+    assert seen[b"HELO"] == b"me=\x01 you" and seen[b"USE_FD4"] == b"1"
+    assert seen[b"YOURS"] == b"yes" and b"MINE" not in seen and b"LD_PRELOAD" not in seen
+    absent = {b"RCPTFOUND", b"RCPTHOSTS", b"SMTPAUTHUSER", b"RELAYCLIENT", b"TCPREMOTEINFO"}
+    assert not absent & set(seen)
+    fds = Path(f"{told}.fds").read_text()
+    assert " 4 -> pipe:" in fds and " 3 -> pipe:" not in fds
+
+    assert rcpt(plugin, b"X@Sub.Sub.Example", client(user=b"joe"), sender=b"") == TAKEN
+    seen = variables()
+    assert seen[b"SENDER"] == b"" and seen[b"HELO"] == b"client.example"
+    assert seen[b"RCPTHOSTS"] == b"1" and seen[b"RELAYCLIENT"] == b""
+    assert seen[b"TCPREMOTEINFO"] == seen[b"SMTPAUTHUSER"] == seen[b"SMTP_AUTH_USER"] == b"joe"
+
+    told.unlink()
+    for who, sender, recipient in [
+        (client(), b"() { :;}; x", b"x@ok.example"),
+        (client(), b"", b"() {@ok.example"),
+        (client(helo=b"() { :; }; x"), b"", b"x@ok.example"),
+        (client(user=b"() { x"), b"", b"x@ok.example"),
+    ]:
+        assert rcpt(plugin, recipient, who, sender) == DANGEROUS
+    assert not told.exists()
+
+
+def test_relay_clients_are_not_asked_about(home: Home) -> None:
+    program = os.fsencode(script(home.path, "exit 100"))
+    for switch, reply in [({}, TAKEN), ({"RCPTCHECKRELAYCLIENT": "0"}, TAKEN)] + [
+        ({"RCPTCHECKRELAYCLIENT": "1"}, NO)
+    ]:
+        plugin = build("rcptcheck", home.path, RCPTCHECK=program, **switch)
+        assert rcpt(plugin, b"x@ok.example", client(relay=b"")) == reply
+        assert rcpt(plugin, b"x@ok.example", client()) == NO
+    assert rcpt(build("rcptcheck", home.path, RCPTCHECK=""), b"x@ok.example") == TAKEN
+
+
+# -- hostile programs: both filters ------------------------------------------
+
+
+def both(home: Home, program: bytes, log: Path, seconds: int = 20) -> tuple[bytes, bytes]:
+    """What recipients and rcptcheck say where this is the program."""
+    home.control("recipients", b"*|" + program, b"!*")
+    limits = {"RECIPIENTSTIMEOUT": str(seconds), "RCPTCHECKTIMEOUT": str(seconds)}
+    with log.open("ab") as stream:
+        found = tuple(
+            rcpt(build(name, home.path, stream.fileno(), RCPTCHECK=program, **limits), b"x@o.k")
+            for name in ("recipients", "rcptcheck")
+        )
+    return found[0], found[1]
+
+
+CANNOT = (b"drop 421 unable to check recipients (#4.3.0)", TROUBLE)
+PIDS = 'echo $$ >>"$0.pids"; '
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("exec sleep 1000", "timeout"),
+        ("sleep 1000 & sleep 1000", "timeout"),
+        ("exec 0<&- 1>&- 2>&- 3<&- 4>&-; exec sleep 1000", "timeout"),
+        ("if [ -p /dev/fd/4 ]; then exec yes >&4; fi; sleep 1000", "timeout"),
+        ("kill -9 $$", "signal 9"),
+        ("kill -11 $$", "signal 11"),
+        ("exit 33", "exit 33"),
+    ],
+)
+def test_no_answer_is_no_pass(home: Home, text: str, result: str) -> None:
+    log = home.path / "log"
+    program = script(home.path, PIDS + text)
+    assert both(home, os.fsencode(program), log, 1) == CANNOT
+    assert [line["result"] for line in logged(log)] == [result] * 2
+    for pid in (home.path / "check.pids").read_text().split():
+        assert not alive(int(pid))
+        for group in (path.name for path in Path("/proc").iterdir() if path.name.isdigit()):
+            try:
+                fields = Path(f"/proc/{group}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            assert fields[2] != pid or fields[0] == "Z"  # nobody of its group is left
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "result"),
+    [
+        ("plain", 0o644, "Permission denied"),
+        ("spool", None, "Permission denied"),
+        ("garbage", 0o755, "Exec format error"),
+    ],
+)
+def test_what_cannot_be_started(home: Home, path: str, mode: int | None, result: str) -> None:
+    program = home.path / path
+    if mode is not None:
+        program.write_bytes(b"\1\2\3")
+        program.chmod(mode)
+    log = home.path / "log"
+    first, second = both(home, os.fsencode(program), log)
+    lines = [line["result"] for line in logged(log)]
+    # With a search in PATH, what is no program is a script to the C library.
+    assert first == CANNOT[0] and (lines[0].endswith(result) or lines[0] == "exit 127")
+    assert second == TROUBLE and lines[1] == f"cannot be started: {result}"
+
+
+@pytest.mark.parametrize("name", ["recipients", "rcptcheck"])
+def test_a_missing_program_is_told_at_once(home: Home, name: str) -> None:
+    for program in ("bin/missing", str(home.path / "missing")):
+        home.control("recipients", f"!ok.example\n*|{program}")
+        with pytest.raises(ControlError) as caught:
+            build(name, home.path, RCPTCHECK=program)
+        assert caught.value.reason == "No such file or directory"
+
+
+def test_one_that_is_not_in_path(home: Home) -> None:
+    home.control("recipients", "*|no-such-program-anywhere")
+    assert rcpt(build("recipients", home.path), b"x@ok.example") == CANNOT[0]
+
+
+def test_a_megabyte_of_words(home: Home) -> None:
+    words = check(home, "head -c 1000000 /dev/zero | tr '\\0' x >&4; exit 100")
+    assert words == b"550 " + b"x" * ask.LIMIT + b" (#5.1.1)"
+
+
+def test_who_reads_nothing_may_answer(home: Home) -> None:
+    for text, replies in [
+        ("exec 0<&- 1>&- 2>&- 3<&- 4>&-; exit 0", (TAKEN, TAKEN)),
+        ("true", (TAKEN, TAKEN)),
+    ]:
+        program = script(home.path, text)
+        assert both(home, os.fsencode(program), home.path / "log") == replies
+
+
+def test_whom_it_leaves_behind_is_not_waited_for(home: Home) -> None:
+    began = time.monotonic()
+    text = 'sleep 1000 & echo $! >"$0.pid"; echo "550 no" >&4; exit 100'
+    assert check(home, text) == b"550 no (#5.7.1)"
+    assert time.monotonic() - began < 15
+    os.kill(int((home.path / "check.pid").read_text()), 9)
+
+
+def test_a_filter_whose_own_time_is_over_leaves_no_program(home: Home) -> None:
+    pid = home.path / "check.pid"
+    program = script(home.path, "trap '' TERM; echo $$ >\"$0.new\"; mv \"$0.new\" \"$0.pid\"\n"
+                     "while :; do sleep 0.1; done")  # fmt: skip
+    plugin = build("rcptcheck", home.path, RCPTCHECK=os.fsencode(program))
+    with pytest.raises(Overdue):
+        Guard().call(("rcptcheck", "rcpt"), 1.0, lambda: rcpt(plugin, b"x@ok.example"))
+    wait_for(lambda: not alive(int(pid.read_text())))
+
+
+def test_without_descriptors(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("qsmtpd.ask.os.pipe", none)
+    log = home.path / "log"
+    assert both(home, b"/bin/true", log) == CANNOT
+    assert logged(log)[0]["result"] == "cannot be started: Too many open files"
+
+
+def test_no_descriptor_is_left_open(home: Home) -> None:
+    program = script(home.path, "exit 0")
+    both(home, os.fsencode(program), home.path / "log")
+    before = set(os.listdir("/proc/self/fd"))
+    both(home, os.fsencode(program), home.path / "log")
+    both(home, b"/etc/passwd", home.path / "log")
+    assert len(set(os.listdir("/proc/self/fd"))) == len(before)
+
+
+# -- a whole session, as tcpserver's rules have it ----------------------------
+
+
+def test_a_session(home: Home) -> None:
+    program = script(
+        home.path,
+        'echo "$TCPREMOTEIP $SENDER $RECIPIENT $HELO $RCPTHOSTS ${RELAYCLIENT-none}" >>"$0.asked"\n'
+        "case $RECIPIENT in no@*) exit 100 ;; full@*) echo '452 full (#4.2.2)' >&4; exit 100 ;;\n"
+        "bad@*) exit 1 ;; esac",
+    )
+    rules = [f'127.0.0.2:allow,RELAYCLIENT="",RCPTCHECK="{program}",RCPTCHECKRELAYCLIENT="1"']
+    rules += ['127.0.0.3:allow,RCPTCHECK=""', f':allow,RCPTCHECK="{program.name}"']
+    with served(home, *rules) as listener:
+        with connected(listener) as smtp:
+            smtp.ehlo()
+            found = answers(
+                smtp,
+                "MAIL FROM:<a@b>",
+                "RCPT TO:<no@ok.example>",
+                "RCPT TO:<full@ok.example>",
+                "RCPT TO:<x@no.example>",
+                "RCPT TO:<x@ok.example>",
+            )
+            assert found[1:3] == [NO, b"452 full (#4.2.2)"]
+            assert [int(reply[:3]) for reply in found] == [250, 550, 452, 553, 250]
+            assert smtp.data(b"hello\r\n")[0] == 250
+            found = answers(smtp, "MAIL FROM:<>", "RCPT TO:<bad@ok.example>")
+            assert found[1] == TROUBLE.removeprefix(b"drop ")
+            assert smtp.file.readline() == b""  # type: ignore[union-attr]
+        with connected(listener, "127.0.0.2") as smtp:
+            assert answers(smtp, "MAIL FROM:<>", "RCPT TO:<no@far.example>")[1] == NO
+        with connected(listener, "127.0.0.3") as smtp:
+            assert answers(smtp, "MAIL FROM:<>", "RCPT TO:<no@ok.example>")[1] == b"250 ok"
+        events = ended(home.path / "log", 3)
+    assert [message.recipients for message in home.messages()] == [[b"x@ok.example"]]
+    assert (home.path / "check.asked").read_text().splitlines() == [
+        "127.0.0.1 a@b no@ok.example me.example 1 none",
+        "127.0.0.1 a@b full@ok.example me.example 1 none",
+        "127.0.0.1 a@b x@ok.example me.example 1 none",
+        "127.0.0.1  bad@ok.example me.example 1 none",
+        "127.0.0.2  no@far.example unknown  ",
+    ]
+    assert [e["by"] for e in events if e["event"] == "refused" and e["reply"][:3] != "553"] == [
+        "rcptcheck"
+    ] * 3
+    (plugin,) = [event for event in events if event["event"] == "plugin"]
+    assert plugin["result"] == "exit 1" and plugin["to"] == "bad@ok.example"
+
+
+@pytest.mark.parametrize("name", ["recipients", "rcptcheck"])
+def test_the_engine_ends_a_filter_that_waits_too_long(home: Home, name: str) -> None:
+    """Where its own limit is set beyond that of a plugin."""
+    program = script(home.path, 'echo $$ >>"$0.pids"; exec sleep 1000')
+    home.control("plugins", f"{name} timeout=1")
+    if name == "recipients":
+        home.control("recipients", f"*|{program}")
+    environ = {"RCPTCHECK": str(program)} if name == "rcptcheck" else {}
+    done = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nQUIT\r\n", **environ)
+    assert done.lines[2] == b"451 policy trouble, try again later (#4.3.0)"
+    assert done.codes == [220, 250, 451, 503, 221]
+    (pid,) = (home.path / "check.pids").read_text().split()
+    wait_for(lambda: not alive(int(pid)))
