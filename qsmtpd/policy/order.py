@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: cheap ones come first, and what only makes sense for a recipient that is
 #: taken at all comes behind rcpthosts.
 BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "karma": ((), ("KARMALIMIT",)),
     "greetdelay": (("greetdelay",), ("SMTPD_GREETDELAY", "GREETDELAY")),
     "rblsmtpd": ((), ("RBLSMTPD",)),
     "helocheck": (("badhelo",), ("HELOCHECK",)),
@@ -24,9 +25,11 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "badrcptto": (("badrcptto",), ()),
     "relay": ((), ()),
     "rcpthosts": ((), ()),
+    "tarpit": (("tarpitcount",), ("TARPITCOUNT",)),
     "bouncecheck": ((), ("BOUNCECHECK",)),
     "recipients": (("recipients",), ()),
     "rcptcheck": ((), ("RCPTCHECK",)),
+    "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),

@@ -1,0 +1,239 @@
+"""The filters that count: tarpit, unknown and karma."""
+
+from __future__ import annotations
+
+import smtplib
+
+import pytest
+from conversation import Conversation
+from filters import TAKEN, answers, build, client, connected, ended, rcpt, say, served
+from harness import Home
+
+from qsmtpd.decision import ACCEPTED, Decision, defer, drop, reject
+from qsmtpd.facts import Client, ControlError, Envelope, Ruling
+
+LATER = b"452 sorry, too many recipients (#4.5.3)"
+
+
+def waits(who: Client) -> list[float]:
+    """How long the client is let wait, from now on."""
+    found: list[float] = []
+    who.pause = found.append
+    return found
+
+
+@pytest.mark.parametrize(
+    ("environ", "recipients", "bad", "reply", "wait"),
+    [
+        ({}, 500, 400, TAKEN, []),
+        ({"TARPITCOUNT": "0"}, 500, 400, TAKEN, []),
+        ({"TARPITCOUNT": "3"}, 3, 2, TAKEN, []),
+        ({"TARPITCOUNT": "3"}, 4, 2, TAKEN, [5]),
+        ({"TARPITCOUNT": "3", "TARPITDELAY": "998"}, 4, 2, TAKEN, [998]),
+        ({"TARPITCOUNT": "3", "TARPITDELAY": "0"}, 4, 2, TAKEN, []),
+        ({"TARPITCOUNT": "3", "TARPITDELAY": "999"}, 4, 2, TAKEN, []),
+        ({"TARPITCOUNT": "3"}, 4, 3, LATER, []),
+        ({"TARPITCOUNT": "3", "TARPITDELAY": "0"}, 400, 300, LATER, []),
+        ({"TARPITCOUNT": "3", "TARPITDELAY": "999"}, 4, 3, LATER, []),
+    ],
+)
+def test_tarpit(
+    home: Home, environ: dict[str, str], recipients: int, bad: int, reply: bytes, wait: list[int]
+) -> None:
+    who = client()
+    who.counters.recipients, who.counters.bad_recipients = recipients, bad
+    waited = waits(who)
+    plugin = build("tarpit", home.path, **environ)
+    assert rcpt(plugin, b"x@ok.example", who) == reply
+    assert waited == wait
+    end = b"drop 503 DATA command not accepted at this time (#5.5.1)"
+    hard = environ.get("TARPITDELAY") == "999" and reply == LATER
+    assert say("data", plugin.data(who, Envelope(b""))) == (end if hard else TAKEN)
+    assert "relay" in plugin.immune
+
+
+def test_tarpit_999_is_for_who_goes_on(home: Home) -> None:
+    """So many bad ones and then DATA is nobody who guesses."""
+    who = client()
+    who.counters.recipients = who.counters.bad_recipients = 3
+    plugin = build("tarpit", home.path, TARPITCOUNT="3", TARPITDELAY="999")
+    assert say("data", plugin.data(who, Envelope(b""))) == TAKEN
+
+
+def test_tarpit_control_files(home: Home) -> None:
+    home.control("tarpitcount", "3")
+    home.control("tarpitdelay", "7")
+    who = client()
+    who.counters.recipients = 4
+    waited = waits(who)
+    assert rcpt(build("tarpit", home.path), b"x@ok.example", who) == TAKEN
+    assert waited == [7]
+    with pytest.raises(ControlError):
+        build("tarpit", home.path, TARPITDELAY="1000")
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "reply"),
+    [
+        (None, 1000, TAKEN),
+        ("0", 1000, TAKEN),
+        ("3", 3, TAKEN),
+        ("3", 4, b"drop 421 too many unknown commands (#4.7.0)"),
+    ],
+)
+def test_unknown(home: Home, limit: str | None, count: int, reply: bytes) -> None:
+    plugin = build("unknown", home.path, **({} if limit is None else {"MAXNOTIMPL": limit}))
+    who = client()
+    who.counters.unknown = count
+    assert say("unknown", plugin.unknown(who, b"FOO")) == reply
+
+
+NO = reject(b"no")
+
+
+@pytest.mark.parametrize(
+    ("stage", "plugin", "decision", "reply", "change"),
+    [
+        ("rcpt", "recipients", NO, b"550 no", -1),
+        ("rcpt", "rcpthosts: not listed", NO, b"553 no", -1),
+        ("header", "headers", NO, b"554 no", -1),
+        ("unknown", "", NO, b"502 unimplemented (#5.5.1)", -1),
+        ("auth", "", NO, b"535 authentication failed (#5.7.1)", -1),
+        ("auth", "", NO, b"504 auth type unimplemented (#5.5.1)", 0),
+        ("auth", "", defer(b""), b"454 problem", 0),
+        ("mail", "", NO, b"555 syntax error (#5.5.4)", 0),
+        ("rcpt", "", NO, b"503 MAIL first (#5.5.1)", 0),
+        ("queue", "", NO, b"552 too big", 0),
+        ("queue", "", defer(b""), b"451 qq", 0),
+        ("rcpt", "tarpit", defer(b"later"), b"452 later", 0),
+        ("rcpt", "karma", drop(b"bye"), b"421 bye", 0),
+    ],
+)
+def test_what_lowers_karma(
+    home: Home, stage: str, plugin: str, decision: Decision, reply: bytes, change: int
+) -> None:
+    who = client()
+    build("karma", home.path, KARMALIMIT="5").deny(who, Ruling(stage, plugin, decision, b"", reply))
+    assert who.counters.karma == change
+
+
+def test_what_raises_karma(home: Home) -> None:
+    who = client()
+    plugin = build("karma", home.path, KARMALIMIT="5")
+    for stage in ("helo", "mail", "rcpt", "auth", "starttls"):
+        plugin.ok(who, Ruling(stage, "", ACCEPTED))
+    assert who.counters.karma == 0
+    plugin.ok(who, Ruling("queue", "", ACCEPTED, b"", b"250 ok 1 qp 2"))
+    assert who.counters.karma == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "karma", "reply"),
+    [
+        (None, -1000, TAKEN),
+        ("0", -1000, TAKEN),
+        ("3", -2, TAKEN),
+        ("3", -3, b"drop 421 too many refusals, try again later (#4.7.0)"),
+        ("3", -9, b"drop 421 too many refusals, try again later (#4.7.0)"),
+    ],
+)
+def test_karma_limit(home: Home, limit: str | None, karma: int, reply: bytes) -> None:
+    plugin = build("karma", home.path, **({} if limit is None else {"KARMALIMIT": limit}))
+    who = client()
+    who.counters.karma = karma
+    assert rcpt(plugin, b"x@ok.example", who) == reply
+    assert say("mail", plugin.mail(who, Envelope(b""))) == reply
+
+
+# -- whole sessions, as tcpserver's rules have it -----------------------------
+
+
+def gone(smtp: smtplib.SMTP) -> bool:
+    """Has the server closed the connection?"""
+    assert smtp.file is not None
+    return smtp.file.readline() == b""
+
+
+BAD = ["RCPT TO:<x@no.example>"]
+GOOD = ["RCPT TO:<b@ok.example>"]
+
+
+def test_a_tarpit(home: Home) -> None:
+    rules = ['127.0.0.2:allow,RELAYCLIENT="",TARPITCOUNT="1",TARPITDELAY="999"']
+    rules += ['127.0.0.3:allow,TARPITCOUNT="2",TARPITDELAY="1"']
+    rules += [':allow,TARPITCOUNT="2",TARPITDELAY="999"']
+    with served(home, *rules) as listener:
+        with connected(listener) as smtp:
+            codes = answers(smtp, "MAIL FROM:<>", *BAD, *GOOD, *BAD, *GOOD, *GOOD, "DATA")
+            assert [int(reply[:3]) for reply in codes] == [250, 553, 250, 553, 452, 452, 503]
+            assert codes[-2] == LATER
+            assert codes[-1] == b"503 DATA command not accepted at this time (#5.5.1)"
+            assert gone(smtp)
+        with connected(listener, "127.0.0.2") as smtp:
+            codes = answers(smtp, "MAIL FROM:<>", *GOOD * 5, "DATA")
+            assert [int(reply[:3]) for reply in codes] == [250] * 6 + [354]
+            smtp.send(b".\r\n")
+            assert smtp.getreply()[0] == 250
+        with connected(listener, "127.0.0.3") as smtp:
+            answers(smtp, "MAIL FROM:<>", *GOOD * 3)
+        events = ended(home.path / "log", 3)
+    assert len(home.messages()) == 1
+    assert [e["by"] for e in events if e.get("reply", "")[:3] == "452"] == ["tarpit"] * 2
+    end = next(e for e in events if e["event"] == "session" and e["ip"] == "127.0.0.1")
+    assert end["end"] == "dropped-by-tarpit"
+    end = next(e for e in events if e["event"] == "session" and e["ip"] == "127.0.0.3")
+    assert float(end["seconds"]) >= 1.0
+
+
+def test_unknown_commands(home: Home) -> None:
+    with served(home, ':allow,MAXNOTIMPL="2"') as listener, connected(listener) as smtp:
+        assert answers(smtp, "FOO", "NOOP", "BAR x", "NOOP", "HELP me")[2:4] == [
+            b"502 unimplemented (#5.5.1)",
+            b"250 ok",
+        ]
+        assert answers(smtp, "BAZ") == [b"421 too many unknown commands (#4.7.0)"]
+        assert gone(smtp)
+        (end,) = [e for e in ended(home.path / "log", 1) if e["event"] == "session"]
+    assert end["end"] == "dropped-by-unknown"
+
+
+def test_karma(home: Home) -> None:
+    low = b"421 too many refusals, try again later (#4.7.0)"
+    with served(home, ':allow,KARMALIMIT="3"') as listener:
+        with connected(listener) as smtp:
+            smtp.sendmail("a@b", ["x@ok.example"], b"taken\r\n")  # up to 1
+            found = answers(smtp, "FOO", "MAIL FROM:<>", *BAD * 3, *GOOD)
+            assert [int(reply[:3]) for reply in found] == [502, 250, 553, 553, 553, 421]
+            assert found[-1] == low
+            assert gone(smtp)
+        with connected(listener) as smtp:
+            assert answers(smtp, "A", "B", "C", "RSET", "MAIL FROM:<>")[-2:] == [
+                b"250 flushed",
+                low,
+            ]
+        events = ended(home.path / "log", 2)
+    assert [e["score"] for e in events if e["event"] == "plugin"] == ["-3", "-3"]
+    assert [e["end"] for e in events if e["event"] == "session"] == ["dropped-by-karma"] * 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "then"),
+    [
+        ("MAXNOTIMPL", b"FOO"),
+        ("KARMALIMIT", b"MAIL FROM:<>"),
+        ("TARPITCOUNT", b"RCPT TO:<b@ok.example>"),
+    ],
+)
+def test_the_counters_outlive_starttls(inside: Home, variable: str, then: bytes) -> None:
+    """Otherwise a client could begin anew as often as it likes."""
+    with Conversation(inside, **{variable: "2"}) as talk:
+        talk.reply()
+        for command in (b"MAIL FROM:<>", b"RCPT TO:<x@no.example>", b"RCPT TO:<y@no.example>"):
+            talk.ask(command)
+        if variable == "MAXNOTIMPL":
+            assert [talk.ask(b"FOO")[:3] for _ in range(2)] == [b"502"] * 2
+        talk.ask(b"RSET")
+        talk.starttls()
+        if variable == "TARPITCOUNT":
+            assert talk.ask(b"MAIL FROM:<>") == b"250 ok"
+        assert talk.ask(then).startswith(b"452 " if variable == "TARPITCOUNT" else b"421 too many ")
