@@ -10,9 +10,10 @@ environment, in an argument, in the log or in the text of an exception.
 from __future__ import annotations
 
 import posix as os
-from time import monotonic, time
+from time import time
 
-from .process import Process, child_environ
+from .ask import ask
+from .process import child_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,36 +95,11 @@ def check(credentials: Credentials, settings: AuthSettings) -> str:
     Its fd 0 is /dev/null, its fd 1 is the log; only exit 0 is a yes, only
     exit 1 a no.  One that takes longer than the timeout is ended.
     """
-    try:
-        reading, writing = os.pipe()
-    except OSError:
-        return TEMPORARY
-    try:
-        # What is asked fits into any pipe of the usual size, so nobody is
-        # waited for; where pipes are small, half a question is none.
-        os.set_blocking(writing, False)
-        fields = _fields(credentials, settings)
-        if os.write(writing, fields) != len(fields):
-            return TEMPORARY
-        os.close(writing)
-        writing = -1
-        environ = child_environ(settings.environ)
-        process = Process(settings.command, environ, {reading: 3}, search=True)
-    except OSError:
-        return TEMPORARY
-    finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)
-    if not process.wait(monotonic() + settings.timeout):
-        process.end()
-        process.close()
-        return TEMPORARY
-    process.close()
-    status = process.status
-    if status is None or status < 0 or not os.WIFEXITED(status):
-        return TEMPORARY
-    return {0: ACCEPTED, 1: REFUSED}.get(os.WEXITSTATUS(status), TEMPORARY)
+    environ, fields = child_environ(settings.environ), _fields(credentials, settings)
+    answer = ask(settings.command, environ, settings.timeout, fields, search=True)
+    if answer.status == 0:
+        return ACCEPTED
+    return REFUSED if answer.status == 1 else TEMPORARY
 
 
 def _fields(credentials: Credentials, settings: AuthSettings) -> bytes:
