@@ -38,12 +38,16 @@ def home(environ: Mapping[bytes, bytes]) -> bytes:
 
 
 class Controls:
-    """The files below `home`/control (bytes), read when first asked for."""
+    """The files below `home`/control (bytes), read when first asked for.
 
-    __slots__ = ("home", "_files")
+    `kept` is for what others make of the files and want to have only once.
+    """
+
+    __slots__ = ("home", "kept", "_files")
 
     def __init__(self, home: bytes) -> None:
         self.home = home
+        self.kept: dict[object, object] = {}
         self._files: dict[str, bytes | None] = {}
 
     def path(self, name: str) -> bytes:

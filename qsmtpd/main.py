@@ -1,6 +1,6 @@
 """The cold child: one connection on fds 0 and 1, then exit.
 
-This file and server.py are the only ones that end the process or look at
+This file and server/ are the only ones that end the process or look at
 os.environ.
 """
 
@@ -12,7 +12,7 @@ from time import monotonic
 
 from . import __version__, channel, session, ucspi
 from .control import Controls, Settings, home
-from .facts import ControlError
+from .facts import ControlError, Outcome
 from .limits import AuthSettings, Limits
 from .log import FORMATS, Log, log_trouble
 from .policy import load
@@ -91,21 +91,34 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     # the queue program's exit status from us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _drop_coerced_locale(environ)
+    drop_coerced_locale(environ)
     try:
         client = channel.take_client()
     except OSError as error:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
+    return attend(client, environ, checkpassword, Controls(home(environ))).status
+
+
+def attend(
+    client: tuple[int, int],
+    environ: dict[bytes, bytes],
+    checkpassword: list[bytes],
+    controls: Controls,
+) -> Outcome:
+    """Serve the client on these two descriptors, which may be one.  Raises nothing.
+
+    What `controls` has read already is not read again.
+    """
     peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)
     line = channel.Channel(channel.Descriptors(*client))
     try:
-        return _talk(line, peer, environ, checkpassword, log)
+        return _talk(line, peer, environ, checkpassword, log, controls)
     except Exception as error:
         # Before the session, which has an answer to everything, began.
         log_trouble(log, error)
-        return 111
+        return Outcome("trouble", 111)
 
 
 def _talk(
@@ -114,7 +127,8 @@ def _talk(
     environ: dict[bytes, bytes],
     checkpassword: list[bytes],
     log: Log,
-) -> int:
+    controls: Controls,
+) -> Outcome:
     guard = Guard()
 
     def outsiders() -> None:
@@ -123,7 +137,7 @@ def _talk(
             guard.hush()
 
     try:
-        settings = enter(Controls(home(environ)), environ)
+        settings = enter(controls, environ)
         log.form = settings.choice(None, "LOGFORMAT", tuple(FORMATS))
         wanted = tls_settings.TlsSettings(settings)
         tls = door.external(settings, wanted)
@@ -137,7 +151,7 @@ def _talk(
         guard.stop()
         log.line("control", name=error.name, reason=error.reason)
         log.line("session", end="control", reply=replies.NO_CONTROLS)
-        return _refuse(line, replies.NO_CONTROLS)
+        return Outcome("control", _refuse(line, replies.NO_CONTROLS))
     way = None
     try:
         way = door.find(settings, wanted)
@@ -152,15 +166,16 @@ def _talk(
             starttls.log_tls(log, tls)
     except HandshakeFailed:
         log.line("session", end="tls-failed")
-        return 1
+        return Outcome("tls-failed", 1)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
         if wanted.mode == tls_settings.IMPLICIT:
             log.line("session", end="tls-unavailable")
-            return 111  # nothing that we could say would be understood
+            # Nothing that we could say would be understood.
+            return Outcome("tls-unavailable", 111)
     outcome = session.run(line, peer, limits, hooks, log, tls, way, os._exit, listed)
     guard.stop()
-    return outcome.status
+    return outcome
 
 
 def _watch_over(guard: Guard, line: channel.Channel, log: Log) -> None:
@@ -174,25 +189,34 @@ def _watch_over(guard: Guard, line: channel.Channel, log: Log) -> None:
         log_trouble(log, error)  # the timer is there all the same
 
 
-def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> None:
-    """For a server, before its first connection: read what each one will read.
+def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Controls:
+    """For a server, before its first connection and on HUP: do what each one will do.
 
-    So what is wrong is in the log at once, not only when a client comes; and
-    what TLS needs is imported once for all.
+    So what is wrong is in the log at once, not only when a client comes; what
+    is read and built is in the controls returned; and no module is left to be
+    imported.
     """
+    from . import warm
+
     log = Log(2, pid=os.getpid())
+    controls = Controls(home(environ))
+    warm.import_all()
     try:
-        settings = enter(Controls(home(environ)), environ)
+        settings = enter(controls, environ)
         wanted = tls_settings.TlsSettings(settings)
-        Limits(settings, wanted, AuthSettings(settings, checkpassword, ucspi.read_peer(environ)))
-        load.load(settings, log)
+        peer = ucspi.read_peer(environ)
+        warm.practise(Limits(settings, wanted, AuthSettings(settings, checkpassword, peer)))
+        load.forget()
+        warm.prepare_plugins(load.load(settings, log))
         way = door.find(settings, wanted)
         if way is not None:
             way.prepare()
+            warm.prepare_tls(wanted, log)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
+    return controls
 
 
 def enter(controls: Controls, environ: Mapping[bytes, bytes]) -> Settings:
@@ -223,7 +247,7 @@ def _drop_tls_claims(environ: dict[bytes, bytes]) -> None:
         del environ[name]
 
 
-def _drop_coerced_locale(environ: dict[bytes, bytes]) -> None:
+def drop_coerced_locale(environ: dict[bytes, bytes]) -> None:
     """Undo what Python does to the environment of a process without a locale (PEP 538)."""
     if environ.get(b"LC_CTYPE") == b"C.UTF-8" and b"LANG" not in environ:
         del environ[b"LC_CTYPE"]

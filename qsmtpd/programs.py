@@ -45,7 +45,7 @@ def start(path: str, arguments: list[str]) -> None:
         gc.enable()
         main.main(arguments)
     elif program == "qsmtpd-server":
-        from . import server
+        from .server import main as server
 
         server.main(arguments)
     elif program == "qsmtpd-maildir":

@@ -6,6 +6,7 @@ queued is whole.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from harness import BIN, PATIENCE, PROGRAMS, Home, session_members
+from harness import BIN, PATIENCE, PROGRAMS, Home, session_members, wait_for
 
 #: Two messages: command or text, and the code of the reply to it.
 STEPS: list[tuple[bytes, bytes]] = [
@@ -199,9 +200,7 @@ def test_a_stopped_server_leaves_its_port(home: Home, server: Server) -> None:
     replies = client.makefile("rb")
     assert replies.readline().startswith(b"220 ")
     server.process.terminate()
-    assert server.process.wait(PATIENCE) == 0
-    with pytest.raises(ConnectionRefusedError):
-        server.connect()
+    wait_for(lambda: refuses(server.port))
     for sent, code in STEPS:
         client.sendall(sent)
         assert next(line for line in replies if line[3:4] == b" ").startswith(code)
@@ -209,6 +208,13 @@ def test_a_stopped_server_leaves_its_port(home: Home, server: Server) -> None:
     client.close()
     server.session_end()
     assert queued(home) == 2
+    assert server.process.wait(PATIENCE) == 0
+
+
+def refuses(port: int) -> bool:
+    """Is nobody listening there?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 # -- kill -9 ---------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ..decision import reject
 from ..facts import ControlError
 from ..log import message
@@ -51,6 +53,13 @@ def load(
         refuse,
         runs,
     )
+
+
+def forget() -> None:
+    """Read plugins' files anew: for a server, on HUP."""
+    outside = sys.modules.get(f"{__package__}.outside")
+    if outside is not None:
+        outside.forget()
 
 
 def is_listed(settings: Settings, peer: Peer) -> bool:

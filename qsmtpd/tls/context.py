@@ -11,9 +11,50 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL, crypto
 
+#: So many contexts for names are made before the first connection, and no more.
+NAMES_LIMIT = 1000
 #: Names that may become part of a path: a host name, and nothing else.
 _HOST = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-.")
 _CRL_END = b"-----END X509 CRL-----"
+
+
+def keep(settings: TlsSettings) -> SSL.Context:
+    """The context of these settings, built once for all who share `settings.kept`.
+
+    Raises Unavailable.
+    """
+    context = settings.kept_context()
+    if context is None:
+        context = build(settings)
+        settings.kept[settings.identity(), b""] = context
+    return context
+
+
+def keep_names(settings: TlsSettings) -> list[tuple[bytes, Unavailable]]:
+    """For a server: have the contexts of SNI as well; what is wrong with which."""
+    wrong = []
+    try:
+        names = sorted(os.listdir(settings.names))[:NAMES_LIMIT]
+    except OSError:
+        return []
+    for name in names:
+        try:
+            _keep_name(settings, name)
+        except Unavailable as error:
+            wrong.append((name, error))
+    return wrong
+
+
+def _keep_name(settings: TlsSettings, name: bytes) -> SSL.Context | None:
+    """The context for a name of SNI, or None where it has no certificate."""
+    place = (settings.identity(), name)
+    context = settings.kept.get(place)
+    if context is None:
+        pairs = find_pairs(settings.names + b"/" + name)
+        if not pairs:
+            return None
+        context = settings.kept[place] = build(settings, pairs)
+    return context  # type: ignore[return-value]  # what is kept is a context
 
 
 def build(settings: TlsSettings, pairs: list[Pair] | None = None) -> SSL.Context:
@@ -25,9 +66,10 @@ def build(settings: TlsSettings, pairs: list[Pair] | None = None) -> SSL.Context
     from OpenSSL import SSL
 
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    # One process serves one connection: a ticket or a cached session would
-    # never meet its context again.  (pyOpenSSL cannot turn off the two stateful
-    # tickets of TLS 1.3; they are of no use to anybody.)
+    # A cold child serves one connection: a ticket or a cached session would
+    # never meet its context again.  A warm process must not resume what another
+    # has begun: who the client is, is found out anew each time.  (pyOpenSSL
+    # cannot turn off the two stateful tickets of TLS 1.3; they are of no use.)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -138,9 +180,9 @@ def _choose(connection: SSL.Connection, settings: TlsSettings) -> None:
     if not 0 < len(name) <= 253 or not _HOST.issuperset(name) or name.startswith(b"."):
         return
     try:
-        pairs = find_pairs(settings.names + b"/" + name)
-        if pairs:
-            connection.set_context(build(settings, pairs))
+        context = _keep_name(settings, name)
+        if context is not None:
+            connection.set_context(context)
     except Unavailable as error:
         connection.get_app_data().problem = f"{name.decode('ascii')}: {error}"
 

@@ -49,12 +49,15 @@ def find(settings: Settings, tls: TlsSettings) -> Door | None:
     if tls.mode in (STARTTLS, IMPLICIT):
         if not tls.pairs:
             raise Unavailable("there is no certificate")
+        from .inside import InsideDoor
+
+        inside = InsideDoor(tls)
+        if inside.ready:
+            return inside
         for pair in tls.pairs:
             problem = pair.problem()
             if problem is not None:
                 raise Unavailable(problem)
-        from .inside import InsideDoor
-
-        return InsideDoor(tls)
+        return inside
     assert tls.mode in (OFF, EXTERNAL)
     return None

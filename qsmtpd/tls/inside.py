@@ -27,13 +27,19 @@ class InsideDoor:
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
-        self._context: SSL.Context | None = None
+        # A warm server has it already (see context.py).
+        self._context: SSL.Context | None = settings.kept_context()
+
+    @property
+    def ready(self) -> bool:
+        """Is there nothing left to prepare?"""
+        return self._context is not None
 
     def prepare(self) -> None:
         """Import pyOpenSSL and load the certificates.  Raises Unavailable."""
         if self._context is not None:
             return
-        from .context import build, explain
+        from .context import explain, keep
 
         try:
             try:
@@ -45,7 +51,7 @@ class InsideDoor:
                 site.main()
             from . import tunnel  # noqa: F401  (once we have said 220, no import may fail)
 
-            self._context = build(self._settings)
+            self._context = keep(self._settings)
         except Unavailable:
             raise
         except ImportError as error:

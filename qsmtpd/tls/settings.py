@@ -8,6 +8,8 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from OpenSSL import SSL
+
     from ..control import Settings
     from ..facts import Tls
 
@@ -79,6 +81,7 @@ class TlsSettings:
         "names",
         "client_ca",
         "client_crl",
+        "kept",
         "_clients",
     )
 
@@ -102,6 +105,7 @@ class TlsSettings:
         self.client_crl = _if_there(settings.controls.path("clientcrl.pem"))
         self._clients = frozenset(_client(entry) for entry in settings.lines("tlsclients") or ())
         self.mode = self._choose(settings)
+        self.kept = settings.controls.kept  # a warm server's contexts (see context.py)
 
     def _choose(self, settings: Settings) -> str:
         environ = settings.environ
@@ -120,6 +124,25 @@ class TlsSettings:
         if switch == b"-" and mode in (STARTTLS, UCSPI):
             return OFF
         return mode
+
+    def identity(self) -> tuple[object, ...]:
+        """All that a context is made from: equal ones make equal contexts."""
+        return (
+            tuple((pair.certificate, pair.key) for pair in self.pairs),
+            self.ciphers,
+            self.minimum,
+            self.require_alpn,
+            self.names,
+            self.client_ca,
+            self.client_crl,
+        )
+
+    def kept_context(self) -> SSL.Context | None:
+        """The context that a warm server has built for such settings, or None."""
+        if not self.kept:
+            return None
+        # What is kept at such a place is a context.
+        return self.kept.get((self.identity(), b""))  # type: ignore[return-value]
 
     @property
     def lists_clients(self) -> bool:

@@ -1,0 +1,67 @@
+"""`qsmtpd-server --check`: what the server would find, as the user that it would be."""
+
+from __future__ import annotations
+
+import os
+
+from .. import check as child
+from ..control import home
+from ..facts import ControlError
+from .rules import Rules
+from .user import become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .options import Options
+
+
+def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
+    """Say what that user cannot read, then what `qsmtpd --check` says; 0 if mail would flow.
+
+    After HUP the server reads as that user, so what only root can read is
+    lost then at the latest.
+    """
+    try:
+        become(options)
+    except OSError as error:
+        _say(f"wrong: -u, -g: {error.strerror}: start this check as root")
+        return 1
+    _say(f"ok: user = {os.geteuid()}, group = {os.getegid()} (it reads what follows)")
+    problems = [*_unreadable(home(environ) + b"/control"), *_rules(options)]
+    for problem in problems:
+        _say("wrong: " + problem)
+    return child.check(environ, home(environ), options.checkpassword) or int(bool(problems))
+
+
+def _unreadable(folder: bytes) -> Iterator[str]:
+    """Each file below a folder that we cannot read, and why."""
+
+    def fail(error: OSError) -> None:
+        failures.append(error)
+
+    failures: list[OSError] = []
+    for path, _, files in os.walk(folder, onerror=fail):
+        for name in files:
+            try:
+                os.close(os.open(path + b"/" + name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            except OSError as error:
+                fail(error)
+    for failure in failures:
+        yield f"{os.fsdecode(failure.filename)}: {failure.strerror}"
+
+
+def _rules(options: Options) -> Iterator[str]:
+    if options.rules is None:
+        return
+    try:
+        Rules(os.fsencode(options.rules), options.rules_optional).find(b"", None)
+    except ControlError as error:
+        yield f"{error.name}: {error.reason}, so every client is dropped"
+    else:
+        _say(f"ok: rules = {options.rules} (-x)")
+
+
+def _say(text: str) -> None:
+    os.write(1, (text + "\n").encode("ascii", "backslashreplace"))

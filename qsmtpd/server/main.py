@@ -1,0 +1,97 @@
+"""The program qsmtpd-server: start, change of user, the end."""
+
+from __future__ import annotations
+
+import os
+
+from .. import __version__, warm
+from .. import main as child
+from . import check, client, sockets, status
+from .master import Master
+from .options import QUIET, USAGE, Options, Usage
+from .rules import Rules
+from .user import become
+from .worker import Stock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The program.  Exits 111 if it cannot start, 0 after TERM."""
+    if arguments in (["--help"], ["--version"]):
+        text = USAGE if arguments == ["--help"] else f"qsmtpd-server {__version__}\n"
+        os.write(1, text.encode())
+        os._exit(0)
+    environ = dict(os.environb)
+    try:
+        options = Options(arguments, environ)
+    except Usage as error:
+        status.say(f"usage error: {error}")
+        os.write(2, USAGE.encode())
+        os._exit(111)
+    if options.check:
+        os._exit(check.check(options, _base(environ)))
+    try:
+        _run(options, environ)
+    except OSError as error:
+        status.say(f"fatal: {error.strerror or error}")
+        os._exit(111)
+    os._exit(0)
+
+
+def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
+    try:
+        listeners = sockets.listen(options, environ)
+    except OSError as error:
+        where = f"{options.host} {options.port}"
+        raise OSError(0, f"cannot listen on {where}: {error.strerror}") from error
+    # As root, who can read it: our Python may lie where the user cannot.
+    warm.import_all()
+    become(options)
+    if options.ident and options.verbose > QUIET:
+        status.say("warning: ident lookups are not done: -r and -t do nothing")
+    rules = None
+    if options.rules is not None:
+        rules = Rules(os.fsencode(options.rules), options.rules_optional)
+    base = _base(environ)
+
+    def restock() -> Stock:
+        return Stock(options, base, rules, child.rehearse(base, options.checkpassword))
+
+    master = Master(listeners, restock)
+    if options.print_port:
+        os.write(1, b"%d\n" % listeners[0].getsockname()[1])
+    _settle_descriptors()
+    master.run()
+
+
+def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The environment of every connection, before what is its own."""
+    base = client.without_names(environ)
+    for name in sockets.ACTIVATION:
+        base.pop(name, None)
+    child.drop_coerced_locale(base)
+    return base
+
+
+def _settle_descriptors() -> None:
+    """/dev/null on 0, the log on 1, and nothing that a program of ours could inherit."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    if null > 2:
+        os.close(null)
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(0, 2)
+    os.dup2(2, 1)
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        fd = int(name)
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass  # it was the listing's own

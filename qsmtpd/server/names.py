@@ -1,0 +1,29 @@
+"""Names of addresses, from the system's resolver.
+
+It is asked in the worker, so only the client itself waits, and no longer than
+resolv.conf(5) allows.
+"""
+
+from __future__ import annotations
+
+import socket
+
+_ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+
+
+def name_of(ip: str, paranoid: bool = False) -> bytes | None:
+    """The name of an address, or None.
+
+    With `paranoid`, only a name that has this address.  A name with a byte
+    that no host name has is none: who owns the address chooses it.
+    """
+    try:
+        name = socket.getnameinfo((ip, 0), socket.NI_NAMEREQD)[0]
+        if paranoid and all(
+            found[4][0] != ip for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        ):
+            return None
+    except (OSError, UnicodeError):
+        return None
+    raw = name.rstrip(".").encode("ascii", "replace")
+    return raw if 0 < len(raw) <= 255 and _ALLOWED.issuperset(raw) else None

@@ -1,0 +1,130 @@
+"""The command line: tcpserver's letters, and what tcpserver does not have."""
+
+from __future__ import annotations
+
+import getopt
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+USAGE = """\
+usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlimit]
+                     [-g gid] [-l localname] [-t seconds] [-u uid] [-x rules.cdb]
+                     [--drain seconds] [--sessions number] [--spare number]
+                     host port [checkpassword-program subprogram ...]
+       qsmtpd-server --check [options] host port [checkpassword-program ...]
+       qsmtpd-server --help | --version
+"""
+_LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
+_WORDS = ["drain=", "sessions=", "spare=", "check"]
+QUIET, ERRORS, STATUS = 0, 1, 2
+
+
+class Usage(Exception):
+    """What is wrong with the command line."""
+
+
+class Options:
+    """The command line.  Raises Usage.
+
+    `environ` is asked for UID and GID where -U says so.
+    """
+
+    def __init__(self, arguments: list[str], environ: Mapping[bytes, bytes]) -> None:
+        self.check = False
+        self.verbose = ERRORS
+        self.print_port = False
+        self.backlog = 20
+        self.limit = 40  # connections at once
+        self.client_limit = 0  # of one address or /64; 0: no limit
+        self.local_name: str | None = None
+        self.rules: str | None = None
+        self.rules_optional = False  # -X
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.family = 0  # 4, 6, or 0: what the host is
+        self.remote_names = True
+        self.paranoid = False
+        self.no_delay = False
+        self.kill_ip_options = True
+        self.ident = False
+        self.ident_timeout = 0
+        self.sessions = 1  # per process
+        self.spare = 0  # processes forked ahead of need (man page: what it gains and costs)
+        self.drain = 30  # seconds for running sessions after TERM
+        try:
+            pairs, rest = getopt.getopt(arguments, _LETTERS, _WORDS)
+        except getopt.GetoptError as error:
+            raise Usage(str(error)) from error
+        for option, value in pairs:
+            self._set(option, value, environ)
+        if len(rest) < 2:
+            raise Usage("host and port are wanted")
+        self.host, self.port = rest[:2]
+        if self.port.isdigit():
+            self.port = str(_number("port", self.port, 0, 65535))
+        self.checkpassword = [os.fsencode(word) for word in rest[2:]]
+
+    def _set(self, option: str, value: str, environ: Mapping[bytes, bytes]) -> None:
+        if option in _SWITCHES:
+            for name, setting in _SWITCHES[option].items():
+                setattr(self, name, setting)
+        elif option in _NUMBERS:
+            name, least = _NUMBERS[option]
+            setattr(self, name, _number(option, value, least))
+        elif option == "-l":
+            self.local_name = value
+        elif option == "-x":
+            self.rules = value
+        else:
+            assert option == "-U"
+            self.uid = _number("UID", os.fsdecode(environ.get(b"UID", b"")), 1, _MOST_ID)
+            self.gid = _number("GID", os.fsdecode(environ.get(b"GID", b"")), 1, _MOST_ID)
+
+
+_SWITCHES: dict[str, dict[str, object]] = {
+    "--check": {"check": True},
+    "-1": {"print_port": True},
+    "-4": {"family": 4},
+    "-6": {"family": 6},
+    "-d": {"no_delay": False},
+    "-D": {"no_delay": True},
+    "-h": {"remote_names": True},
+    "-H": {"remote_names": False},
+    "-o": {"kill_ip_options": False},
+    "-O": {"kill_ip_options": True},
+    "-p": {"paranoid": True},
+    "-P": {"paranoid": False},
+    "-q": {"verbose": QUIET},
+    "-Q": {"verbose": ERRORS},
+    "-r": {"ident": True},
+    "-R": {"ident": False},
+    "-v": {"verbose": STATUS},
+    "-X": {"rules_optional": True},
+}
+#: Option -> the setting, and its least value.
+_NUMBERS = {
+    "-b": ("backlog", 1),
+    "-c": ("limit", 1),
+    "-C": ("client_limit", 0),
+    "-g": ("gid", 1),
+    "-t": ("ident_timeout", 0),  # nobody is asked
+    "-u": ("uid", 1),
+    "--drain": ("drain", 0),
+    "--sessions": ("sessions", 1),
+    "--spare": ("spare", 0),
+}
+_MOST_ID = 2**32 - 2
+
+
+def _number(option: str, value: str, least: int, most: int = 999_999_999) -> int:
+    if option in ("-u", "-g"):
+        most = _MOST_ID
+    # int() would take "1_000", " +5 " and digits of other scripts.
+    if not (value.isascii() and value.isdigit() and len(value) <= 10):
+        raise Usage(f"{option} wants a number")
+    if not least <= int(value) <= most:
+        raise Usage(f"{option} wants a number from {least} to {most}")
+    return int(value)

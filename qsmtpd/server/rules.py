@@ -1,0 +1,91 @@
+"""Rules per client, in the cdb that tcprules makes.
+
+The data of a key are instructions, each with a NUL behind it: `D`, to refuse
+the client, and `+NAME=value`, for its environment.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..cdb import Cdb
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Rules:
+    """The rules of one file, which is opened anew when it has changed.
+
+    With `optional`, no file is as good as one without a rule.
+    """
+
+    __slots__ = ("path", "_optional", "_cdb", "_seen")
+
+    def __init__(self, path: bytes, optional: bool) -> None:
+        self.path = os.path.abspath(path)  # the working directory is another one later
+        self._optional = optional
+        self._cdb: Cdb | None = None
+        self._seen: tuple[int, ...] | None = None  # which file it was
+
+    def find(self, ip: bytes, host: bytes | None) -> bytes:
+        """The instructions for a client, b"" if there are none.  Raises ControlError.
+
+        An ident name is never known here.
+        """
+        cdb = self._current()
+        if cdb is not None:
+            for key in keys(ip, host):
+                data = cdb.get(key)
+                if data is not None:
+                    return data
+        return b""
+
+    def _current(self) -> Cdb | None:
+        name = os.fsdecode(self.path)
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and self._optional:
+                return None
+            raise ControlError(name, error.strerror or "unreadable") from error
+        seen = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+        if seen != self._seen:
+            self._cdb = Cdb(name, self.path)
+            self._seen = seen
+        return self._cdb
+
+
+def keys(ip: bytes, host: bytes | None) -> Iterator[bytes]:
+    """Where a client's rule may stand, in tcpserver's order.
+
+    IPv6 has prefixes as well: what ends in a colon, of the address as written
+    (as the usual patches for IPv6 have it).
+    """
+    yield ip
+    if host is not None:
+        yield b"=" + host
+    for end in range(len(ip) - 1, 0, -1):
+        if ip[end - 1] in b".:":
+            yield ip[:end]
+    if host is not None:
+        for start in range(1, len(host)):
+            if host[start] == 0x2E:
+                yield b"=" + host[start:]
+        yield b"="
+    yield b""
+
+
+def denies(data: bytes) -> bool:
+    """Do these instructions refuse the client?"""
+    return any(entry.startswith(b"D") for entry in data.split(b"\0"))
+
+
+def apply(data: bytes, environ: dict[bytes, bytes]) -> None:
+    """Do what they say to the environment of a connection."""
+    for entry in data.split(b"\0"):
+        name, equals, value = entry[1:].partition(b"=")
+        if entry.startswith(b"+") and equals and name:
+            environ[name] = value

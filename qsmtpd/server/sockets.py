@@ -1,0 +1,64 @@
+"""The listening sockets: bound here, or handed over by systemd."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .options import Options
+
+_FIRST = 3  # sd_listen_fds(3)
+ACTIVATION = (b"LISTEN_PID", b"LISTEN_FDS", b"LISTEN_FDNAMES")
+
+
+def listen(options: Options, environ: Mapping[bytes, bytes]) -> list[socket.socket]:
+    """The sockets to accept from, none of them blocking.  Raises OSError."""
+    listeners = _inherited(environ) or [_bound(options)]
+    for listener in listeners:
+        listener.setblocking(False)
+        listener.set_inheritable(False)
+    return listeners
+
+
+def _inherited(environ: Mapping[bytes, bytes]) -> list[socket.socket]:
+    """What systemd has opened for this very process."""
+    if environ.get(b"LISTEN_PID") != b"%d" % os.getpid():
+        return []
+    count = environ.get(b"LISTEN_FDS", b"")
+    if not (count.isdigit() and len(count) <= 3):
+        return []
+    found = [socket.socket(fileno=fd) for fd in range(_FIRST, _FIRST + int(count))]
+    for listener in found:
+        if (
+            listener.family not in (socket.AF_INET, socket.AF_INET6)
+            or listener.type != socket.SOCK_STREAM
+            or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            raise OSError(0, f"descriptor {listener.fileno()} is no listening TCP socket")
+    return found
+
+
+def _bound(options: Options) -> socket.socket:
+    """The first address of the host.
+
+    The host 0 is every address: of IPv4, as tcpserver has it; with -6, of IPv6
+    and by mapped addresses of IPv4 as well.
+    """
+    family = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[options.family]
+    host = options.host
+    if host == "0":
+        host = "::" if options.family == 6 else "0.0.0.0"
+    address = socket.getaddrinfo(
+        host, options.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(address[0], socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if address[0] == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+    listener.bind(address[4])
+    listener.listen(options.backlog)
+    return listener

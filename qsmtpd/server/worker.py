@@ -1,0 +1,193 @@
+"""A process that serves: one connection by default, or several in turn.
+
+It is forked from the master with everything loaded.  It has its first
+connection from the start, or waits for one on its control socket; there the
+master passes the descriptor and what is known of the client, and there the
+worker says when it is done.  The end of the control socket means: there is
+nothing more to do, or the master is dead.
+
+What a new process touches of the memory that it shares with the master is
+copied for it, which is most of what a short session costs.  So the master does
+what it can before, and nothing is imported, wrapped or looked up here that
+need not be.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+
+from .. import main as child
+from ..facts import ControlError
+from . import names, rules, status
+from .client import Client, unpack
+from .options import STATUS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping
+
+    from ..control import Controls
+    from .options import Options
+    from .rules import Rules
+else:
+    import _signal as signal  # signal.py makes an enum of each number, at each call
+
+PACKED_LIMIT = 65536  # bytes of a packed client
+DONE = b"."
+DENIED = 100  # tcpserver's exit status for a client that the rules refuse
+#: After any other end the process is not used again: it might not be sound.
+_SOUND_ENDS = ("quit", "client-gone", "timeout")
+_DENIED_END = "denied"
+
+
+class Stock:
+    """What every worker takes along: the command line, the rules, what has been read.
+
+    After HUP there is a new one.
+    """
+
+    __slots__ = ("options", "environ", "rules", "controls")
+
+    def __init__(
+        self,
+        options: Options,
+        environ: Mapping[bytes, bytes],
+        rules: Rules | None,
+        controls: Controls,
+    ) -> None:
+        self.options = options
+        self.environ = environ
+        self.rules = rules
+        self.controls = controls
+
+
+def work(stock: Stock, first: Client | None, control: socket.socket | None) -> int:
+    """Serve until there is nothing more to do; the exit status of the process."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    gc.enable()  # what was there before the fork is frozen: this costs nothing
+    if stock.options.sessions == 1:
+        client = first or _receive(control)
+        if control is not None:
+            control.close()
+        return 0 if client is None else _serve(stock, client)[0]
+    assert control is not None
+    return _serve_several(stock, first, control)
+
+
+def _serve_several(stock: Stock, first: Client | None, control: socket.socket) -> int:
+    before = _Process(others=0 if first is None else 1)
+    code = 0
+    for left in range(stock.options.sessions, 0, -1):
+        client = first or _receive(control)
+        first = None
+        if client is None:
+            break
+        code, end = _serve(stock, client)
+        os.close(client.fd)
+        if left == 1 or end not in (*_SOUND_ENDS, _DENIED_END) or not before.is_restored():
+            break
+        try:
+            control.send(DONE + b"%d" % code)
+        except OSError:
+            break
+    return code
+
+
+def _receive(control: socket.socket | None) -> Client | None:
+    """The next connection; None at the end."""
+    assert control is not None
+    space = socket.CMSG_SPACE(4)
+    try:
+        packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        return None
+    if not packed or not extra:
+        return None
+    return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
+
+
+def _serve(stock: Stock, client: Client) -> tuple[int, str]:
+    """Serve a client from the first byte to the last: (an exit status, how it ended)."""
+    options = stock.options
+    environ = {**stock.environ, **client.environ}
+    denied = False
+    if options.remote_names or options.local_name is None:
+        _add_names(environ, options)
+    if client.unruled:
+        assert stock.rules is not None
+        try:
+            rule = stock.rules.find(environ[b"TCPREMOTEIP"], environ.get(b"TCPREMOTEHOST"))
+        except ControlError as error:
+            drop(error)
+            return 111, _DENIED_END
+        denied = rules.denies(rule)
+        rules.apply(rule, environ)
+    if options.verbose >= STATUS:
+        pid = os.getpid()
+        status.say(f"pid {pid} from {environ[b'TCPREMOTEIP'].decode()}")
+        status.verdict("deny" if denied else "ok", pid, environ)
+    if denied:
+        return DENIED, _DENIED_END
+    fd = client.fd
+    outcome = child.attend((fd, fd), environ, options.checkpassword, stock.controls)
+    return outcome.status, outcome.end
+
+
+def _add_names(environ: dict[bytes, bytes], options: Options) -> None:
+    if options.local_name is None:
+        _add(environ, b"TCPLOCALHOST", names.name_of(environ[b"TCPLOCALIP"].decode()))
+    if options.remote_names:
+        remote = names.name_of(environ[b"TCPREMOTEIP"].decode(), options.paranoid)
+        _add(environ, b"TCPREMOTEHOST", remote)
+
+
+def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
+    """What a rule has set already stays."""
+    if value is not None:
+        environ.setdefault(name, value)
+
+
+class _Process:
+    """What a session, or a plugin in it, may change in the process, as it was before."""
+
+    def __init__(self, others: int = 0) -> None:
+        """Some other descriptors will be closed by then."""
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._signals = [(number, signal.getsignal(number)) for number in range(1, signal.NSIG)]
+        self._descriptors = _descriptors() - others
+
+    def is_restored(self) -> bool:
+        """Put it back.  False where a descriptor or a process is left over."""
+        os.umask(self._umask)
+        os.chdir("/")  # the next session goes to its QMAILHOME
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._signals:
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if _descriptors() != self._descriptors:
+            return False
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        return False
+
+
+def drop(error: ControlError) -> None:
+    """Say that a connection is closed because its rule cannot be read."""
+    status.say(f"warning: dropping connection, unable to read {error.name}: {error.reason}")
+
+
+def _descriptors() -> int:
+    """How many are open; a constant where there is no /proc."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0

@@ -1,0 +1,162 @@
+"""For processes that are forked warm: what a session needs, imported and practised before.
+
+A cold child leaves out what not every session needs; a server has it all, so
+that serving imports nothing: it costs, and after a package upgrade it would
+fetch code that does not fit.
+
+What a forked process touches of the memory that it shares with the server is
+copied for it, and the first run of any code in Python, or of an algorithm in
+OpenSSL, writes more than the later ones: caches, specialised instructions,
+what is looked up only once.  So the server runs some sessions with itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import channel, session
+from .facts import Peer
+from .log import Log
+from .policy.hooks import Hooks
+from .policy.order import BUILT_IN
+from .tls.settings import IMPLICIT, STARTTLS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from .limits import Limits
+    from .tls.settings import TlsSettings
+
+#: pyOpenSSL is not among them: who has a certificate imports it by loading that.
+_LATER = (
+    "binascii",
+    "hashlib",
+    "hmac",
+    "termios",
+    "qsmtpd.address",
+    "qsmtpd.cdb",
+    "qsmtpd.commands.auth",
+    "qsmtpd.commands.data",
+    "qsmtpd.commands.inspection",
+    "qsmtpd.commands.starttls",
+    "qsmtpd.policy.immune",
+    "qsmtpd.policy.lines",
+    "qsmtpd.policy.wildmat",
+    "qsmtpd.policy.wording",
+    "qsmtpd.smtp.date",
+    "qsmtpd.tls.environ",
+    *("qsmtpd.policy." + name for name in BUILT_IN),
+)
+#: What plugins from elsewhere may want.
+_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.fence", "qsmtpd.policy.guardian")
+_FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
+#: Python specialises a function when it runs for the eighth time.
+_TIMES = 16
+_SESSION = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRSET\r\nNOOP\r\nQUIT\r\n"
+
+
+def import_all() -> None:
+    """Import what a session may import later.  Threads must never have been started."""
+    register = os.register_at_fork
+    # threading, which pyOpenSSL imports, would make its inner state anew in each
+    # process that is forked.  Without threads it stays right, and doing nothing
+    # saves 0.4 MB of copied memory.
+    os.register_at_fork = _ignore
+    try:
+        import threading  # noqa: F401
+    finally:
+        os.register_at_fork = register
+    for name in _LATER:
+        __import__(name)
+
+
+def prepare_plugins(hooks: Hooks) -> None:
+    """What those from elsewhere need, where there are any."""
+    if any(not entry.ours for entry in hooks.entries):
+        for name in _FOR_PLUGINS:
+            __import__(name)
+
+
+def _ignore_status(status: int) -> None:
+    """No plugin is there that could not be stopped."""
+
+
+def _ignore(**_: object) -> None:
+    """Register nothing."""
+
+
+def practise(limits: Limits) -> None:
+    """Run some sessions, without plugins, certificates and a queue, into /dev/null."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_TIMES):
+            line = channel.Channel(_Script())
+            hooks = Hooks(list, Log(null))
+            session.run(line, Peer(), limits, hooks, Log(null), None, None, _ignore_status)
+    finally:
+        os.close(null)
+
+
+class _Script:
+    """A transport with a client that says the same each time, and listens to nothing."""
+
+    def __init__(self) -> None:
+        self._left = _SESSION
+
+    def read(self, deadline: float) -> bytes:
+        line, end, self._left = self._left.partition(b"\n")
+        return line + end
+
+    def write(self, data: bytes, deadline: float) -> None:
+        pass
+
+    def close(self, deadline: float) -> None:
+        pass
+
+
+def prepare_tls(settings: TlsSettings, log: Log) -> None:
+    """What is left of door 1 when its context is there: modules, and the contexts of SNI."""
+    if settings.mode not in (STARTTLS, IMPLICIT):
+        return
+    from .tls import context
+    from .tls.tunnel import Tunnel
+
+    for name, error in context.keep_names(settings):
+        log.line("tls", verdict="unavailable", sni=name, reason=str(error))
+    for module in _FOR_TLS:
+        __import__(module)
+    kept = settings.kept_context()
+    if kept is not None:
+        for _ in range(_TIMES):
+            tunnel = Tunnel(kept, _TlsClient())
+            tunnel.handshake(float("inf"))
+            tunnel.facts()
+            tunnel.write(b"250 ok\r\n", float("inf"))
+
+
+class _TlsClient:
+    """A transport whose far side is a client of TLS in this very process."""
+
+    def __init__(self) -> None:
+        from OpenSSL import SSL
+
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_alpn_protos([b"smtp"])
+        self._tls: SSL.Connection = SSL.Connection(context, None)
+        self._tls.set_connect_state()
+
+    def read(self, deadline: float) -> bytes:
+        from OpenSSL import SSL
+
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            pass
+        return self._tls.bio_read(channel.CHUNK)
+
+    def write(self, data: bytes, deadline: float) -> None:
+        self._tls.bio_write(data)
+
+    def close(self, deadline: float) -> None:
+        pass

@@ -1,0 +1,445 @@
+"""qsmtpd-server in tcpserver's place: options, environment, rules, limits, status lines.
+
+Where it must do as tcpserver does, tcpserver is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import BIN, Home, Listener, wait_for
+from listening import Client, Server, mail, rules
+from test_servers import needs
+
+from qsmtpd.server.client import network, plain
+from qsmtpd.server.rules import Rules, denies, keys
+from qsmtpd.server.rules import apply as apply_rule
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+NOBODY = 65534
+
+# -- as tcpserver ----------------------------------------------------------
+
+TABLE = [
+    '192.0.2.1:allow,A="exact"',
+    '192.0.2.:allow,A="three"',
+    '192.0.:allow,A="two"',
+    '192.:allow,A="one",B="x y,z"',
+    "198.51.100.1-9:deny",
+    '203.0.113.7:allow,RELAYCLIENT=""',
+    "203.0.113.:deny",
+    '=host.example:allow,A="host"',
+    '=.example:allow,A="suffix"',
+    "=.sub.test:deny",
+    "=:allow,A=/has a name/",
+    '10.0.0.1:allow,A="address before name"',
+    "joe@192.0.2.9:deny",
+    ':allow,A="default"',
+]
+ADDRESSES = [
+    *("192.0.2.1", "192.0.2.9", "192.0.3.1", "192.1.1.1", "193.0.0.1", "198.51.100.0"),
+    *("198.51.100.1", "198.51.100.9", "198.51.100.10", "203.0.113.7", "203.0.113.8"),
+    *("10.0.0.1", "1.2.3.4"),
+]
+HOSTS = [None, "host.example", "other.example", "example", "a.sub.test", "sub.test", "x"]
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_rules_as_tcprulescheck(tmp_path: Path, default: bool) -> None:
+    needs("tcprules")
+    cdb = rules(tmp_path / "rules.cdb", *(TABLE if default else TABLE[:-4]))
+    ours = Rules(os.fsencode(cdb), optional=False)
+    denied = 0
+    for ip in ADDRESSES:
+        for host in HOSTS:
+            environ = {"TCPREMOTEIP": ip, **({} if host is None else {"TCPREMOTEHOST": host})}
+            done = subprocess.run(
+                ["tcprulescheck", cdb], env=environ, capture_output=True, text=True, check=True
+            )
+            data = ours.find(ip.encode(), None if host is None else host.encode())
+            variables: dict[bytes, bytes] = {}
+            apply_rule(data, variables)
+            theirs = dict(re.findall(r"set environment variable (\w+)=(.*)", done.stdout))
+            assert {k.decode(): v.decode() for k, v in variables.items()} == theirs, (ip, host)
+            assert denies(data) == ("deny connection" in done.stdout), (ip, host)
+            denied += denies(data)
+    assert denied
+
+
+def run_script(home: Home, program: str, *options: str) -> list[str | Path]:
+    """The same line of a run script for both programs."""
+    ours = program == "qsmtpd-server"
+    return [
+        BIN / program if ours else needs(program),
+        *("-1v", "-c", "7", *options),
+        *("127.0.0.1", "0"),
+        *([] if ours else [str(BIN / "qsmtpd")]),
+    ]
+
+
+@pytest.fixture(params=["tcpserver", "qsmtpd-server"])
+def either(request: pytest.FixtureRequest, home: Home) -> str:
+    for name in list(home.environ):
+        if name.startswith("TCP") or name == "PROTO":
+            del home.environ[name]
+    needs("tcprules")
+    return str(request.param)
+
+
+def seen_by_the_queue(home: Home, program: str) -> dict[str, str]:
+    """The environment of the queue program after one session."""
+    env = shutil.which("env")
+    home.environ["QMAILQUEUE"] = home.script(
+        f"cat >/dev/null; {env} >{home.path}/seen; cat <&1 >/dev/null"
+    )
+    cdb = rules(
+        home.path / "rules.cdb",
+        '127.0.0.1:allow,A="b",RELAYCLIENT="",TCPLOCALHOST="other.example"',
+    )
+    options = ["-HR", "-l", "mx.example", "-x", str(cdb)]
+    left = {"TCPREMOTEHOST": "stale", "TCPREMOTEINFO": "stale", "LISTEN_FDS": "1"}
+    command = run_script(home, program, *options)
+    with Listener(command, {**home.environ, **left}, home.path / "log") as listener:
+        mail(listener.port)
+    lines = (home.path / "seen").read_text().splitlines()
+    seen = dict(line.partition("=")[::2] for line in lines)
+    for name in ("TCPLOCALPORT", "TCPREMOTEPORT"):
+        assert seen.pop(name).isdigit()
+    return seen
+
+
+def test_environment_as_tcpserver(home: Home) -> None:
+    theirs = seen_by_the_queue(home, "tcpserver")
+    assert theirs["TCPLOCALHOST"] == "other.example" and theirs["RELAYCLIENT"] == ""
+    del theirs["LISTEN_FDS"]  # to tcpserver they mean nothing; ours takes the three away
+    for name in ("QMAILQUEUE",):
+        del theirs[name]
+    ours = seen_by_the_queue(home, "qsmtpd-server")
+    del ours["QMAILQUEUE"]
+    assert ours == theirs
+
+
+def masked(log: str, port: int) -> list[str]:
+    """The status lines, without the name, pids and the client's port."""
+    lines = re.findall(r"(?m)^(?:qsmtpd-server|tcpserver): (.*)$", log)
+    for pattern, mask in (
+        (r"^(pid|ok|deny|end) \d+", r"\1 PID"),
+        (rf":{port}\b", ":PORT"),
+        (r"::\d+$", "::CLIENT"),
+    ):
+        lines = [re.sub(pattern, mask, line) for line in lines]
+    return lines
+
+
+def test_status_lines_as_tcpserver(either: str, home: Home) -> None:
+    cdb = rules(home.path / "rules.cdb", "127.0.0.2:deny", ":allow")
+    command = run_script(home, either, "-HR", "-l", "mx.example", "-x", str(cdb))
+    with Listener(command, home.environ, home.path / "log") as listener:
+        mail(listener.port)
+        wait_for(lambda: listener.log().count("status: 0/7") == 2)
+        with Client(listener.port, "127.0.0.2") as client:
+            assert client.reply() == b""
+        wait_for(lambda: "deny" in listener.log())
+        lines = masked(listener.log(), listener.port)
+    session = [
+        "status: 1/7",
+        "pid PID from 127.0.0.1",
+        "ok PID mx.example:127.0.0.1:PORT :127.0.0.1::CLIENT",
+        "end PID status 0",
+        "status: 0/7",
+    ]
+    assert lines[:6] == ["status: 0/7", *session]
+    # tcpserver forks for whom it denies, we do not.
+    assert "deny PID mx.example:127.0.0.1:PORT :127.0.0.2::CLIENT" in lines
+    assert all("127.0.0.2" not in line or "ok" not in line for line in lines)
+
+
+def test_rules_without_a_file(either: str, home: Home) -> None:
+    for option, served in ((["-x"], False), (["-X", "-x"], True)):
+        command = run_script(home, either, "-HR", "-l0", *option, str(home.path / "none.cdb"))
+        with Listener(command, home.environ, home.path / "log") as listener:
+            with Client(listener.port) as client:
+                assert client.reply().startswith(b"220 ") == served
+            if not served:
+                wait_for(lambda: "dropping connection, unable to read" in listener.log())
+
+
+def test_rules_are_read_anew(either: str, home: Home) -> None:
+    cdb = rules(home.path / "rules.cdb", ":allow")
+    command = run_script(home, either, "-HR", "-l0", "-x", str(cdb))
+    with Listener(command, home.environ, home.path / "log") as listener:
+        for rule, text in ((':allow,RELAYCLIENT=""', b"250 ok"), (":allow", b"553 sorry")):
+            rules(cdb, rule)
+            with Client(listener.port) as client:
+                assert client.reply().startswith(b"220 ")
+                client.ask(b"MAIL FROM:<>")
+                assert client.ask(b"RCPT TO:<x@else.example>").startswith(text)
+        rules(cdb, ":deny")
+        with Client(listener.port) as client:
+            assert client.reply() == b""
+
+
+def test_a_damaged_rules_file(home: Home) -> None:
+    (home.path / "rules.cdb").write_bytes(b"x" * 5000)
+    with Server(home, "-X", "-x", str(home.path / "rules.cdb")) as server:
+        with server.client() as client:
+            assert client.reply() == b""
+        wait_for(lambda: "dropping connection, unable to read" in server.log())
+
+
+def test_names(home: Home) -> None:
+    """With -h the worker looks up, and then applies the rules that may name a host."""
+    name = socket.getnameinfo(("127.0.0.1", 0), 0)[0]
+    if name == "127.0.0.1":
+        pytest.skip("127.0.0.1 has no name here")
+    needs("tcprules")
+    cdb = rules(home.path / "rules.cdb", f'={name}:allow,RELAYCLIENT=""', ":deny")
+    with Server(home, "-h", "-x", str(cdb)) as server:
+        mail(server.port)
+        with server.client() as client:
+            client.reply()
+            client.ask(b"MAIL FROM:<>")
+            assert client.ask(b"RCPT TO:<x@else.example>") == b"250 ok"
+        rules(cdb, f"={name}:deny", ":allow")
+        with server.client() as client:
+            assert client.reply() == b""
+        wait_for(lambda: " status 25600" in server.log())  # tcpserver's 100
+        assert re.search(rf"ok \d+ mx.example:127.0.0.1:{server.port} {name}:127", server.log())
+        assert re.search(rf"deny \d+ mx.example:127.0.0.1:{server.port} {name}:", server.log())
+    (message,) = home.messages()
+    assert f"from {name} (HELO me.example) (127.0.0.1)".encode() in message.text.replace(
+        b"EHLO", b"HELO"
+    )
+
+
+@pytest.mark.parametrize("option", ["-r", "-t5"])
+def test_no_ident(home: Home, option: str) -> None:
+    with Server(home, option) as server:
+        assert ("ident lookups are not done" in server.log()) == (option == "-r")
+        mail(server.port)
+
+
+# -- limits ----------------------------------------------------------------
+
+
+def test_client_limit(home: Home) -> None:
+    with Server(home, "-C", "2", "--spare", "0") as server:
+        clients = [server.client("127.0.0.3") for _ in range(2)]
+        for client in clients:
+            assert client.reply().startswith(b"220 ")
+        before = server.children()
+        for _ in range(3):
+            with server.client("127.0.0.3") as third:
+                assert third.reply() == b"421 too many connections from your address (#4.7.0)"
+                assert third.reply() == b""
+        assert server.children() == before  # nobody was forked for it
+        event = server.events("session")[0]
+        assert event["end"] == "too-many-connections" and event["ip"] == "127.0.0.3"
+        mail(server.port)  # others are served
+        clients[0].quit()
+        wait_for(lambda: server.busy() == 1)
+        with server.client("127.0.0.3") as third:
+            assert third.reply().startswith(b"220 ")
+        clients[1].socket.close()
+
+
+def test_what_counts_as_one_client() -> None:
+    assert network("192.0.2.1") != network("192.0.2.2")
+    assert network("2001:db8::1") == network("2001:db8:0:0:ffff::")
+    assert network("2001:db8::1") != network("2001:db8:0:1::1")
+    assert plain("::ffff:192.0.2.1") == "192.0.2.1"
+    assert plain("fe80::1%eth0") == "fe80::1"
+
+
+def test_where_rules_for_ipv6_stand() -> None:
+    found = list(keys(b"2001:db8::1:a", b"h.example"))
+    addresses = [b"2001:db8::1:a", b"2001:db8::1:", b"2001:db8::", b"2001:db8:", b"2001:"]
+    names = [b"=h.example", b"=.example", b"="]
+    assert found == [addresses[0], names[0], *addresses[1:], *names[1:], b""]
+
+
+def test_ipv6(home: Home) -> None:
+    """-6 takes both families; a mapped address is an IPv4 one."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    needs("tcprules")
+    cdb = rules(home.path / "rules.cdb", '127.0.0.1:allow,A="4"', ':allow,A="other"')
+    home.environ["QMAILQUEUE"] = home.script(
+        f"cat >/dev/null; echo $TCPREMOTEIP $TCPLOCALIP $A >>{home.path}/seen; cat <&1 >/dev/null"
+    )
+    command = [BIN / "qsmtpd-server", "-1HR6", "-l0", "-x", cdb, "0", "0"]
+    with Listener(command, home.environ, home.path / "log") as listener:
+        mail(listener.port)
+        with socket.create_connection(("::1", listener.port)) as connection:
+            connection.sendall(
+                b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n\r\n.\r\nQUIT\r\n"
+            )
+            while connection.recv(4096):
+                pass
+    assert (home.path / "seen").read_text() == "127.0.0.1 127.0.0.1 4\n::1 ::1 other\n"
+
+
+# -- where the socket comes from, and who we are ---------------------------
+
+
+#: What systemd does between fork and exec.
+HANDS_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "smtp"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_socket_activation(home: Home) -> None:
+    """As systemd does it: the listening socket on 3, and two variables."""
+    seen = home.path / "seen"
+    home.environ["QMAILQUEUE"] = home.script(f"cat >/dev/null; env >{seen}; cat <&1 >/dev/null")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        log = home.path / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", HANDS_OVER, str(listener.fileno())),
+                    *(BIN / "qsmtpd-server", "-HRv", "-l0", "-", "-"),
+                ],
+                env=home.environ,
+                pass_fds=[listener.fileno()],
+                stderr=stream,
+            )
+        port = listener.getsockname()[1]
+    try:
+        mail(port)
+    finally:
+        process.terminate()
+        assert process.wait() == 0
+    assert "LISTEN_" not in seen.read_text()
+
+
+def test_socket_activation_with_nonsense(home: Home) -> None:
+    script = 'exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", BIN / "qsmtpd-server", "-", "-"],
+        env=home.environ,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 111
+    assert b"cannot listen" in done.stderr
+
+
+@pytest.fixture
+def of_nobody() -> Iterator[Home]:
+    """A home that this user can read (pytest's folders are ours alone); a queue that says who."""
+    path = Path(tempfile.mkdtemp())
+    home = Home(path)
+    path.chmod(0o777)
+    home.environ["QMAILQUEUE"] = home.script(
+        f"cat >/dev/null; (id -u; id -g; id -G) >{path}/seen; cat <&1 >/dev/null"
+    )
+    yield home
+    home.end()
+    shutil.rmtree(path)
+
+
+@ROOT_ONLY
+def test_user_and_group(of_nobody: Home) -> None:
+    home = of_nobody
+    with Server(home, "-u", str(NOBODY), "-g", "12345") as server:
+        mail(server.port)
+        # As that user it reads what HUP tells it to.
+        home.control("me", "new.example")
+        server.reload()
+        with server.client() as client:
+            assert client.reply() == b"220 new.example ESMTP"
+        (home.control_dir / "me").chmod(0o600)
+        server.reload()
+        assert "control/me" in server.log() and "Permission denied" in server.log()
+        with server.client() as client:
+            assert client.reply().startswith(b"421 ")
+    assert (home.path / "seen").read_text() == f"{NOBODY}\n12345\n12345\n"
+
+
+@ROOT_ONLY
+def test_user_of_the_environment(of_nobody: Home) -> None:
+    """-U, as envuidgid sets them."""
+    of_nobody.environ |= {"UID": str(NOBODY), "GID": "12345"}
+    with Server(of_nobody, "-U") as server:
+        mail(server.port)
+    assert (of_nobody.path / "seen").read_text() == f"{NOBODY}\n12345\n12345\n"
+
+
+@ROOT_ONLY
+def test_all_that_was_written_is_still_checked(of_nobody: Home) -> None:
+    """/proc/self/fd, which says whether the queue read all, is ours also after the change."""
+    of_nobody.environ["QMAILQUEUE"] = of_nobody.script("exec <&- ; sleep 0.2; cat <&1 >/dev/null")
+    with Server(of_nobody, "-u", str(NOBODY), "-g", "12345") as server, server.client() as client:
+        client.reply()
+        assert client.deliver().startswith(b"451 ")
+
+
+@ROOT_ONLY
+def test_check_says_what_the_user_cannot_read(of_nobody: Home) -> None:
+    home = of_nobody
+    needs("tcprules")
+    cdb = rules(home.path / "rules.cdb", ":allow")
+    command = [
+        BIN / "qsmtpd-server",
+        "--check",
+        "-u",
+        str(NOBODY),
+        "-g",
+        "12345",
+        "-x",
+        cdb,
+        "0",
+        "25",
+    ]
+    done = subprocess.run(command, env=home.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"ok: user = {NOBODY}, group = 12345" in done.stdout
+    cdb.chmod(0o600)
+    folder = home.control_dir / "servercerts" / "mail.example"
+    folder.mkdir(parents=True)
+    (folder / "servercert.pem").write_text("x")
+    (folder / "servercert.pem").chmod(0o600)
+    done = subprocess.run(command, env=home.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("wrong: ")]
+    assert [line.rpartition("/")[2] for line in wrong] == [
+        "servercert.pem: Permission denied",
+        "rules.cdb: Permission denied, so every client is dropped",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-u", "joe", "0", "25"],
+        ["-u", "0", "0", "25"],
+        ["-C", "-1", "0", "25"],
+        ["--sessions", "0", "0", "25"],
+        ["-c", "0", "0", "25"],
+        ["-U", "0", "25"],
+        ["0", "65536"],
+        ["-B", "hello", "0", "25"],
+    ],
+)
+def test_usage(home: Home, arguments: list[str]) -> None:
+    run = home.run(b"", *arguments, program="qsmtpd-server")
+    assert run.status == 111
+    assert "usage: qsmtpd-server" in run.log

@@ -1,0 +1,154 @@
+"""qsmtpd-server's processes have everything: they import nothing and read no certificate."""
+
+from __future__ import annotations
+
+import re
+import signal
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+from certificates import Certificate
+from conversation import client_context
+from harness import Home, wait_for
+from listening import Server, rules, state
+from test_servers import needs
+from tls_home import SERVER
+
+CODE = re.compile(r"\.(py|pyc|so)(\.\d+)*$")
+
+
+@pytest.mark.parametrize("options", [(), ("--spare", "2"), ("--sessions", "9")], ids=str)
+def test_a_worker_opens_no_code(home: Home, options: tuple[str, ...]) -> None:
+    """A plain session, and one with everything: STARTTLS, SNI, AUTH, a message."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    folder = home.control_dir / "servercerts" / "other.example"
+    folder.mkdir(parents=True)
+    Certificate("other.example").save(folder / "servercert.pem")
+    home.arguments = [str(Path(__file__).parent / "programs" / "checker"), "true"]
+    home.environ |= {"SMTPAUTH": "+cram"}
+    home.control("localiphost", "mx.example")
+    trace = home.path / "trace"
+    what = ["-e", "trace=open,openat,execve", "-o", str(trace)]
+    strace = [needs("strace"), "-D", "-f", "-qq", *what]
+    with Server(home, *options, command=strace) as server:
+        # The port is printed when all is ready.
+        before = len(trace.read_bytes())
+        with server.client() as client:
+            client.reply()
+            client.ask(b"EHLO [192.0.2.7]")
+            assert client.deliver(b"x@[127.0.0.1]").startswith((b"250 ", b"553 "))
+            assert client.deliver().startswith(b"250 ")
+            client.quit()
+        with server.client() as client:
+            client.reply()
+            assert client.ask(b"STARTTLS").startswith(b"220 ")
+            context = client_context()
+            client.socket = context.wrap_socket(client.socket, server_hostname="other.example")
+            assert client.ask(b"EHLO x").startswith(b"250 ")
+            assert client.ask(b"AUTH PLAIN AGpvZQBzZWNyZXQ=").startswith(b"235 ")
+            assert client.deliver().startswith(b"250 ")
+            assert client.ask(b"QUIT").startswith(b"221 ")
+        wait_for(lambda: len(server.events("session")) == 2)
+        with trace.open("rb") as stream:
+            stream.seek(before)
+            calls = stream.read().decode().splitlines()
+    others = {line.split()[0] for line in calls if "execve(" in line}
+    assert others
+    opened = [
+        line.split('"')[1]
+        for line in calls
+        if line.split()[0] not in others | {str(server.pid)} and "open" in line and '"' in line
+    ]
+    assert opened  # /proc/self/fd, at least
+    assert not [path for path in opened if CODE.search(path) or path.endswith(".pem")]
+
+
+def test_a_new_name_after_reload(home: Home) -> None:
+    """A certificate for SNI that is put there later is found, at the latest after HUP."""
+    SERVER.save(home.control_dir / "servercert.pem")
+
+    def presented(name: str) -> str:
+        with server.client() as client:
+            client.reply()
+            client.ask(b"STARTTLS")
+            secured = client_context().wrap_socket(client.socket, server_hostname=name)
+            der = secured.getpeercert(binary_form=True)
+            secured.close()
+            assert der is not None
+            return ssl.DER_cert_to_PEM_cert(der)
+
+    with Server(home) as server:
+        first = presented("other.example")
+        folder = home.control_dir / "servercerts" / "other.example"
+        folder.mkdir(parents=True)
+        Certificate("other.example").save(folder / "servercert.pem")
+        server.reload()
+        second = presented("other.example")
+        Certificate("other.example").save(folder / "servercert.pem")
+        server.reload()
+        third = presented("other.example")
+        assert len({first, second, third}) == 3
+
+
+def test_settings_of_tls_per_client(home: Home) -> None:
+    """A rule may still choose another certificate, or none, for some clients."""
+    needs("tcprules")
+    SERVER.save(home.control_dir / "servercert.pem")
+    other = Certificate("other.example")
+    other.save(home.path / "other.pem")
+    cdb = rules(
+        home.path / "rules.cdb",
+        f'127.0.0.2:allow,SERVERCERT="{home.path}/other.pem"',
+        '127.0.0.3:allow,UCSPITLS="-"',
+        ":allow",
+    )
+    with Server(home, "--sessions", "100", "-c", "1", "-x", str(cdb)) as server:
+        seen = []
+        for address in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            with server.client(address) as client:
+                client.reply()
+                client.starttls()
+                assert isinstance(client.socket, ssl.SSLSocket)
+                seen.append(client.socket.getpeercert(binary_form=True))
+        assert seen[0] == seen[2] != seen[1]
+        with server.client("127.0.0.3") as client:
+            client.reply()
+            assert client.ask(b"STARTTLS").startswith(b"502 ")
+        assert len({event["pid"] for event in server.events("tls")}) == 1
+
+
+def test_a_warm_handshake_is_quick(home: Home) -> None:
+    """Ten times a cold child's, says the benchmark; here, that it is not near it."""
+    SERVER.save(home.control_dir / "servercert.pem")
+
+    def session(reply: bytes) -> None:
+        assert reply.startswith(b"220 ")
+
+    with Server(home) as server:
+        started = time.monotonic()
+        for _ in range(10):
+            with server.client() as client:
+                session(client.reply())
+                client.starttls()
+        warm = time.monotonic() - started
+    started = time.monotonic()
+    for _ in range(3):
+        talk = home.talk()
+        session(talk.reply())
+        assert talk.ask("STARTTLS") == [b"220 Ready to start TLS (#5.7.0)"]
+        talk.hang_up()
+    cold = time.monotonic() - started
+    assert warm / 10 < cold / 3 / 3
+
+
+def test_svc(home: Home) -> None:
+    """TERM and CONT, as `svc -d` sends them; HUP, as `svc -h`."""
+    with Server(home) as server:
+        server.signal(signal.SIGHUP)
+        wait_for(lambda: "anew" in server.log())
+        assert state(server.pid) not in "Z?"
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGCONT)
+        assert server.wait() == 0
