@@ -229,7 +229,9 @@ class Master:
 
     def _surplus(self) -> list[Worker]:
         """Those of them that a rush has left."""
-        return [worker for worker in self._free()[self._options.spare :] if worker.used]
+        # What is kept is the unused ones, then the latest used.
+        free = sorted(self._free(), key=lambda w: (not w.used, w.idle_since), reverse=True)
+        return [worker for worker in free[self._options.spare :] if worker.used]
 
     def _fork(self, client: Client | None = None, net: str | None = None) -> Worker | None:
         """A new process, for this client or for whoever comes; None where there is none."""
