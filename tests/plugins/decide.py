@@ -1,0 +1,34 @@
+"""Decides as its line says: `decide at=STAGE say=VERDICT text=… code=… status=… header=… to=…`.
+
+Values are written as in a URL: %20 is a space.  `of=` decides only about one
+recipient, name or sender.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from qsmtpd.decision import DECLINED, Decision
+
+
+def Plugin(settings):  # noqa: ANN001, ANN201, N802
+    def option(name: str) -> bytes:
+        return unquote_to_bytes(settings.option(name) or b"")
+
+    stages = option("at").decode().split(",")
+    verdict = option("say").decode() or "decline"
+    text, status, of = option("text"), option("status"), option("of")
+    code = int(option("code") or b"0")
+    header = [line for line in option("header").split(b"|") if line]
+    recipient = option("to") or None
+    spooling = option("spool") == b"yes"
+
+    def hook(self, client, *facts):  # noqa: ANN001, ANN002, ANN202
+        about = [fact for fact in facts if isinstance(fact, bytes)]
+        about += [fact.sender for fact in facts if hasattr(fact, "sender")]
+        if of and of not in about:
+            return DECLINED
+        settings.log(asked=",".join(stages))
+        return Decision(verdict, text, code, status, header, recipient)
+
+    return type("Deciding", (), {"spool": spooling, **dict.fromkeys(stages, hook)})()

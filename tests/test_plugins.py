@@ -1,0 +1,842 @@
+"""Plugins in real sessions: what they are asked, what they decide, what becomes of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from conversation import Conversation
+from harness import BIN, PROGRAMS, ROOT, Home, Run, wait_for
+from test_memory import peak
+from tls_home import SERVER
+
+PLUGINS = ROOT / "tests" / "plugins"
+MB = 1024 * 1024
+JOE = b"AUTH PLAIN AGpvZQBzZWNyZXQ="
+
+
+def decide(**options: str) -> str:
+    """A line of control/plugins for the plugin `decide`."""
+    return " ".join([f"{PLUGINS}/decide.py", *(f"{k}={v}" for k, v in options.items())])
+
+
+def label(line: str, name: str) -> str:
+    """The same, as another instance."""
+    return line.replace("decide.py", f"decide.py:{name}")
+
+
+def session(*commands: bytes, to: tuple[bytes, ...] = (b"x@ok.example",)) -> bytes:
+    lines = [b"EHLO c.example", *commands, b"MAIL FROM:<a@b.example>"]
+    lines += [b"RCPT TO:<" + recipient + b">" for recipient in to]
+    return b"\r\n".join([*lines, b"DATA", b""])
+
+
+MESSAGE = b"Subject: x\r\nFrom: me\r\n\r\nhello\r\n.\r\n"
+WHOLE = session() + MESSAGE + b"NOOP\r\nQUIT\r\n"
+
+
+# -- the stages --------------------------------------------------------------
+
+
+def test_every_stage_in_its_order(home: Home) -> None:
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.control("plugins", f"{PLUGINS}/record.py")
+    arguments = (str(PROGRAMS / "checker"), "true")
+    with Conversation(home, None, arguments, SMTPAUTH="", SEEN=str(home.path / "seen")) as talk:
+        talk.reply()
+        talk.ask(b"EHLO one.example")
+        assert b"250 XLIMIT 5\r\n" in talk.said
+        talk.starttls()
+        talk.ask(b"EHLO two.example")
+        assert talk.ask(JOE).startswith(b"235 ")
+        talk.ask(b"MAIL FROM:<a@b.example> SIZE=9 BODY=8BITMIME")
+        talk.ask(b"RCPT TO:<c@d.example>")
+        talk.ask(b"DATA")
+        assert talk.ask(b"Subject: x\r\n\r\nhello\r\n.").startswith(b"250 ok ")
+        assert talk.ask(b"XWHAT 1") == b"502 unimplemented (#5.5.1)"
+        assert talk.ask(b"xNote a  b") == b"250 all of it"
+        talk.ask(b"MAIL FROM:<>")
+        assert talk.ask(b"RSET") == b"250 flushed"
+        talk.ask(b"QUIT")
+        run = talk.ended()
+    found = run.events("plugin")
+    assert all(line["plugin"] == "record" for line in found)
+    wanted = """
+        connect= helo=one.example ok=helo capabilities= | ok=starttls starttls=TLSv1.3
+        helo=two.example capabilities= ok=helo
+    """
+    asked = [line["hook"] + "=" + line.get("about", "") for line in found]
+    assert asked == [
+        "connect=", "helo=one.example", "capabilities=", "ok=helo",
+        "ok=starttls", "starttls=TLSv1.3",
+        "helo=two.example", "capabilities=", "ok=helo",
+        "auth=joe PLAIN", "ok=auth",
+        "mail=a@b.example", "ok=mail", "rcpt=c@d.example", "ok=rcpt", "data=c@d.example",
+        "queue=", "header=Subject", "body=hello\n", "data_post=Subject: x\n\nhello\n",
+        "ok=queue", "reset=",
+        "unknown=XWHAT 1", "deny=unknown", "command_xnote=a  b",
+        "mail=", "ok=mail", "reset=", "disconnect=",
+    ]  # fmt: skip
+    assert wanted
+    # Nothing learnt in plain text survives STARTTLS, nor what the plugin has noted.
+    first, second = found[:4], found[4:]
+    assert [line["note"] for line in first] == ["1", "2", "3", "4"]
+    assert [line["note"] for line in second] == [str(n + 1) for n in range(len(second))]
+    assert [(line["tls"], line["esmtp"]) for line in second[:2]] == [("yes", "no")] * 2
+    assert "helo" not in second[0]
+    after = found[asked.index("ok=auth") :]
+    assert all((line["user"], line["relay"]) == ("joe", "") for line in after)
+    assert not any("user" in line for line in found[: asked.index("ok=auth")])
+    by = {line["hook"] + line["about"]: line for line in found if "about" in line}
+    assert by["mail" + "a@b.example"]["parameters"] == "BODY,SIZE"
+    assert by["okrcpt"]["by"] == "relay"
+    assert by["okqueue"]["by"] == ""
+    assert re.fullmatch(r"250 ok \d+ qp \d+", by["okqueue"]["reply"])
+    assert found[-1]["messages"] == "1"
+
+
+def test_the_back_end_has_the_last_word_to_observers(home: Home) -> None:
+    home.control("plugins", f"{PLUGINS}/record.py")
+    run = home.run(WHOLE, QMAILQUEUE=home.script("exit 31"))
+    (denied,) = [line for line in run.events("plugin") if line["hook"] == "deny"]
+    assert denied["about"] == "queue"
+    assert denied["reply"] == "554 mail server permanently rejected message (#5.3.0)"
+
+
+# -- decisions ---------------------------------------------------------------
+
+#: stage: (where it is heard, the code of a reject, of a defer)
+HEARD = {
+    "connect": (0, 554, 421),
+    "helo": (1, 550, 450),
+    "mail": (2, 550, 451),
+    "rcpt": (3, 550, 451),
+    "data": (4, 554, 451),
+    "header": (5, 554, 451),
+    "data_post": (5, 554, 451),
+}
+
+
+@pytest.mark.parametrize("stage", HEARD)
+def test_refusals(home: Home, stage: str) -> None:
+    place, for_good, for_now = HEARD[stage]
+    usual = [220, 250, 250, 250, 354, 250, 250, 221]
+    body = session() + (MESSAGE if place == 5 else b"") + b"NOOP\r\nQUIT\r\n"
+    for verdict, code in (("reject", for_good), ("defer", for_now), ("drop", 421)):
+        home.control("plugins", decide(at=stage, say=verdict, text="not%20you"))
+        run = home.run(body)
+        status = "5.7.1" if code >= 500 else "4.7.1"
+        reply = f"{code} not you (#{status})".encode()
+        assert reply in run.lines
+        last = verdict == "drop" or stage == "connect"
+        # A refused HELO is said again at RCPT, with the code that is usual there.
+        again = 550 if code >= 500 else 451
+        after = {1: [250, again, 503], 2: [503, 503], 3: [503]}.get(place, [])
+        assert run.codes == usual[:place] + [code] + ([] if last else [*after, 250, 221])
+        assert home.messages() == []
+        assert run.event("session")["end"] == ("dropped-by-decide" if last else "quit")
+        assert "by=decide" in run.log or "dropped-by-decide" in run.log
+
+
+@pytest.mark.parametrize("stage", ["starttls", "auth"])
+def test_refusals_of_starttls_and_auth(inside: Home, stage: str) -> None:
+    inside.control("plugins", decide(at=stage, say="reject", text="no", code="535"))
+    arguments = (str(PROGRAMS / "checker"), "true")
+    with Conversation(inside, None, arguments, SMTPAUTH="", SEEN=str(inside.path / "seen")) as talk:
+        talk.reply()
+        talk.starttls()
+        if stage == "auth":
+            assert talk.ask(JOE) == b"535 no (#5.7.1)"
+            assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
+            assert talk.ask(b"RCPT TO:<x@elsewhere.example>").startswith(b"553 ")
+        else:
+            assert talk.reply() == b"535 no (#5.7.1)"
+            assert talk.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("options", "reply"),
+    [
+        ({"text": "a%0d%0a250%20ok"}, b"550-a?\r\n550 250 ok (#5.7.1)"),
+        ({"text": "%00%ff%7f%09"}, b"550 ???? (#5.7.1)"),
+        ({"text": "a%0ab", "code": "571", "status": "5.1.1"}, b"571-a\r\n571 b (#5.1.1)"),
+        ({"text": "no%20(%235.1.2)"}, b"550 no (#5.1.2)"),
+        ({"text": "x", "status": "5.7.1%0d%0a250%20ok"}, b"550 x (#5.7.1??250 ok)"),
+        ({"text": "x" * 5000}, b"550 " + b"x" * 480 + b" (#5.7.1)"),
+        ({"text": "y%0a" * 500}, b"550-y\r\n" * 19 + b"550 y (#5.7.1)"),
+        ({"text": "a", "code": "250"}, b"451 policy trouble, try again later (#4.3.0)"),
+    ],
+)
+def test_a_reply_is_a_reply_whatever_the_text(
+    home: Home, options: dict[str, str], reply: bytes
+) -> None:
+    home.control("plugins", decide(at="rcpt", say="reject", **options))
+    run = home.run(b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
+    assert run.out.split(b"250 ok\r\n")[1] == reply + b"\r\n221 mx.example\r\n"
+
+
+def test_the_first_decision_wins(home: Home) -> None:
+    lines = [
+        label(decide(at="mail", say="decline", text="for%20the%20log"), "one"),
+        label(decide(at="mail", say="accept"), "two"),
+        label(decide(at="mail", say="reject", text="never%20heard"), "three"),
+    ]
+    home.control("plugins", *lines)
+    run = home.run(WHOLE)
+    assert [line["plugin"] for line in run.events("plugin")] == ["decide:one", "decide:two"]
+    assert len(home.messages()) == 1
+    home.control("plugins", *reversed(lines))
+    assert b"550 never heard (#5.7.1)" in home.run(WHOLE).lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "relay", "to", "codes"),
+    [
+        # An accept of others lets nobody in, wherever it stands.
+        ([decide(at="rcpt", say="accept")], None, b"x@elsewhere", 553),
+        (["builtins", decide(at="rcpt", say="accept")], None, b"x@elsewhere", 553),
+        ([decide(at="rcpt", say="accept")], None, b"x@ok.example", 250),
+        # A later reject wins over the rules' accept, and over its own.
+        ([decide(at="rcpt", say="reject", text="n")], None, b"x@ok.example", 550),
+        (["builtins", decide(at="rcpt", say="reject", text="n")], None, b"x@ok.example", 550),
+        (["builtins", decide(at="rcpt", say="defer", text="n")], None, b"x@ok.example", 451),
+        (["builtins", decide(at="rcpt", say="reject", text="n")], "", b"x@elsewhere", 550),
+        (["builtins"], "", b"x@elsewhere", 250),
+        # Named like a rule, it is none.
+        ([f"{PLUGINS}/misbehave.py:rcpthosts at=rcpt how=raise"], None, b"x@elsewhere", 451),
+    ],
+)
+def test_only_the_rules_grant(
+    home: Home, lines: list[str], relay: str | None, to: bytes, codes: int
+) -> None:
+    home.control("plugins", *lines)
+    run = home.run(b"MAIL FROM:<a@b>\r\nRCPT TO:<" + to + b">\r\nQUIT\r\n", RELAYCLIENT=relay)
+    assert run.codes == [220, 250, codes, 221]
+
+
+def test_without_the_rules_nobody_is_let_in(home: Home) -> None:
+    for out in ("-relay,-rcpthosts", "-rcpthosts"):
+        run = home.run(session() + b"QUIT\r\n", QSMTPD_PLUGINS=out)
+        assert run.codes == [220, 250, 250, 553, 503, 221]
+    run = home.run(WHOLE[:-12], QSMTPD_PLUGINS="-qmailqueue")
+    assert run.codes[4] == 451
+    assert home.messages() == []
+
+
+def test_a_file_named_like_a_rule_does_not_grant(home: Home) -> None:
+    (home.path / "relay.py").write_text((PLUGINS / "decide.py").read_text())
+    home.control("plugins", f"{home.path}/relay.py:mine at=rcpt say=accept")
+    run = home.run(b"MAIL FROM:<a@b>\r\nRCPT TO:<x@elsewhere>\r\nQUIT\r\n")
+    assert run.codes == [220, 250, 553, 221]
+
+
+def test_who_goes_on_without_a_helo(home: Home) -> None:
+    """No client needs a HELO; but one that was refused counts until another is taken."""
+    home.control("plugins", decide(at="helo", say="reject", text="bad%20name", of="bad"))
+    mail = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\n"
+    run = home.run(b"HELO bad\r\n" + mail + b"RSET\r\nEHLO good\r\n" + mail + b"QUIT\r\n")
+    assert run.codes == [220, 550, 250, 550, 250, 250, 250, 250, 221]
+    assert home.run(mail + b"QUIT\r\n").codes == [220, 250, 250, 221]
+
+
+# -- postponed, immune -------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["connect", "helo", "mail", "rcpt"])
+@pytest.mark.parametrize("when", ["rcpt", "data"])
+@pytest.mark.parametrize("by", ["option", "file", "variable"])
+def test_postponed(home: Home, stage: str, when: str, by: str) -> None:
+    more = {"postpone": when} if by == "option" else {}
+    home.control("plugins", decide(at=stage, say="reject", text="not%20you", **more))
+    if by == "file":
+        home.control("postpone", when)
+    environ = {"POSTPONE": when} if by == "variable" else {}
+    run = home.run(session() + b"NOOP\r\nQUIT\r\n", **environ)
+    refusal = 550 if when == "rcpt" else 554
+    codes = [220, 250, 250, refusal, 503] if when == "rcpt" else [220, 250, 250, 250, refusal]
+    assert run.codes == [*codes, 250, 221]
+    assert run.events("refused" if when == "rcpt" else "message")[0]["by"] == "decide"
+    assert home.messages() == []
+
+
+def test_a_postponed_refusal_of_who_is_not_let_in_anyway(home: Home) -> None:
+    line = decide(at="rcpt", say="reject", text="no", of="bad@elsewhere.example", postpone="data")
+    home.control("plugins", line)
+    text = session(to=(b"bad@elsewhere.example", b"good@ok.example")) + MESSAGE + b"QUIT\r\n"
+    assert home.run(text).codes == [220, 250, 250, 553, 250, 354, 250, 221]
+    home.control("rcpthosts", "ok.example", "elsewhere.example")
+    text = session(to=(b"bad@elsewhere.example", b"good@ok.example")) + b"QUIT\r\n"
+    assert home.run(text).codes == [220, 250, 250, 250, 250, 554, 221]
+
+
+def test_it_is_forgotten_with_its_transaction(home: Home) -> None:
+    home.control("plugins", decide(at="mail", say="reject", text="no", of="bad@b", postpone="rcpt"))
+    run = home.run(
+        b"MAIL FROM:<bad@b>\r\nRCPT TO:<x@ok.example>\r\nMAIL FROM:<good@b>\r\n"
+        b"RCPT TO:<x@ok.example>\r\nQUIT\r\n"
+    )
+    assert run.codes == [220, 250, 550, 250, 250, 221]
+
+
+def test_postponed_until_it_is_known_who_they_are(home: Home) -> None:
+    """Refused when it connected, and let in because it authenticated: the point of it."""
+    home.control(
+        "plugins", decide(at="connect", say="reject", text="no", postpone="rcpt", immune="auth")
+    )
+    arguments = (str(PROGRAMS / "checker"), "true")
+    environ = {"SMTPAUTH": "", "AUTHCLEAR": "1", "SEEN": str(home.path / "seen")}
+    run = home.run(session(JOE) + MESSAGE + b"QUIT\r\n", *arguments, **environ)
+    assert run.codes == [220, 250, 235, 250, 250, 354, 250, 221]
+    assert home.run(session() + b"QUIT\r\n", *arguments, **environ).codes[3] == 550
+
+
+def test_what_was_decided_at_connect_holds_after_starttls(inside: Home) -> None:
+    inside.control(
+        "plugins",
+        label(decide(at="connect", header="X-Seen:%20early"), "a"),
+        label(decide(at="connect", say="reject", text="no", postpone="data"), "b"),
+    )
+    with Conversation(inside) as talk:
+        talk.reply()
+        talk.starttls()
+        assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
+        assert talk.ask(b"RCPT TO:<x@ok.example>") == b"250 ok"
+        assert talk.ask(b"DATA") == b"554 no (#5.7.1)"
+    inside.control("plugins", decide(at="connect", header="X-Seen:%20early"))
+    with Conversation(inside) as talk:
+        talk.reply()
+        talk.starttls()
+        for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA"):
+            talk.ask(command)
+        assert talk.ask(b"\r\n.").startswith(b"250 ok ")
+    assert inside.messages()[0].text.endswith(b"\nX-Seen: early\n\n")
+
+
+@pytest.mark.parametrize(
+    ("immune", "environ", "code"),
+    [
+        ("relay", {"RELAYCLIENT": ""}, 250),
+        ("relay", {"IMMUNE": "1"}, 550),
+        ("listed", {"IMMUNE": "1"}, 250),
+        ("listed", {"IMMUNE": "0"}, 550),
+        ("listed,relay", {"RELAYCLIENT": ""}, 250),
+        ("none", {"RELAYCLIENT": "", "IMMUNE": ""}, 550),
+        ("auth", {"RELAYCLIENT": "", "IMMUNE": ""}, 550),
+    ],
+)
+def test_immune(home: Home, immune: str, environ: dict[str, str], code: int) -> None:
+    home.control("plugins", decide(at="rcpt", say="reject", text="no", immune=immune))
+    run = home.run(b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n", **environ)
+    assert run.codes == [220, 250, code, 221]
+
+
+@pytest.mark.parametrize("entry", ["192.0.2.1", "192.0.", ".EXAMPLE"])
+def test_immune_by_the_list(home: Home, entry: str) -> None:
+    home.control("plugins", decide(at="rcpt", say="reject", text="no", immune="listed"))
+    home.control("immune", "# these", entry)
+    mail = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n"
+    assert home.run(mail).codes == [220, 250, 250, 221]
+    elsewhere = home.run(mail, TCPREMOTEIP="192.1.2.1", TCPREMOTEHOST="c.example.net")
+    assert elsewhere.codes == [220, 250, 550, 221]
+
+
+# -- what decisions carry ----------------------------------------------------
+
+
+def test_header_lines(home: Home) -> None:
+    stages = ["connect", "helo", "mail", "rcpt", "data", "header"]
+    home.control(
+        "plugins",
+        *(label(decide(at=s, header=f"X-At:%20{s}|X-Two:%20a%0a%20b"), s) for s in stages),
+    )
+    text = WHOLE.replace(b"NOOP\r\n", session()[16:] + MESSAGE)
+    assert home.run(text).codes[-1] == 221
+    for message in home.messages():
+        added = "".join(f"X-At: {stage}\nX-Two: a\n b\n" for stage in stages)
+        received, rest = message.text.split(b"\nX-At: ", 1)
+        assert received.startswith(b"Received: ")
+        assert received.count(b"\n") == 1
+        assert b"X-At: " + rest == added.encode() + b"Subject: x\nFrom: me\n\nhello\n"
+    assert len(home.messages()) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X: a%0dY:%20b", "X: a%0a%0abody", "X: a%0aY: b", "X: a%00", "no colon", ":no name",
+        "X Y: a", "X%ff: a", "X: a%0a%20", "%20X: a", "%0aX: a", "X: a%0a", "Xé: a",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stage", ["rcpt", "header"])
+def test_header_lines_that_would_break_it(home: Home, line: str, stage: str) -> None:
+    home.control("plugins", decide(at=stage, header=line.replace(" ", "%20")))
+    run = home.run(WHOLE if stage == "header" else session() + b"QUIT\r\n")
+    assert run.lines.count(b"451 policy trouble, try again later (#4.3.0)") == 1
+    assert run.event("trouble")["error"] == "ValueError"
+    assert home.messages() == []
+
+
+def test_header_lines_at_the_end_only_with_a_spool(home: Home) -> None:
+    line = decide(at="data_post", header="X-Score:%205")
+    home.control("plugins", line)
+    run = home.run(WHOLE)
+    assert run.codes[5] == 451
+    assert "too late" in run.event("trouble")["reason"]
+    home.control("plugins", line + " spool=yes")
+    assert home.run(WHOLE).codes[5] == 250
+    assert home.messages()[0].body == b"X-Score: 5\nSubject: x\nFrom: me\n\nhello\n"
+
+
+def test_another_recipient(home: Home) -> None:
+    home.control(
+        "plugins", decide(at="rcpt", to="other@else.example", of="x@ok.example"), "builtins"
+    )
+    run = home.run(WHOLE)
+    assert run.codes[3] == 553  # the rules are asked about the new one
+    home.control("plugins", "builtins", decide(at="rcpt", to="other@else.example"))
+    assert home.run(WHOLE).codes[5] == 250
+    assert home.messages()[0].recipients == [b"other@else.example"]
+    home.control("plugins", "builtins", decide(at="rcpt", to="a%0aTb@c"))
+    assert home.run(session() + b"QUIT\r\n").codes[3] == 451
+    home.control("plugins", "builtins", decide(at="rcpt", to="a%00Tb@c"))
+    assert home.run(session() + b"QUIT\r\n").codes[3] == 451
+    home.control("plugins", decide(at="mail", to="a@b"))  # that is for rcpt alone
+    assert home.run(session() + b"QUIT\r\n").codes[2] == 451
+
+
+def test_a_refusal_at_the_header_ends_the_queue_program_and_is_said_at_the_end(home: Home) -> None:
+    home.control("plugins", decide(at="header", say="reject", text="no"))
+    over = home.path / "over"
+    queue = home.script(f"cat >{home.path}/got; cat <&1 >{home.path}/envelope; : >{over}\n")
+    talk = home.talk(QMAILQUEUE=queue)
+    talk.reply()
+    talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
+    talk.send(b"Subject: x\r\n\r\nsecret\r\n", read=True)
+    wait_for(over.exists)  # while the body is still arriving
+    for _ in range(100):
+        talk.send(b"more\r\n" * 1000)
+    assert talk.ask(".") == [b"554 no (#5.7.1)"]
+    assert talk.ask("NOOP") == [b"250 ok"]
+    talk.end()
+    assert (home.path / "got").read_bytes() == b""
+    assert (home.path / "envelope").read_bytes() == b""
+
+
+def test_nothing_is_written_to_the_queue_before_all_have_agreed(home: Home) -> None:
+    """Not the first byte, where one plugin wants the spooled message."""
+    home.control("plugins", decide(at="data_post", say="reject", text="no", spool="yes"))
+    queue = home.script(f"cat >{home.path}/got; cat <&1 >{home.path}/envelope\n")
+    assert home.run(WHOLE, QMAILQUEUE=queue).codes[5] == 554
+    assert (home.path / "got").read_bytes() == b""
+    assert (home.path / "envelope").read_bytes() == b""
+
+
+# -- what plugins see of a message -------------------------------------------
+
+
+@pytest.mark.parametrize("dribble", [False, True])
+@pytest.mark.parametrize("spool", ["no", "yes"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"", b"\n", b"\n\n", b"body\n", b"\nbody\n", b"A: b\n", b"A: b\n\n", b"A: b\n\nbody\n",
+        b"A: b\nno header\nmore\n\nbody\n", b"From x\nA: b\n\nbody\n", b"A: b\n folded\n\n\n\nx\n",
+    ],
+)  # fmt: skip
+def test_every_byte_is_seen(home: Home, message: bytes, spool: str, dribble: bool) -> None:
+    """What is no header is body, up to the empty line and from there on."""
+    home.control("plugins", f"{PLUGINS}/look.py spool={spool}")
+    sent = message.replace(b"\n", b"\r\n") + b".\r\n"
+    run = home.run(session() + sent + b"QUIT\r\n", dribble=dribble)
+    (stored,) = home.messages()
+    header = re.match(rb"(From .*\n)?((\w+:.*\n([ \t].*\n)*)*)(\n?)", message)
+    seen = run.event("plugin")
+    assert int(seen["seen"]) == len(message) - header.end()
+    assert (
+        stored.body
+        == (b"X-Seen: %d\n" % (len(message) - header.end())) * (spool == "yes") + message
+    )
+    assert int(seen["spooled"]) == len(message) * (spool == "yes")
+
+
+@pytest.mark.parametrize("size", [255, 256, 257, 300, 400])
+def test_no_byte_of_a_header_without_end_is_unseen(home: Home, size: int) -> None:
+    home.control("plugins", f"{PLUGINS}/look.py")
+    line = b"X-A: " + b"y" * 1018 + b"\n"  # 1 KB
+    message = line * size + b"\nbody\n"
+    sent = message.replace(b"\n", b"\r\n") + b".\r\n"
+    run = home.run([session(), sent, b"QUIT\r\n"])
+    assert home.messages()[0].body == message
+    shown = int(run.event("plugin")["seen"])
+    assert shown in (5, 6 + max(0, size - 256) * 1024), size
+
+
+# -- memory and space --------------------------------------------------------
+
+
+@pytest.mark.parametrize("spool", ["no", "yes"])
+def test_100_mb_in_flat_memory(home: Home, spool: str) -> None:
+    home.control("plugins", f"{PLUGINS}/look.py spool={spool}")
+    count = home.script(f"wc -c >{home.path}/count; cat <&1 >/dev/null\n")
+    talk = home.talk(QMAILQUEUE=count)
+    talk.reply()
+
+    def deliver(megabytes: int) -> int:
+        assert talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")[-1] == b"354 go ahead"
+        talk.send(b"Subject: x\r\n\r\n")
+        for _ in range(megabytes):
+            talk.send((b"x" * 62 + b"\r\n") * (MB // 64))
+        assert talk.ask(".")[0].startswith(b"250 ok ")
+        return peak(talk)
+
+    first = deliver(1)
+    assert deliver(100) - first < 2 * MB
+    assert int((home.path / "count").read_text()) > 98 * MB
+    run = talk.end()
+    seen = run.events("plugin")[-1]
+    assert int(seen["seen"]) == 100 * MB * 63 // 64
+    assert int(seen["spooled"]) == (int(seen["size"]) if spool == "yes" else 0)
+
+
+def test_a_disk_that_is_full(home: Home) -> None:
+    """451, nothing queued, no descriptor lost, and the next message passes."""
+    home.control("plugins", f"{PLUGINS}/look.py spool=yes")
+    # ulimit -f is in 512-byte blocks in some shells, and in KB in others.
+    limited = home.script('ulimit -f 200 && exec "$QSMTPD"')
+    talk = home.launch([limited], {**home.environ, "QSMTPD": str(BIN / "qsmtpd")})
+    talk.reply()
+    big, small = b"Subject: x\r\n\r\n" + b"x" * MB + b"\r\n", b"\r\nhello\r\n"
+    before = None
+    for _ in range(3):
+        assert talk.deliver(big) == b"451 trouble with the spool (#4.3.0)"
+        assert talk.deliver(small).startswith(b"250 ok ")
+        now = talk.descriptors()
+        assert before is None or now.keys() == before.keys()
+        before = now
+    run = talk.end()
+    assert {line["error"] for line in run.events("trouble")} == {"OSError"}
+    assert len(home.messages()) == 3
+
+
+def test_no_place_for_the_spool(home: Home) -> None:
+    """It is known before 354, and the session goes on."""
+    (home.path / "plugins").mkdir()
+    (home.path / "plugins" / "nowhere.py").write_text(
+        "from qsmtpd.decision import DECLINED\n\n\n"
+        "def data(client, envelope):\n"
+        "    import tempfile\n\n    tempfile.tempdir = '/nonexistent'\n    return DECLINED\n"
+    )
+    home.control("plugins", f"{PLUGINS}/look.py spool=yes", "nowhere")
+    run = home.run(session() + b"NOOP\r\nQUIT\r\n")
+    assert run.lines[-3:] == [
+        b"451 trouble with the spool (#4.3.0)",
+        b"250 ok",
+        b"221 mx.example",
+    ]
+    assert run.event("trouble")["error"] == "FileNotFoundError"
+
+
+# -- back ends ---------------------------------------------------------------
+
+
+def folder(home: Home, how: str | None = None, more: str = "") -> Path:
+    """Another back end: a folder."""
+    path = home.path / "folder"
+    for name in ("tmp", "new"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+    extra = "" if how is None else f" how={how}"
+    home.control("plugins", f"{PLUGINS}/folder.py folder={path}{extra}{more}")
+    return path
+
+
+def test_another_back_end(home: Home) -> None:
+    """The same bytes and the same envelope that a queue program gets; and no program runs."""
+    path = folder(home)
+    body = bytes(range(14, 256)) * 4000 + b"\r\n..dots\r\n"
+    text = b"Subject: x\r\n\r\n" + body
+    pieces = session(to=(b"x@ok.example", b"y@a.sub.example")) + text + b".\r\nQUIT\r\n"
+    run = home.run(pieces, QMAILQUEUE="/nonexistent")
+    assert run.codes == [220, 250, 250, 250, 250, 354, 250, 221]
+    (stored,) = [p for p in (path / "new").iterdir() if p.suffix != ".envelope"]
+    sent = text.replace(b"\r\n", b"\n").replace(b"\n..", b"\n.")
+    assert stored.read_bytes().split(b"\n", 2)[2] == sent
+    assert zlib.crc32(stored.read_bytes().split(b"\n", 2)[2]) == zlib.crc32(sent)
+    envelope = stored.with_name(stored.name + ".envelope").read_bytes()
+    assert envelope == b"Fa@b.example\0Tx@ok.example\0Ty@a.sub.example\0"
+    assert re.search(rb"250 ok \d+ qp \d+\r\n", run.out)
+    assert list((path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("spool", [False, True])
+@pytest.mark.parametrize(
+    ("how", "reply"),
+    [
+        ("raise-in-feed", b"451 policy trouble, try again later (#4.3.0)"),
+        ("raise-in-commit", b"451 policy trouble, try again later (#4.3.0)"),
+        ("nonsense", b"451 policy trouble, try again later (#4.3.0)"),
+        ("none", b"451 policy trouble, try again later (#4.3.0)"),
+        ("text", b"451 policy trouble, try again later (#4.3.0)"),
+        ("refuse", b"451 no room??250 ok (#4.2.2)"),
+        ("refuse-for-good", b"554 never (#5.2.2)"),
+    ],
+)
+def test_a_back_end_that_fails(home: Home, how: str, reply: bytes, spool: bool) -> None:
+    path = folder(home, how)
+    if spool:
+        with (home.control_dir / "plugins").open("a") as stream:
+            stream.write(f"{PLUGINS}/look.py spool=yes\n")
+    run = home.run(WHOLE.replace(b"NOOP", b"RSET"))
+    assert run.lines[-3:] == [reply, b"250 flushed", b"221 mx.example"]
+    assert list((path / "new").iterdir()) == list((path / "tmp").iterdir()) == []
+    assert home.messages() == []
+    assert run.event("message")["verdict"] == "refused"
+    ambiguous = how in ("raise-in-commit", "nonsense", "none", "text")
+    assert ("ambiguous" in run.event("message")) == ambiguous
+
+
+@pytest.mark.parametrize("how", ["pid", "no-commit"])
+def test_what_is_no_back_end(home: Home, how: str) -> None:
+    """That is known before 354."""
+    path = folder(home, how)
+    run = home.run(session() + b"NOOP\r\nQUIT\r\n")
+    assert run.codes == [220, 250, 250, 250, 451, 250, 221]
+    assert run.event("trouble")["plugin"] == "folder"
+    assert list((path / "new").iterdir()) == []
+
+
+def test_back_ends_that_take_too_long(home: Home) -> None:
+    """They have the plugin's time, and are then ended like every other plugin."""
+    talks = {}
+    for how in ("doze-in-feed", "doze-in-commit", "doze-in-abort", "swallow-in-commit"):
+        folder(home, how, " timeout=1")
+        talks[how] = home.talk()
+        talks[how].reply()  # by then it has read its control files
+    for talk in talks.values():
+        talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
+        talk.send(MESSAGE)
+    for how, talk in talks.items():
+        reply = talk.reply()
+        if how == "doze-in-abort":
+            assert reply.startswith(b"250 ok ")  # it had been committed
+        elif how == "swallow-in-commit":
+            assert reply == b"421 policy trouble, try again later (#4.3.0)"
+        else:
+            assert reply == b"451 policy trouble, try again later (#4.3.0)"
+            assert talk.ask("NOOP") == [b"250 ok"]
+        run = talk.end()
+        assert {line["hook"] for line in run.events("trouble")} == {"queue"}
+    assert len(list((home.path / "folder" / "new").iterdir())) == 2  # a message and its envelope
+
+
+def test_the_client_goes_while_another_back_end_has_half(home: Home) -> None:
+    path = folder(home)
+    talk = home.talk()
+    talk.reply()
+    talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
+    talk.send(b"Subject: x\r\n\r\nhalf", read=True)
+    talk.hang_up()
+    assert list((path / "new").iterdir()) == list((path / "tmp").iterdir()) == []
+
+
+# -- choosing plugins --------------------------------------------------------
+
+
+def hooks(home: Home, **environ: str) -> dict[str, list[str]]:
+    """What --hooks shows: stage -> names."""
+    run = home.run(b"", "--hooks", **environ)
+    assert run.status == 0, run.log
+    shown: dict[str, list[str]] = {}
+    for line in run.out.decode().splitlines():
+        stage, name = line.split()[:2]
+        shown.setdefault(stage, []).append(name)
+    return shown
+
+
+def test_the_order_is_that_of_the_lines(home: Home) -> None:
+    line = f"{PLUGINS}/decide.py"
+    home.control("badmailfrom", "x@y")
+    home.control("more", "# more", "", f"{line}:three at=rcpt")
+    home.control(
+        "plugins",
+        "# a comment",
+        "",
+        f"{line}:one at=rcpt timeout=5\t postpone=data",
+        "include more",
+        "rcpthosts",
+        "builtins",
+        f"{line}:two at=rcpt immune=relay,auth  ",
+    )
+    ours = ["rcpthosts", "badmailfrom", "relay"]
+    names = ["decide:one", "decide:three", *ours, "decide:two"]
+    assert hooks(home)["rcpt"] == names
+    shown = home.run(b"", "--hooks").out.decode()
+    assert re.search(r"(?m)^rcpt +decide:one +answers at data; 5 s$", shown)
+    assert re.search(r"(?m)^rcpt +decide:two +not for: relay, auth; 30 s$", shown)
+    assert re.search(r"(?m)^rcpt +rcpthosts +grants$", shown)
+    assert hooks(home, QSMTPD_PLUGINS="-decide:one,-badmailfrom,-relay")["rcpt"] == [
+        "decide:three",
+        "rcpthosts",
+        "decide:two",
+    ]
+    more = f"{line}:four at=rcpt, {line}:five at=rcpt"
+    assert hooks(home, QSMTPD_PLUGINS=more)["rcpt"] == [*names, "decide:four", "decide:five"]
+    assert hooks(home, QSMTPD_PLUGINS="")["rcpt"] == names
+
+
+def test_a_filter_is_on_when_its_file_or_variable_is_there(home: Home) -> None:
+    assert hooks(home) == {"rcpt": ["relay", "rcpthosts"], "queue": ["qmailqueue"]}
+    home.control("badmailfrom", "x@y")
+    assert hooks(home)["rcpt"] == ["badmailfrom", "relay", "rcpthosts"]
+
+
+def test_a_package_brings_plugins(home: Home, tmp_path: Path) -> None:
+    """Installed by pip into the environment of the Python that runs qsmtpd."""
+    source = tmp_path / "source"
+    (source / "mailtools").mkdir(parents=True)
+    (source / "mailtools" / "__init__.py").write_text("")
+    (source / "mailtools" / "refuse.py").write_text((PLUGINS / "decide.py").read_text())
+    (source / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='mailtools', packages=['mailtools'])\n"
+    )
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", venv], check=True)
+    packages = next((venv / "lib").glob("python*/site-packages"))
+    # What pip does in the end, without asking any index for a build tool.
+    (packages / "mailtools").symlink_to(source / "mailtools")
+    launcher = tmp_path / "qsmtpd"
+    launcher.write_text(
+        f'#!/bin/sh\nexec {venv}/bin/python3 -IS {ROOT}/qsmtpd/launch.py "$0" "$@"\n'
+    )
+    launcher.chmod(0o755)
+    home.control("plugins", "mailtools.refuse at=rcpt say=reject text=packaged")
+    run = home.run(session() + b"QUIT\r\n", program=str(launcher))
+    assert run.lines[-3] == b"550 packaged (#5.7.1)"
+    assert run.events("refused")[0]["by"] == "mailtools.refuse"
+
+
+BROKEN = {
+    "missing": (["nonesuch"], "plugins/nonesuch.py"),
+    "missing path": (["/nonexistent/x.py"], "/nonexistent/x.py"),
+    "missing module": (["nonesuch.module"], "nonesuch"),
+    "twice": ([f"{PLUGINS}/look.py", f"{PLUGINS}/look.py"], "look is there twice"),
+    "option": ([f"{PLUGINS}/look.py limit=3"], "look knows no option limit"),
+    "no option": ([f"{PLUGINS}/look.py limit"], "is no option"),
+    "option twice": ([f"{PLUGINS}/look.py spool=a spool=b"], "is no option of its own"),
+    "timeout": ([f"{PLUGINS}/look.py timeout=0"], "timeout"),
+    "timeout text": ([f"{PLUGINS}/look.py timeout=1e3"], "timeout"),
+    "immune": ([f"{PLUGINS}/look.py immune=everybody"], "immune"),
+    "postpone": ([f"{PLUGINS}/look.py postpone=never"], "postpone"),
+    "include": (["include nonesuch"], "control/nonesuch, which is missing"),
+    "include itself": (["include plugins"], "control/plugins"),
+    "no name": (["=x"], "=x"),
+    "bytes": ([b"\xff"], "is no name"),
+    "builtin option": (["rcpthosts nonsense=1"], "rcpthosts knows no option nonsense"),
+    "syntax": (["mine"], "SyntaxError"),
+    "hookless": (["mine"], "has no hook"),
+    "public": (["mine"], "has a public helper, which is no hook"),
+    "command": (["mine"], "data is a command of qsmtpd's own"),
+    "upper case": (["mine"], "lower case"),
+    "immune is nonsense": (["mine"], "TypeError"),
+    "class raises": (["mine"], "KeyError"),
+    "exits": (["mine"], "SystemExit"),
+    "writable": (["mine"], "writable by everybody"),
+}
+SOURCES = {
+    "syntax": "def x(:\n",
+    "hookless": "x = 1\n",
+    "public": "def rcpt(c, e, r): ...\ndef helper(): ...\n",
+    "command": "def command_data(c, a): ...\n",
+    "upper case": "def command_XFOO(c, a): ...\n",
+    "immune is nonsense": "class Plugin:\n    immune = 5\n"
+    "    def __init__(self, s): ...\n    def rcpt(self, c, e, r): ...\n",
+    "class raises": "class Plugin:\n    def __init__(self, s): raise KeyError(1)\n",
+    "exits": "raise SystemExit(0)\n",
+    "writable": "def rcpt(c, e, r): ...\n",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken(home: Home, what: str) -> None:
+    """421 to everybody, a line in the log, and --check and --hooks say the same."""
+    lines, why = BROKEN[what]
+    home.control("plugins", *lines)
+    (home.path / "plugins").mkdir()
+    if what in SOURCES:
+        path = home.path / "plugins" / "mine.py"
+        path.write_text(SOURCES[what])
+        path.chmod(0o666 if what == "writable" else 0o644)
+    run = home.run(WHOLE)
+    assert run.lines == [b"421 unable to read controls (#4.3.0)"]
+    event = run.event("control")
+    assert why in event["name"] + ": " + event["reason"]
+    checked = home.run(b"", "--check")
+    assert checked.status == 1
+    assert any(
+        line.startswith("wrong: ") and why in line for line in checked.out.decode().splitlines()
+    ), checked.out
+    assert home.run(b"", "--hooks").status == 111
+
+
+def test_broken_by_the_environment(home: Home) -> None:
+    for words in ("-nonesuch", "nonesuch", "include plugins", "look limit", "relay"):
+        run = home.run(b"QUIT\r\n", QSMTPD_PLUGINS=words)
+        if words == "relay":  # it is on already, and this gives it its place
+            assert run.codes == [220, 221]
+        else:
+            assert run.lines == [b"421 unable to read controls (#4.3.0)"], words
+
+
+def test_two_instances_have_settings_and_notes_of_their_own(home: Home) -> None:
+    home.control(
+        "plugins",
+        label(decide(at="rcpt", say="reject", text="one", of="one@ok.example"), "one"),
+        label(decide(at="rcpt", say="defer", text="two", of="two@ok.example"), "two"),
+    )
+    run = home.run(
+        b"MAIL FROM:<>\r\nRCPT TO:<one@ok.example>\r\nRCPT TO:<two@ok.example>\r\n"
+        b"RCPT TO:<three@ok.example>\r\nQUIT\r\n"
+    )
+    assert run.codes == [220, 250, 550, 451, 250, 221]
+    assert [line["by"] for line in run.events("refused")] == ["decide:one", "decide:two"]
+
+
+def loaded(run: Run) -> set[str]:
+    return set(run.log.splitlines()[-1].split())
+
+
+def test_what_is_not_configured_is_not_imported(home: Home) -> None:
+    wrapper = (
+        "import sys, os; sys.path.insert(0, sys.argv[1])\n"
+        "os_exit = os._exit\n"
+        "def leave(status): os.write(2, ' '.join(sys.modules).encode()); os_exit(status)\n"
+        "os._exit = leave\n"
+        "from qsmtpd import main; main.main([])"
+    )
+
+    def modules() -> set[str]:
+        done = subprocess.run(
+            [BIN / "python3", "-IS", "-c", wrapper, str(ROOT)],
+            input=WHOLE,
+            capture_output=True,
+            env=home.environ,
+            check=True,
+        )
+        return set(done.stderr.decode().splitlines()[-1].split())
+
+    ours = {name for name in modules() if name.startswith("qsmtpd.policy.")}
+    assert ours == {
+        f"qsmtpd.policy.{name}"
+        for name in (
+            "guard", "hooks", "immune", "load", "order", "qmailqueue", "rcpthosts", "relay",
+            "stages", "wording",
+        )
+    }  # fmt: skip
+    home.control("plugins", decide(at="rcpt"))
+    more = {name for name in modules() if name.startswith("qsmtpd")} - ours
+    assert {"qsmtpd.policy.outside", "qsmtpd.policy.guardian"} <= more
+    assert "qsmtpd.commands.inspection" not in more
+    assert "qsmtpd.policy.fence" not in more
