@@ -76,6 +76,15 @@ def swallow() -> object:
             pass
 
 
+def swallow_twice() -> object:
+    """The second time, what it hears is that all is over."""
+    try:
+        time.sleep(600)
+    except BaseException:
+        time.sleep(600)
+    return DECLINED
+
+
 def hang() -> object:
     """Like C code that never comes back: no handler of Python's runs."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
@@ -127,6 +136,7 @@ HOW: dict[bytes, Callable[[], object]] = {
     b"doze": doze,
     b"swallow-once": swallow_once,
     b"swallow": swallow,
+    b"swallow-twice": swallow_twice,
     b"hang": hang,
     b"compute": compute,
     b"disarm": disarm,
