@@ -372,10 +372,10 @@ class Hooks:
     def _ask(self, entry: Entry, stage: str, client: Client, *facts: object) -> Decision:
         said = self._call(entry, stage, client, *facts)
         if isinstance(said, Decision):
-            late = stage == stages.DATA_POST and said.header and not self.spools
-            if not late and (said.recipient is None or stage == stages.RCPT):
+            late = stage not in stages.CARRYING or (stage == stages.DATA_POST and not self.spools)
+            if not (said.header and late) and (said.recipient is None or stage == stages.RCPT):
                 return said
-            said = ValueError("too late for header lines or another recipient")
+            said = ValueError("no place, or too late, for header lines or a recipient")
             self._complain(entry, stage, said)
         elif not isinstance(said, BaseException):
             self._complain(

@@ -45,6 +45,9 @@ POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
 #: What belongs to the transaction under way, and ends with it.
 TRANSACTION = (MAIL, RCPT, DATA, HEADER, DATA_POST)
 
+#: A decision at one of these may carry header lines.
+CARRYING = (CONNECT, HELO, STARTTLS, AUTH, *TRANSACTION)
+
 #: RFC 5321, 4.5.3.1.5: a reply line has 512 bytes, with code and CRLF.
 LINE_LIMIT = 480
 LINES_LIMIT = 20
@@ -67,7 +70,8 @@ def render(stage: str, decision: Decision) -> bytes:
     end = b" (#%b)" % status
     if code < 400 or (decision.text.endswith(b")") and b"(#" in decision.text):
         end = b""
-    lines = (decision.text or b"ok").rstrip(b"\n").split(b"\n")[:LINES_LIMIT]
+    text = decision.text.rstrip(b"\n") or (b"ok" if code < 400 else b"refused")
+    lines = text.split(b"\n")[:LINES_LIMIT]
     shown = [line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines]
     shown[-1] += end[:32].translate(_PRINTABLE)
     return replies.multiline(code, shown)

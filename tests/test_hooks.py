@@ -1,0 +1,556 @@
+"""The engine of hooks by itself: entries that a test makes, and no session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qsmtpd.decision import (
+    ACCEPTED,
+    DECLINED,
+    REFUSALS,
+    Decision,
+    accept,
+    check_header_line,
+    decline,
+    defer,
+    drop,
+    reject,
+)
+from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Peer, Ruling
+from qsmtpd.log import Log
+from qsmtpd.policy import stages
+from qsmtpd.policy.fence import Fence
+from qsmtpd.policy.guard import Guard, Overdue
+from qsmtpd.policy.hooks import (
+    AT_DATA,
+    AT_RCPT,
+    HEADER_LINES,
+    NOBODY_ACCEPTS,
+    TROUBLE,
+    Entry,
+    Hooks,
+)
+from qsmtpd.queue import Verdict
+
+NO = reject(b"no")
+LATER = defer(b"later")
+
+
+class Engine:
+    """Hooks, and what they have asked and logged."""
+
+    def __init__(self, path: Path, *entries: Entry) -> None:
+        self._path = path / "log"
+        self.asked: list[str] = []
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.hooks = Hooks(lambda: entries, Log(fd))
+        self.hooks.watch = lambda stage, plugin, said: self.asked.append(plugin)
+        self.client = Client(Peer())
+        self.envelope = Envelope(b"a@b")
+
+    def log(self) -> str:
+        return self._path.read_text()
+
+    def ask(self, stage: str, *facts: object) -> Ruling:
+        return self.hooks.ask(stage, self.client, *facts)
+
+    def rcpt(self, recipient: bytes = b"x@y") -> tuple[str, str, bytes]:
+        ruling, found = self.hooks.rcpt(self.client, self.envelope, recipient)
+        return ruling.decision.verdict, ruling.plugin, found
+
+
+def entry(name: str, stage: str, said: object, **more: Any) -> Entry:
+    """A plugin that says the same thing to everybody."""
+
+    def hook(client: Client, *facts: object) -> object:
+        if isinstance(said, BaseException):
+            raise said
+        return said(*facts) if callable(said) else said
+
+    return Entry(name, {stage: hook}, **more)
+
+
+def rule(name: str, said: object) -> Entry:
+    """One that grants."""
+    return entry(name, "rcpt", said, grants=True)
+
+
+# -- which decision wins -----------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["connect", "helo", "auth", "mail", "data", "header", "unknown"])
+@pytest.mark.parametrize("first", [ACCEPTED, NO, LATER, drop(b"out")])
+def test_the_first_opinion_wins(tmp_path: Path, stage: str, first: Decision) -> None:
+    engine = Engine(
+        tmp_path,
+        entry("a", stage, DECLINED),
+        entry("b", stage, first),
+        entry("c", stage, NO if first is ACCEPTED else ACCEPTED),
+    )
+    ruling = engine.ask(stage)
+    assert (ruling.decision, ruling.plugin) == (first, "b")
+    assert engine.asked == ["a", "b"]
+    assert bool(ruling.reply) == (first is not ACCEPTED)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    for stage in stages.REPLIES:
+        if stage != "rcpt":
+            assert engine.ask(stage).decision is DECLINED
+    assert engine.rcpt() == ("reject", "default", b"x@y")
+    assert engine.hooks.back_end(engine.client, engine.envelope) is None
+    assert engine.hooks.capabilities(engine.client) == []
+    assert engine.hooks.header_lines() == b""
+    assert engine.hooks.commands == set()
+    assert not engine.hooks.has("mail", "rcpt")
+
+
+WAYS = {
+    "accept": ACCEPTED, "decline": DECLINED, "reject": NO, "defer": LATER, "raise": ValueError("x"),
+}  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from(sorted(WAYS))), max_size=6),
+)
+def test_rcpt(tmp_path_factory: pytest.TempPathFactory, plugins: list[tuple[bool, str]]) -> None:
+    """Let in: one that grants has accepted, and nobody who was asked has refused."""
+    entries = [
+        entry(f"p{n}", "rcpt", WAYS[said], grants=grants)
+        for n, (grants, said) in enumerate(plugins)
+    ]
+    engine = Engine(tmp_path_factory.mktemp("rcpt"), *entries)
+    verdict, plugin, _ = engine.rcpt()
+    granted = [n for n, (grants, said) in enumerate(plugins) if grants and said == "accept"]
+    refused = [n for n, (_, said) in enumerate(plugins) if said in ("reject", "defer", "raise")]
+    if verdict == "accept":
+        assert granted and not refused
+        assert plugin == f"p{granted[0]}"
+    elif plugin == "default":
+        last = max((n for n, (grants, _) in enumerate(plugins) if grants), default=-1)
+        assert not granted and not [n for n in refused if n <= last]
+    else:
+        assert plugin == f"p{refused[0]}"
+
+
+def test_the_default_says_why(tmp_path: Path) -> None:
+    engine = Engine(
+        tmp_path, rule("relay", DECLINED), rule("rcpthosts", decline(b"not\xff listed"))
+    )
+    ruling, _ = engine.hooks.rcpt(engine.client, engine.envelope, b"x@y")
+    assert ruling.plugin == "rcpthosts: not\\xff listed"
+    assert ruling.reply == (
+        b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+    )
+
+
+def test_who_is_not_asked_after_the_rules(tmp_path: Path) -> None:
+    """A lookup for a recipient that nobody takes would be for nothing."""
+    engine = Engine(tmp_path, rule("r", DECLINED), entry("costly", "rcpt", NO))
+    assert engine.rcpt()[1] == "default"
+    assert engine.asked == ["r"]
+
+
+def test_another_recipient(tmp_path: Path) -> None:
+    engine = Engine(
+        tmp_path,
+        entry("alias", "rcpt", accept(recipient=b"new@y")),
+        rule("rcpthosts", lambda envelope, to: ACCEPTED if to == b"new@y" else DECLINED),
+        entry("again", "rcpt", lambda envelope, to: Decision("decline", recipient=to + b".z")),
+    )
+    assert engine.rcpt() == ("accept", "rcpthosts", b"new@y.z")
+
+
+# -- trouble -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None, 0, True, "", b"250 ok", "accept", [], Decision, lambda *facts: Lost, object(),
+        ValueError("x"), SystemExit(0), KeyboardInterrupt(), GeneratorExit(), StopIteration(),
+        MemoryError(), Overdue(),
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("stage", ["connect", "mail", "data", "header", "data_post", "auth"])
+def test_trouble(tmp_path: Path, stage: str, said: object) -> None:
+    engine = Engine(tmp_path, entry("bad", stage, said), entry("next", stage, ACCEPTED))
+    ruling = engine.ask(stage)
+    if stage in ("connect",):  # it is said at RCPT
+        ruling, _ = engine.hooks.rcpt(engine.client, engine.envelope, b"x@y")
+    assert ruling.reply == b"451 policy trouble, try again later (#4.3.0)"
+    assert (ruling.plugin, ruling.decision.verdict) == ("bad", "defer")
+    assert f" plugin=bad hook={stage}\n" in engine.log()
+
+
+@pytest.mark.parametrize("error", [Lost(), ControlError("control/x", "is gone")])
+def test_what_is_no_trouble_of_the_plugin(tmp_path: Path, error: Exception) -> None:
+    engine = Engine(tmp_path, entry("bad", "mail", error), entry("o", "ok", error))
+    with pytest.raises(type(error)):
+        engine.ask("mail")
+    if isinstance(error, ControlError):  # observers take no reply back
+        engine.hooks.tell(engine.client, Ruling("mail", "", ACCEPTED))
+        assert "plugin=o hook=ok" in engine.log()
+
+
+@pytest.mark.parametrize(
+    "said", [None, (), b"X", "X", [b""], ["X"], [b"X\r\nY"], [b"\xff"], [b"x" * 500], {}]
+)
+def test_capabilities(tmp_path: Path, said: object) -> None:
+    engine = Engine(
+        tmp_path, entry("good", "capabilities", [b"A 1"]), entry("b", "capabilities", said)
+    )
+    assert engine.hooks.capabilities(engine.client) is None
+    assert "plugin=b hook=capabilities" in engine.log()
+
+
+def test_body(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    engine = Engine(tmp_path, entry("b", "body", lambda envelope, chunk: seen.append(chunk)))
+    assert engine.hooks.body(engine.client, engine.envelope, b"x") is None
+    assert seen == [b"x"]
+    for n, said in enumerate([ValueError("x"), DECLINED, NO, 0]):
+        engine = Engine(tmp_path, entry(f"b{n}", "body", said))
+        ruling = engine.hooks.body(engine.client, engine.envelope, b"x")
+        assert ruling is not None
+        assert ruling.reply.startswith(b"451 ")
+        assert f"plugin=b{n} hook=body" in engine.log()
+
+
+# -- memory ------------------------------------------------------------------
+
+
+def test_lines_have_an_order_an_end_and_a_limit(tmp_path: Path) -> None:
+    engine = Engine(
+        tmp_path,
+        entry("d", "data", decline(header=[b"X-D: 1"])),
+        rule("r", accept(header=[b"X-R: 1"])),
+        entry("c", "connect", decline(header=[b"X-C: 1"])),
+        entry("u", "unknown", decline(header=[b"X-U: 1"])),
+        entry("x", "command_x", decline(header=[b"X-X: 1"])),
+    )
+    assert engine.ask("unknown").decision.verdict == "defer"  # no place for it
+    assert engine.ask("command_x").decision.verdict == "defer"
+    engine.ask("connect")
+    engine.ask("mail")
+    for _ in range(3):
+        engine.rcpt()
+    engine.ask("data")
+    assert engine.hooks.header_lines() == b"X-C: 1\nX-R: 1\nX-D: 1\n"
+    engine.hooks.forget(stages.TRANSACTION)
+    assert engine.hooks.header_lines() == b"X-C: 1\n"
+    assert engine.hooks.renew().header_lines() == b"X-C: 1\n"
+    many = accept(header=[b"X: %d" % n for n in range(500)])
+    engine = Engine(tmp_path, entry("m", "mail", many))
+    engine.ask("mail")
+    assert engine.hooks.header_lines().count(b"\n") == HEADER_LINES
+
+
+def test_lines_of_who_is_refused_are_not_kept(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, entry("m", "rcpt", decline(header=[b"X: 1"])), rule("r", DECLINED))
+    engine.rcpt()
+    assert engine.hooks.header_lines() == b""
+
+
+@pytest.mark.parametrize("stage", stages.POSTPONED)
+@pytest.mark.parametrize("when", [AT_RCPT, AT_DATA])
+@pytest.mark.parametrize("refusal", [NO, LATER, drop(b"out")])
+def test_postponed(tmp_path: Path, stage: str, when: str, refusal: Decision) -> None:
+    plugins = [entry("p", stage, refusal, postpone=when), rule("r", ACCEPTED)]
+    engine = Engine(tmp_path, *plugins)
+    if stage != "rcpt":
+        assert engine.ask(stage, b"x").decision is DECLINED
+    verdict, plugin, _ = engine.rcpt()
+    if when == AT_RCPT:
+        assert (verdict, plugin) == (refusal.verdict, "p")
+        return
+    assert (verdict, plugin) == ("accept", "r")
+    ruling = engine.ask("data")
+    assert (ruling.decision, ruling.plugin, ruling.stage) == (refusal, "p", "data")
+    engine.hooks.forget(stages.TRANSACTION)
+    kept = stage not in stages.TRANSACTION
+    assert (engine.ask("data").decision is refusal) == kept
+    # After STARTTLS only what was said of the connection holds.
+    assert (engine.hooks.renew().ask("data", engine.client).decision is refusal) == (
+        stage == "connect"
+    )
+
+
+def test_immune_by_then(tmp_path: Path) -> None:
+    engine = Engine(
+        tmp_path,
+        entry("p", "connect", NO, postpone=AT_RCPT, immune=("auth",)),
+        rule("r", ACCEPTED),
+    )
+    engine.ask("connect")
+    assert engine.rcpt()[1] == "p"
+    engine.client.auth = Auth(b"joe", b"PLAIN")
+    assert engine.rcpt()[1] == "r"
+
+
+def test_notes_end_with_starttls(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> list[Entry]:
+        made.append(len(made))
+        notes: list[int] = []
+        return [entry("p", "mail", lambda *facts: notes.append(1) or decline(b"%d" % len(notes)))]
+
+    hooks = Hooks(make, Log(2))
+    said: list[object] = []
+    hooks.watch = lambda stage, plugin, verdict: said.append(verdict.text)  # type: ignore[union-attr]
+    client = Client(Peer())
+    hooks.ask("mail", client)
+    hooks.ask("mail", client)
+    hooks.renew().ask("mail", client)
+    assert said == [b"1", b"2", b"1"]
+
+
+# -- decisions and replies ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Decision("maybe"),
+        lambda: reject(b"x", 250),
+        lambda: reject(b"x", 451),
+        lambda: defer(b"x", 550),
+        lambda: drop(b"x", 250),
+        lambda: Decision("accept", code=550),
+        lambda: reject(b"x", 5500),
+        lambda: reject("x"),
+        lambda: reject(b"x", status="5.7.1"),
+        lambda: accept(header=[b"no colon"]),
+        lambda: accept(recipient=b"a\nb"),
+    ],
+)
+def test_decisions_that_make_no_sense(make: Callable[[], Decision]) -> None:
+    with pytest.raises(ValueError):
+        make()
+
+
+@given(st.binary(max_size=40))
+def test_a_header_line_is_one_line_or_folded(line: bytes) -> None:
+    """What passes, parsed by the rules of RFC 5322, is one field, and ends no header."""
+    try:
+        check_header_line(line)
+    except ValueError:
+        return
+    assert b"\r" not in line and b"\0" not in line
+    first, *folds = line.split(b"\n")
+    name, colon, _ = first.partition(b":")
+    assert colon and name and all(33 <= byte < 127 for byte in name)
+    assert all(fold[:1] in (b" ", b"\t") and fold.strip(b" \t") for fold in folds)
+
+
+@given(
+    st.sampled_from([*stages.REPLIES, "command_x"]),
+    st.sampled_from(REFUSALS),
+    st.binary(max_size=600),
+    st.binary(max_size=60),
+)
+def test_every_reply_is_well_formed(stage: str, verdict: str, text: bytes, status: bytes) -> None:
+    reply = stages.render(stage, Decision(verdict, text, status=status))
+    lines = reply.split(b"\r\n")
+    assert len(lines) <= stages.LINES_LIMIT
+    for line in lines:
+        assert len(line) <= 510
+        assert all(32 <= byte < 127 for byte in line)
+        assert line[:3] == lines[0][:3]
+    assert [line[3:4] for line in lines] == [b"-"] * (len(lines) - 1) + [b" "]
+    assert reply[:1] in {"reject": b"5", "defer": b"4", "drop": b"4"}[verdict]
+
+
+def test_a_refusal_without_a_word_does_not_say_ok() -> None:
+    for text in (b"", b"\n"):
+        assert stages.render("mail", reject(text)) == b"550 refused (#5.7.1)"
+    assert stages.render("command_x", accept()) == b"250 ok"
+
+
+# -- the guard ---------------------------------------------------------------
+
+
+def test_the_timer_runs_only_while_plugin_code_does() -> None:
+    guard = Guard()
+    armed: list[float] = []
+
+    def pause(seconds: float) -> str:
+        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return "paused"
+
+    def plugin() -> str:
+        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        assert guard.suspended(pause, 5.0) == "paused"
+        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return "done"
+
+    assert guard.call(("p", "x"), 7.0, plugin) == "done"
+    assert 6 < armed[0] <= 7
+    assert armed[1] == 0
+    assert 6 < armed[2] <= armed[0]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_the_alarm() -> None:
+    guard = Guard()
+    started = time.monotonic()
+    with pytest.raises(Overdue):
+        guard.call(("p", "x"), 0.1, time.sleep, 60)
+
+    def swallow() -> str:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+        return "all is well"
+
+    with pytest.raises(Overdue):
+        guard.call(("p", "x"), 0.1, swallow)
+    assert time.monotonic() - started < 30
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert guard.call(("p", "x"), 5, lambda: 1) == 1
+
+
+def test_escape_is_not_interrupted_and_names_who_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To say goodbye may take longer than until the next alarm."""
+    monkeypatch.setattr("qsmtpd.policy.guard.GRACE", 0.1)
+    guard = Guard()
+    escapes: list[tuple[str, str]] = []
+
+    def escape(plugin: str, stage: str) -> None:
+        escapes.append((plugin, stage))
+        time.sleep(0.5)
+        raise SystemExit(1)
+
+    def swallow() -> None:
+        for _ in range(1):
+            try:
+                time.sleep(60)
+            except Overdue:
+                time.sleep(60)
+
+    guard.escape = escape
+    with pytest.raises(SystemExit):
+        guard.call(("bad", "mail"), 0.1, swallow)
+    assert escapes == [("bad", "mail")]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+# -- back ends ---------------------------------------------------------------
+
+
+class Back:
+    """A back end that remembers."""
+
+    pid = 5
+
+    def __init__(self, said: object = None) -> None:
+        self.heard: list[object] = []
+        self.said = Verdict(True, exit="0") if said is None else said
+
+    def feed(self, data: bytes) -> None:
+        self.heard.append(data)
+        if data == b"bad":
+            raise OSError("full")
+
+    def commit(self, sender: bytes, recipients: list[bytes]) -> object:
+        self.heard.append((sender, recipients))
+        return self.said
+
+    def abort(self) -> None:
+        self.heard.append("abort")
+
+
+def fence(back: object) -> tuple[Fence, list[BaseException]]:
+    complaints: list[BaseException] = []
+
+    def call(function: Callable[..., object], *facts: object) -> object:
+        try:
+            return function(*facts)
+        except Exception as error:
+            complaints.append(error)
+            return error
+
+    return Fence(back, call, complaints.append), complaints
+
+
+def test_a_fence_passes_on_what_is_right() -> None:
+    back = Back()
+    found, complaints = fence(back)
+    found.feed(b"a")
+    found.feed(b"")
+    assert found.commit(b"s", [b"r"]).accepted
+    found.abort()
+    found.abort()
+    assert back.heard == [b"a", (b"s", [b"r"]), "abort"]
+    assert (found.pid, complaints) == (5, [])
+
+
+def test_a_fence_stops_at_the_first_failure() -> None:
+    back = Back()
+    found, complaints = fence(back)
+    found.feed(b"bad")
+    found.feed(b"more")
+    verdict = found.commit(b"s", [b"r"])
+    assert not verdict.accepted and not verdict.ambiguous
+    found.abort()
+    assert back.heard == [b"bad", "abort"]
+    assert len(complaints) == 1
+
+
+def test_a_fence_lets_nothing_through_after_abort() -> None:
+    back = Back()
+    found, _ = fence(back)
+    found.abort()
+    found.feed(b"x")
+    assert not found.commit(b"s", [b"r"]).accepted
+    assert back.heard == ["abort"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [True, 0, "250 ok", b"250 ok", (True,), ACCEPTED, Verdict(1), Verdict("yes"), Verdict],  # type: ignore[arg-type]
+    ids=repr,
+)
+def test_only_a_verdict_that_says_true_is_a_yes(said: object) -> None:
+    found, _ = fence(Back(said))
+    assert found.commit(b"s", [b"r"]).accepted is False
+
+
+@given(st.binary(max_size=900), st.booleans())
+def test_what_a_back_end_says_is_one_line(text: bytes, permanent: bool) -> None:
+    found, _ = fence(Back(Verdict(False, text, permanent)))
+    verdict = found.commit(b"s", [b"r"])
+    assert 0 < len(verdict.text) <= 400
+    assert all(32 <= byte < 127 for byte in verdict.text)
+
+
+def test_the_first_back_end_that_wants_it(tmp_path: Path) -> None:
+    ours = Back()
+    engine = Engine(
+        tmp_path,
+        entry("no", "queue", None, ours=False),
+        entry("yes", "queue", Back(), ours=False),
+        entry("never", "queue", ValueError("x"), ours=False),
+    )
+    assert isinstance(engine.hooks.back_end(engine.client, engine.envelope), Fence)
+    engine = Engine(tmp_path, entry("no", "queue", None, ours=False), entry("q", "queue", ours))
+    assert engine.hooks.back_end(engine.client, engine.envelope) is ours
+
+
+def test_the_default_is_refuse() -> None:
+    assert NOBODY_ACCEPTS.verdict == "reject"
+    assert TROUBLE.verdict == "defer"
