@@ -45,6 +45,8 @@ def chosen(settings: Settings, on: list[str], written: list[bytes], words: bytes
             raise ControlError(line.where, f"{line.name} is there twice: call one {line.name}:2")
     place = named.index(BUILTINS) if BUILTINS in named else len(lines)
     lines[place : place + 1] = [Line(name, {}, FILE) for name in on if name not in named]
+    if BUILTINS in named:
+        place = len(lines)  # what the variable adds comes behind all of these
     for word in words.split(b","):
         word = word.strip(b" \t")
         if word.startswith(b"-"):
