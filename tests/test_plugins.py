@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conversation import Conversation
-from harness import BIN, PROGRAMS, ROOT, Home, Run, wait_for
+from harness import BIN, PROGRAMS, ROOT, Home, wait_for
 from test_memory import peak
 from tls_home import SERVER
 
@@ -65,10 +65,6 @@ def test_every_stage_in_its_order(home: Home) -> None:
         run = talk.ended()
     found = run.events("plugin")
     assert all(line["plugin"] == "record" for line in found)
-    wanted = """
-        connect= helo=one.example ok=helo capabilities= | ok=starttls starttls=TLSv1.3
-        helo=two.example capabilities= ok=helo
-    """
     asked = [line["hook"] + "=" + line.get("about", "") for line in found]
     assert asked == [
         "connect=", "helo=one.example", "capabilities=", "ok=helo",
@@ -81,7 +77,6 @@ def test_every_stage_in_its_order(home: Home) -> None:
         "unknown=XWHAT 1", "deny=unknown", "command_xnote=a  b",
         "mail=", "ok=mail", "reset=", "disconnect=",
     ]  # fmt: skip
-    assert wanted
     # Nothing learnt in plain text survives STARTTLS, nor what the plugin has noted.
     first, second = found[:4], found[4:]
     assert [line["note"] for line in first] == ["1", "2", "3", "4"]
@@ -165,7 +160,7 @@ def test_refusals_of_starttls_and_auth(inside: Home, stage: str) -> None:
         ({"text": "%00%ff%7f%09"}, b"550 ???? (#5.7.1)"),
         ({"text": "a%0ab", "code": "571", "status": "5.1.1"}, b"571-a\r\n571 b (#5.1.1)"),
         ({"text": "no%20(%235.1.2)"}, b"550 no (#5.1.2)"),
-        ({"text": "x", "status": "5.7.1%0d%0a250%20ok"}, b"550 x (#5.7.1??250 ok)"),
+        ({"text": "x", "status": "5.7.1%0d%0a"}, b"451 policy trouble, try again later (#4.3.0)"),
         ({"text": "x" * 5000}, b"550 " + b"x" * 480 + b" (#5.7.1)"),
         ({"text": "y%0a" * 500}, b"550-y\r\n" * 19 + b"550 y (#5.7.1)"),
         ({"text": "a", "code": "250"}, b"451 policy trouble, try again later (#4.3.0)"),
@@ -725,7 +720,7 @@ BROKEN = {
     "twice": ([f"{PLUGINS}/look.py", f"{PLUGINS}/look.py"], "look is there twice"),
     "option": ([f"{PLUGINS}/look.py limit=3"], "look knows no option limit"),
     "no option": ([f"{PLUGINS}/look.py limit"], "is no option"),
-    "option twice": ([f"{PLUGINS}/look.py spool=a spool=b"], "is no option of its own"),
+    "option twice": ([f"{PLUGINS}/look.py spool=a spool=b"], "is one option too many"),
     "timeout": ([f"{PLUGINS}/look.py timeout=0"], "timeout"),
     "timeout text": ([f"{PLUGINS}/look.py timeout=1e3"], "timeout"),
     "immune": ([f"{PLUGINS}/look.py immune=everybody"], "immune"),
@@ -733,7 +728,7 @@ BROKEN = {
     "include": (["include nonesuch"], "control/nonesuch, which is missing"),
     "include itself": (["include plugins"], "control/plugins"),
     "no name": (["=x"], "=x"),
-    "bytes": ([b"\xff"], "is no name"),
+    "bytes": ([b"\xff"], "has no plugin's name in"),
     "builtin option": (["rcpthosts nonsense=1"], "rcpthosts knows no option nonsense"),
     "syntax": (["mine"], "SyntaxError"),
     "hookless": (["mine"], "has no hook"),
@@ -804,16 +799,12 @@ def test_two_instances_have_settings_and_notes_of_their_own(home: Home) -> None:
     assert [line["by"] for line in run.events("refused")] == ["decide:one", "decide:two"]
 
 
-def loaded(run: Run) -> set[str]:
-    return set(run.log.splitlines()[-1].split())
-
-
 def test_what_is_not_configured_is_not_imported(home: Home) -> None:
     wrapper = (
-        "import sys, os; sys.path.insert(0, sys.argv[1])\n"
-        "os_exit = os._exit\n"
-        "def leave(status): os.write(2, ' '.join(sys.modules).encode()); os_exit(status)\n"
-        "os._exit = leave\n"
+        "import sys, posix; sys.path.insert(0, sys.argv[1])\n"
+        "exit = posix._exit\n"
+        "def leave(status): posix.write(2, ' '.join(sys.modules).encode()); exit(status)\n"
+        "posix._exit = leave\n"
         "from qsmtpd import main; main.main([])"
     )
 
@@ -830,11 +821,8 @@ def test_what_is_not_configured_is_not_imported(home: Home) -> None:
     ours = {name for name in modules() if name.startswith("qsmtpd.policy.")}
     assert ours == {
         f"qsmtpd.policy.{name}"
-        for name in (
-            "guard", "hooks", "immune", "load", "order", "qmailqueue", "rcpthosts", "relay",
-            "stages", "wording",
-        )
-    }  # fmt: skip
+        for name in "guard hooks load order qmailqueue rcpthosts relay stages".split()  # noqa: SIM905
+    }
     home.control("plugins", decide(at="rcpt"))
     more = {name for name in modules() if name.startswith("qsmtpd")} - ours
     assert {"qsmtpd.policy.outside", "qsmtpd.policy.guardian"} <= more

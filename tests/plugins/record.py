@@ -17,7 +17,7 @@ class Plugin:
         self._log(
             hook=hook,
             note=self._note,
-            ip=client.peer.ip,
+            peer=client.peer.ip,
             tls="yes" if client.tls else "no",
             user=client.auth.user if client.auth else None,
             relay=client.relay,
