@@ -38,7 +38,8 @@ def show_hooks(environ: Mapping[bytes, bytes], home: bytes) -> int:
     commands = sorted(verb.decode("ascii") for verb in hooks.commands)
     for stage in (*stages.STAGES, *(f"command_{verb.lower()}" for verb in commands)):
         for entry in hooks.at(stage):
-            remarks = [f"not for: {', '.join(entry.immune)}"] if entry.immune else []
+            asked = stage not in (stages.OK, stages.DENY, stages.RESET, stages.DISCONNECT)
+            remarks = [f"not for: {', '.join(entry.immune)}"] if entry.immune and asked else []
             remarks += ["grants"] if entry.grants and stage == stages.RCPT else []
             if entry.postpone != "none" and stage in stages.POSTPONED:
                 remarks.append(f"answers at {entry.postpone}")

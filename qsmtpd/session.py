@@ -83,6 +83,7 @@ def run(
                 # A fresh session begins, from the facts of the Peer alone (RFC
                 # 3207, 4.2).  Only the counters of abuse go on.
                 hooks.guard.hush()
+                session.end()
                 hooks = hooks.renew()
                 session = start(secured.tls)
                 session.welcome()
@@ -158,6 +159,7 @@ class Session:
         self._envelope = Envelope(b"")
         self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
         self._logged = False  # it has had its own line
+        self._verb: bytes | None = None  # the command under way, as the log should name it
         self._ruling: Ruling | None = None  # what policy said of it
         self._ended = False  # it was a DATA that ended the transaction
         self._greeting = limits.greeting
@@ -201,6 +203,7 @@ class Session:
             self._logged = False
             self._ruling = None
             self._ended = False
+            self._verb = None
             try:
                 line = self._channel.line(self._limits.line, LONGER)
             except LineTooLong as error:
@@ -209,13 +212,15 @@ class Session:
                 reply = replies.LINE_TOO_LONG
             else:
                 verb, argument = parse_command(line)
+                # What an unknown command says is not logged: it may be half an AUTH.
+                self._verb = verb if verb in self._commands else UNKNOWN
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
             self._answer(verb, reply)
 
-    def end(self, hangup: Hangup) -> None:
+    def end(self, hangup: Hangup | None = None) -> None:
         """Tell the plugins that it is over."""
         try:
-            if hangup.ruling is not None:
+            if hangup is not None and hangup.ruling is not None:
                 self._hooks.tell(self._client, hangup.ruling)
             self._hooks.notify(stages.DISCONNECT, self._client)
         except Exception as error:
@@ -283,9 +288,8 @@ class Session:
                 self._channel.pause(limits.error_delay)
         if reply[0] in b"45":
             counters.refused += 1
-            # What an unknown command says is not logged: it may be half an AUTH.
-            known = verb if verb in self._commands else UNKNOWN
             if not self._logged:
+                known = verb if verb in self._commands else UNKNOWN
                 self._log.line("refused", command=known, reply=reply, **self._about)
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
@@ -306,6 +310,7 @@ class Session:
         why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
         self._about = {"by": ruling.plugin + why, **self._about}
         if ruling.decision.verdict == DROP or ruling.stage in stages.GOODBYE:
+            self._log.line("refused", command=self._verb, reply=ruling.reply, **self._about)
             raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
         return ruling.reply
 
@@ -509,10 +514,15 @@ class Session:
                 report["by"] = ruling.plugin
             self._ruling = ruling
             verdict = "accepted" if reply.startswith(b"250") else "refused"
+        except Hangup as hangup:  # a plugin wants no more of this client
+            if hangup.ruling is not None:
+                verdict, report["by"] = "refused", hangup.ruling.plugin
+                report["reply"] = hangup.ruling.reply
+            raise
         finally:
             report["seconds"] = f"{monotonic() - started:.3f}"
             # What we say comes first: a line that is too long loses its end.
-            message = {**report, "reply": reply, **self._transaction(recipients[0])}
+            message = {"reply": reply, **report, **self._transaction(recipients[0])}
             self._log.line("message", verdict=verdict, **message)
             self._logged = True
             if reply is None:  # the session ends with it

@@ -313,7 +313,7 @@ def test_a_session(home: Home) -> None:
     ]
     assert [e["by"] for e in events if e["event"] == "refused" and e["reply"][:3] != "553"] == [
         "rcptcheck"
-    ] * 3
+    ] * 4
     (plugin,) = [event for event in events if event["event"] == "plugin"]
     assert plugin["result"] == "exit 1" and plugin["to"] == "bad@ok.example"
 

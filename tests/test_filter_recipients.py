@@ -189,7 +189,7 @@ def test_a_session(boxes: Home) -> None:
     refused = [event for event in events if event["event"] == "refused"]
     assert [event["by"] for event in refused] == ["recipients", "rcpthosts: not listed"] + [
         "recipients"
-    ]
+    ] * 2
     (plugin,) = [event for event in events if event["event"] == "plugin"]
     assert (plugin["plugin"], plugin["result"], plugin["to"]) == (
         "recipients",

@@ -272,7 +272,7 @@ def test_postponed(tmp_path: Path, stage: str, when: str, refusal: Decision) -> 
     if stage != "rcpt":
         assert engine.ask(stage, b"x").decision is DECLINED
     verdict, plugin, _ = engine.rcpt()
-    if when == AT_RCPT:
+    if when == AT_RCPT or (stage == "rcpt" and refusal.verdict == "drop"):
         assert (verdict, plugin) == (refusal.verdict, "p")
         return
     assert (verdict, plugin) == ("accept", "r")

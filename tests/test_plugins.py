@@ -68,7 +68,7 @@ def test_every_stage_in_its_order(home: Home) -> None:
     asked = [line["hook"] + "=" + line.get("about", "") for line in found]
     assert asked == [
         "connect=", "helo=one.example", "capabilities=", "ok=helo",
-        "ok=starttls", "starttls=TLSv1.3",
+        "disconnect=", "ok=starttls", "starttls=TLSv1.3",
         "helo=two.example", "capabilities=", "ok=helo",
         "auth=joe PLAIN", "ok=auth",
         "mail=a@b.example", "ok=mail", "rcpt=c@d.example", "ok=rcpt", "data=c@d.example",
@@ -78,8 +78,8 @@ def test_every_stage_in_its_order(home: Home) -> None:
         "mail=", "ok=mail", "reset=", "disconnect=",
     ]  # fmt: skip
     # Nothing learnt in plain text survives STARTTLS, nor what the plugin has noted.
-    first, second = found[:4], found[4:]
-    assert [line["note"] for line in first] == ["1", "2", "3", "4"]
+    first, second = found[:5], found[5:]
+    assert [line["note"] for line in first] == ["1", "2", "3", "4", "5"]
     assert [line["note"] for line in second] == [str(n + 1) for n in range(len(second))]
     assert [(line["tls"], line["esmtp"]) for line in second[:2]] == [("yes", "no")] * 2
     assert "helo" not in second[0]

@@ -9,7 +9,7 @@ is refused.  A plugin that raises, takes too long or returns nonsense makes a
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DECLINE, DECLINED, REFUSALS, Decision, defer, reject
+from ..decision import ACCEPT, DECLINE, DECLINED, DROP, REFUSALS, Decision, defer, reject
 from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
 from ..smtp import replies
@@ -348,6 +348,8 @@ class Hooks:
     def _is_postponed(self, entry: Entry, stage: str, decision: Decision) -> bool:
         if decision.verdict not in REFUSALS or stage not in stages.POSTPONED:
             return False
+        if decision.verdict == DROP and stage == stages.RCPT:
+            return False  # at RCPT a client can be told: no need to go on with it
         postpone = entry.postpone
         if decision is TROUBLE and stage in stages.GOODBYE:
             postpone = postpone if postpone != NO else AT_RCPT  # the next command works
