@@ -87,16 +87,19 @@ class Entry:
         )
 
 
+#: class -> the names of its hooks: a warm process looks them up once.
+_NAMES: dict[type, list[str]] = {}
+
+
 def methods(plugin: object) -> dict[str, Callable[..., Any]]:
     """The public methods of a plugin: its hooks."""
     kind = type(plugin)
-    return {
-        name: getattr(plugin, name)
-        for name in dir(kind)
-        if not name.startswith("_")
-        and hasattr(getattr(kind, name), "__get__")
-        and callable(getattr(kind, name))
-    }
+    if kind not in _NAMES:
+        found = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
+        _NAMES[kind] = [
+            name for name, what in found.items() if callable(what) and hasattr(what, "__get__")
+        ]
+    return {name: getattr(plugin, name) for name in _NAMES[kind]}
 
 
 class Hooks:
