@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> NoReturn:
         os.write(1, text.encode())
         os._exit(0)
     environ = dict(os.environb)
+    _fill_standard_descriptors()
     try:
         options = Options(arguments, environ)
     except Usage as error:
@@ -77,16 +78,20 @@ def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return base
 
 
+def _fill_standard_descriptors() -> None:
+    """/dev/null where 0, 1 or 2 is closed: else the next socket is there, and takes log lines."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # the lowest that is free
+
+
 def _settle_descriptors() -> None:
     """/dev/null on 0, the log on 1, and nothing that a program of ours could inherit."""
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
-    if null > 2:
-        os.close(null)
-    try:
-        os.fstat(2)
-    except OSError:
-        os.dup2(0, 2)
+    os.close(null)
     os.dup2(2, 1)
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         fd = int(name)
