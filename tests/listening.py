@@ -14,6 +14,13 @@ from pathlib import Path
 from conversation import client_context
 from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
 
+#: What systemd does between fork and exec: argv is the socket, and the server's.
+HANDS_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "smtp"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 STATUS = re.compile(r"^qsmtpd-server: (.*)$", re.MULTILINE)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from harness import BIN, Home, Listener, wait_for
-from listening import Client, Server, mail, rules
+from listening import HANDS_OVER, Client, Server, mail, rules
 from test_servers import needs
 
 from qsmtpd.server.client import network, plain
@@ -292,15 +292,6 @@ def test_ipv6(home: Home) -> None:
 
 
 # -- where the socket comes from, and who we are ---------------------------
-
-
-#: What systemd does between fork and exec.
-HANDS_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "smtp"}
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 def test_socket_activation(home: Home) -> None:

@@ -5,6 +5,7 @@ The names F01 to F10 are those of a catalogue of faults of pre-forking servers.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import resource
@@ -20,8 +21,8 @@ from pathlib import Path
 import pytest
 from certificates import Certificate
 from conversation import client_context
-from harness import PATIENCE, Home, wait_for
-from listening import Client, Server, gone, mail, rules
+from harness import BIN, PATIENCE, Home, wait_for
+from listening import HANDS_OVER, Client, Server, gone, mail, rules
 from test_servers import needs
 from tls_home import SERVER
 
@@ -89,10 +90,54 @@ def test_f02_workers_that_die_unused(home: Home) -> None:
                 os.kill(pid, signal.SIGKILL)
         # The waits between the five were 0.1, 0.2, 0.4 and 0.8 seconds.
         assert time.monotonic() - started > 1.4
-        assert server.log().count("died unused: status 9") >= 4
+        wait_for(lambda: server.log().count("died unused: status 9") == 5)
         mail(server.port)
         # A connection that is served ends the suspicion.
         wait_for(lambda: server.children())
+
+
+def test_f02_a_dead_worker_that_cannot_be_buried(home: Home) -> None:
+    """As under strace: a tracer hears of its end first.  The master waits without looking."""
+    seize, wait_all = 0x4206, 0x40000000  # PTRACE_SEIZE, __WALL
+    with Server(home, "--spare", "1") as server:
+        wait_for(server.children)
+        (worker,) = server.children()
+        if ctypes.CDLL(None, use_errno=True).ptrace(seize, worker, 0, 0) != 0:
+            pytest.skip("may not trace")
+        before = cpu(server.pid)
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: server.children() not in ([], [worker]))  # the next one
+        end = time.monotonic() + 1
+        wait_for(lambda: time.monotonic() > end)
+        assert cpu(server.pid) - before < 0.3
+        mail(server.port)
+        assert "died unused" not in server.log()
+        os.waitpid(worker, wait_all)
+        wait_for(lambda: f"process {worker} died unused: status 9" in server.log())
+
+
+def test_a_listening_socket_that_somebody_has_shut_down(home: Home) -> None:
+    """Who shares it can do that; poll() then returns at once."""
+    environ = {k: v for k, v in home.environ.items() if k != "PROTO" and k[:3] != "TCP"}
+    with socket.socket() as listener, (home.path / "log").open("wb") as log:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        handed = str(listener.fileno())
+        server = subprocess.Popen(
+            [sys.executable, "-c", HANDS_OVER, handed, BIN / "qsmtpd-server", "-H", "-", "-"],
+            env=environ,
+            pass_fds=[listener.fileno()],
+            stderr=log,
+        )
+        try:
+            mail(listener.getsockname()[1])
+            before = cpu(server.pid)
+            listener.shutdown(socket.SHUT_RDWR)
+            wait_for(lambda: (home.path / "log").read_text().count("cannot accept: Invalid") == 2)
+            assert cpu(server.pid) - before < 0.3
+        finally:
+            server.terminate()
+            assert server.wait(PATIENCE) == 0
 
 
 def test_f03_no_descriptors(home: Home) -> None:
@@ -112,6 +157,32 @@ def test_f03_no_descriptors(home: Home) -> None:
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
             assert client.reply().startswith(b"220 ")
             client.quit()
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])
+def test_standard_descriptors_that_are_closed(home: Home, closed: str) -> None:
+    """The listening socket does not take their place, so nobody takes it for the log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", BIN / "qsmtpd-server", "-vH"]
+    environ = {k: v for k, v in home.environ.items() if k != "PROTO" and k[:3] != "TCP"}
+    server = subprocess.Popen(
+        [*command, "127.0.0.1", str(port)], env=environ, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: not refuses(port))
+        for _ in range(2):
+            mail(port)
+        before = cpu(server.pid)
+        mail(port)
+        assert cpu(server.pid) - before < 0.3
+        assert len(home.messages()) == 3
+        links = [os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in range(3)]
+        assert not [link for link in links if link.startswith("socket:")]
+    finally:
+        server.terminate()
+        assert server.wait(PATIENCE) == 0
 
 
 # -- F04, F05: signals -----------------------------------------------------

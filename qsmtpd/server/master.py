@@ -40,17 +40,19 @@ IDLE = 60.0
 #: After the drain, how long processes may take from TERM to their end (seconds).
 GRACE = 5.0
 TOO_MANY = b"421 too many connections from your address (#4.7.0)"
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: accept() would fail again at once.  EINVAL: who shares a socket with us has shut it down.
+_LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
 
 
 class Worker:
     """What the master knows of one of its processes.
 
     `client` is whom it serves, None while it is idle; `control` is the
-    socket to it, None where it has nothing more to be told.
+    socket to it, None where it has nothing more to be told.  `dismissed`: we
+    have told it to end.
     """
 
-    __slots__ = ("pid", "client", "control", "used", "idle_since")
+    __slots__ = ("pid", "client", "control", "used", "idle_since", "dismissed")
 
     def __init__(self, pid: int, client: str | None, control: socket.socket | None) -> None:
         self.pid = pid
@@ -58,9 +60,15 @@ class Worker:
         self.control = control
         self.used = client is not None
         self.idle_since = monotonic()
+        self.dismissed = False
 
     def dismiss(self) -> None:
         """Let it end: at once if it is idle, else after what it does now."""
+        self.dismissed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Neither tell it anything more nor listen to it."""
         if self.control is not None:
             self.control.close()
             self.control = None
@@ -172,15 +180,19 @@ class Master:
             worker = self._workers.pop(pid, None)
             if worker is None:
                 continue
-            told = worker.control is None
-            worker.dismiss()
+            self._lose(worker)
             if worker.client is not None:
                 self._ended(pid, code)
-            elif not worker.used and not told:
-                # It died before it had anything to do, and would do so again.
+            elif not worker.used and not worker.dismissed:
                 status.say(f"warning: process {pid} died unused: status {code}")
-                self._spare_again = monotonic() + self._spare_wait
-                self._spare_wait = min(2 * self._spare_wait, LONGEST_WAIT)
+
+    def _lose(self, worker: Worker) -> None:
+        """It is at its end, though perhaps it cannot be buried yet (as under a debugger)."""
+        if worker.control is not None and not worker.used:
+            # It died before it had anything to do, and would do so again.
+            self._spare_again = monotonic() + self._spare_wait
+            self._spare_wait = min(2 * self._spare_wait, LONGEST_WAIT)
+        worker.hang_up()  # else poll() would return at once until then
 
     def _ended(self, pid: int, code: int) -> None:
         if self._options.verbose >= STATUS:
@@ -197,10 +209,7 @@ class Master:
         except OSError:
             heard = b""
         if not heard:
-            if worker.used:  # else it has died, and will be buried as such
-                worker.dismiss()
-            else:
-                self._bury()
+            self._lose(worker)
             return
         worker.client = None
         worker.idle_since = monotonic()
@@ -288,7 +297,7 @@ class Master:
             return
         except OSError as error:
             self._complain(f"cannot accept: {error.strerror}")
-            if error.errno in _EXHAUSTED:  # else it is this one connection's trouble
+            if error.errno in _LASTING:  # else it is this one connection's trouble
                 self._accept_again = monotonic() + BREATHER
             return
         with connection:
