@@ -256,13 +256,17 @@ class Ruling:
 
 
 class Outcome:
-    """How a session ended: a word for the log, and the exit status of the process."""
+    """How a session ended: a word for the log, and the exit status of the process.
 
-    __slots__ = ("end", "status")
+    `trouble`: a plugin did what none should, whatever the end was.
+    """
 
-    def __init__(self, end: str, status: int) -> None:
+    __slots__ = ("end", "status", "trouble")
+
+    def __init__(self, end: str, status: int, trouble: bool = False) -> None:
         self.end = end
         self.status = status
+        self.trouble = trouble
 
 
 class Lost(Exception):

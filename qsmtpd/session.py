@@ -95,7 +95,7 @@ def run(
     hooks.guard.hush()
     session.end(hangup)
     _log_session(log, channel, peer, counters, hangup)
-    return Outcome(hangup.end, hangup.status)
+    return Outcome(hangup.end, hangup.status, hooks.trouble)
 
 
 def _say_goodbye(channel: Channel, hangup: Hangup) -> None:

@@ -385,6 +385,66 @@ assert not before.is_restored()
     )
 
 
+def a_plugin(home: Home, code: str) -> None:
+    """It is the only one."""
+    folder = home.path / "plugins"
+    folder.mkdir()
+    (folder / "mine.py").write_text("from qsmtpd.decision import *\n" + code)
+    (folder / "mine.py").chmod(0o644)
+    home.control("plugins", "mine")
+
+
+def processes(server: Server, sessions: int) -> int:
+    """How many processes have served so many sessions of one mail."""
+    for _ in range(sessions):
+        mail(server.port)
+    wait_for(lambda: len(server.events("session")) == sessions)
+    assert {event["end"] for event in server.events("session")} == {"quit"}
+    return len({event["pid"] for event in server.events("session")})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def reset(client): raise ValueError",
+        "def deny(client, ruling): pass\ndef disconnect(client): 1 / 0",
+        "def capabilities(client): return 5",
+        "def ok(client, ruling): raise SystemExit",
+    ],
+)
+def test_f06_a_plugin_in_trouble_is_the_end_of_the_process(home: Home, code: str) -> None:
+    """Even if the client notices nothing, and ends the session by QUIT."""
+    a_plugin(home, code)
+    with Server(home, *ONE) as server:
+        if "capabilities" in code:  # refused, so no mail
+            for _ in range(3):
+                with server.client() as client:
+                    client.reply()
+                    assert client.ask(b"EHLO x").startswith(b"451 ")
+                    client.quit()
+            wait_for(lambda: len(server.events("session")) == 3)
+            assert len({event["pid"] for event in server.events("session")}) == 3
+        else:
+            assert processes(server, 3) == 3
+        assert len(server.events("trouble")) >= 3
+
+
+def test_f06_trouble_before_starttls(home: Home) -> None:
+    """The session after it begins anew; the process is the same."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    a_plugin(home, "def deny(client, ruling): 1 / 0")
+    with Server(home, *ONE) as server:
+        for _ in range(2):
+            with server.client() as client:
+                client.reply()
+                assert client.ask(b"RCPT TO:<x@ok.example>").startswith(b"503 ")
+                client.starttls()
+                assert client.ask(b"QUIT").startswith(b"221 ")
+        wait_for(lambda: len(server.events("session")) == 2)
+        first, second = (event["pid"] for event in server.events("session"))
+        assert first != second
+
+
 def test_idle_processes_cost_no_time(home: Home) -> None:
     """What a rush has left waits, and is let go after a while; nobody looks all the time."""
     code = """

@@ -108,7 +108,8 @@ class Hooks:
     `make` builds the entries: after STARTTLS it is called again, for nothing
     that a plugin has noted may survive that.  `watch`, where it is set, is
     shown every single verdict: watch(stage, plugin, decision or exception, or
-    None where the client is immune).
+    None where the client is immune).  `trouble`: has a plugin raised, taken too
+    long or returned nonsense?
     """
 
     __slots__ = (
@@ -116,6 +117,7 @@ class Hooks:
         "guard",
         "spools",
         "watch",
+        "trouble",
         "refuse",
         "_make",
         "_log",
@@ -136,6 +138,7 @@ class Hooks:
         self.guard = guard or Guard()
         self.refuse = refuse
         self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
+        self.trouble = False
         self._make = make
         self._log = log
         self._at: dict[str, list[Entry]] = {}
@@ -156,6 +159,7 @@ class Hooks:
         """
         fresh = Hooks(self._make, self._log, self.refuse, self.guard)
         fresh.watch = self.watch
+        fresh.trouble = self.trouble
         for stage, (entry, decision) in self._postponed.items():
             if stage == stages.CONNECT:
                 fresh._postponed[stage] = entry, decision
@@ -321,6 +325,7 @@ class Hooks:
 
     def log_trouble(self, error: Exception) -> None:
         """Say in the log what went wrong around the plugins."""
+        self.trouble = True
         log_trouble(self._log, error)
 
     # -- what decisions leave behind ----------------------------------------
@@ -418,6 +423,7 @@ class Hooks:
     def _complain(
         self, entry: Entry, stage: str, error: BaseException, reason: str | None = None
     ) -> None:
+        self.trouble = True
         log_trouble(self._log, error, reason, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)

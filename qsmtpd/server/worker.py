@@ -20,7 +20,7 @@ import socket
 import sys
 
 from .. import main as child
-from ..facts import ControlError
+from ..facts import ControlError, Outcome
 from . import names, rules, status
 from .client import Client, unpack
 from .options import STATUS
@@ -74,7 +74,7 @@ def work(stock: Stock, first: Client | None, control: socket.socket | None) -> i
         client = first or _receive(control)
         if control is not None:
             control.close()
-        return 0 if client is None else _serve(stock, client)[0]
+        return 0 if client is None else _serve(stock, client).status
     assert control is not None
     return _serve_several(stock, first, control)
 
@@ -87,15 +87,20 @@ def _serve_several(stock: Stock, first: Client | None, control: socket.socket) -
         first = None
         if client is None:
             break
-        code, end = _serve(stock, client)
+        outcome = _serve(stock, client)
+        code = outcome.status
         os.close(client.fd)
-        if left == 1 or end not in (*_SOUND_ENDS, _DENIED_END) or not before.is_restored():
+        if left == 1 or not _is_sound(outcome) or not before.is_restored():
             break
         try:
             control.send(DONE + b"%d" % code)
         except OSError:
             break
     return code
+
+
+def _is_sound(outcome: Outcome) -> bool:
+    return outcome.end in (*_SOUND_ENDS, _DENIED_END) and not outcome.trouble
 
 
 def _receive(control: socket.socket | None) -> Client | None:
@@ -111,8 +116,8 @@ def _receive(control: socket.socket | None) -> Client | None:
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
 
 
-def _serve(stock: Stock, client: Client) -> tuple[int, str]:
-    """Serve a client from the first byte to the last: (an exit status, how it ended)."""
+def _serve(stock: Stock, client: Client) -> Outcome:
+    """Serve a client from the first byte to the last."""
     options = stock.options
     environ = {**stock.environ, **client.environ}
     denied = False
@@ -124,7 +129,7 @@ def _serve(stock: Stock, client: Client) -> tuple[int, str]:
             rule = stock.rules.find(environ[b"TCPREMOTEIP"], environ.get(b"TCPREMOTEHOST"))
         except ControlError as error:
             drop(error)
-            return 111, _DENIED_END
+            return Outcome(_DENIED_END, 111)
         denied = rules.denies(rule)
         rules.apply(rule, environ)
     if options.verbose >= STATUS:
@@ -132,10 +137,9 @@ def _serve(stock: Stock, client: Client) -> tuple[int, str]:
         status.say(f"pid {pid} from {environ[b'TCPREMOTEIP'].decode()}")
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
-        return DENIED, _DENIED_END
+        return Outcome(_DENIED_END, DENIED)
     fd = client.fd
-    outcome = child.attend((fd, fd), environ, options.checkpassword, stock.controls)
-    return outcome.status, outcome.end
+    return child.attend((fd, fd), environ, options.checkpassword, stock.controls)
 
 
 def _add_names(environ: dict[bytes, bytes], options: Options) -> None:
