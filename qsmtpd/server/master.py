@@ -156,6 +156,7 @@ class Master:
             self._reload = False
             status.say("reading controls, plugins and certificates anew")
             gc.enable()
+            gc.unfreeze()  # what is not wanted any more is to go, as a plugin's old module
             self._stock = self._restock()
             self._freeze()
             for worker in self._workers.values():
