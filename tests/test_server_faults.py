@@ -217,6 +217,22 @@ def test_f04_reload(home: Home, options: tuple[str, ...]) -> None:
         assert old.ask(b"HELO x") == b"250 mx.example"
 
 
+def test_f04_what_was_before_a_reload_is_let_go(home: Home) -> None:
+    a_plugin(home, "BIG = [None] * 1_000_000\ndef reset(client): pass\n")  # 8 MB
+
+    def size(server: Server) -> int:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    with Server(home) as server:
+        server.reload()
+        before = size(server)
+        for _ in range(5):
+            server.reload()
+        assert size(server) - before < 20_000_000
+        mail(server.port)
+
+
 def test_f04_reload_of_what_is_broken(home: Home) -> None:
     """As with a cold child: 421 and the log, until it is mended."""
     with Server(home) as server:
@@ -401,6 +417,45 @@ def processes(server: Server, sessions: int) -> int:
     wait_for(lambda: len(server.events("session")) == sessions)
     assert {event["end"] for event in server.events("session")} == {"quit"}
     return len({event["pid"] for event in server.events("session")})
+
+
+@pytest.mark.parametrize("names", ["-h", "-H"])
+def test_f06_files_that_qsmtpd_has_open(several: Home, names: str) -> None:
+    """The cdb files of rules and of controls are no reason to give up a process."""
+    cdb = several.path / "rules.cdb"
+    rules(several.control_dir / "morercpthosts.cdb", "more.example:allow")
+    with Server(several, *ONE, names, "-x", str(cdb)) as server:
+        assert processes(server, 5) == 1
+        rules(cdb, '127.0.0.1:allow,DATABYTES="1"', ":allow")  # a new file: opened in its place
+        for _ in range(2):
+            with server.client() as client:
+                client.reply()
+                assert client.ask(b"MAIL FROM:<> SIZE=2").startswith(b"552 ")
+                assert client.ask(b"RCPT TO:<x@no.example>").startswith(b"503 ")
+                client.quit()
+        wait_for(lambda: len(server.events("session")) == 7)
+        assert len({event["pid"] for event in server.events("session")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [
+        ("class Plugin:\n def __init__(self, s): self.f = open('/dev/null')\n", 1),
+        ("import os\nkept = []\ndef reset(client): kept.append(os.dup(2))", 3),
+        ("import os\ndef reset(client): assert os.environ.setdefault('L', 'x' * 9) != 'old'", 1),
+        (
+            "import threading, time\n"
+            "def reset(client): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+            3,
+        ),
+    ],
+    ids=["cycle", "descriptor", "environment", "thread"],
+)
+def test_f06_what_a_plugin_leaves(home: Home, code: str, count: int) -> None:
+    a_plugin(home, code + " def reset(self, client): pass" * code.startswith("class"))
+    with Server(home, *ONE) as server:
+        assert processes(server, 3) == count
+        assert not server.events("trouble")
 
 
 @pytest.mark.parametrize(

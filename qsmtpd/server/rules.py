@@ -30,6 +30,13 @@ class Rules:
         self._cdb: Cdb | None = None
         self._seen: tuple[int, ...] | None = None  # which file it was
 
+    def open(self) -> None:
+        """Have the file open, if that can be; find() says what is wrong."""
+        try:
+            self._current()
+        except ControlError:
+            pass
+
     def find(self, ip: bytes, host: bytes | None) -> bytes:
         """The instructions for a client, b"" if there are none.  Raises ControlError.
 

@@ -14,6 +14,7 @@ need not be.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import socket
@@ -80,6 +81,8 @@ def work(stock: Stock, first: Client | None, control: socket.socket | None) -> i
 
 
 def _serve_several(stock: Stock, first: Client | None, control: socket.socket) -> int:
+    if stock.rules is not None:
+        stock.rules.open()  # its descriptor is not one that a session has left
     before = _Process(others=0 if first is None else 1)
     code = 0
     for left in range(stock.options.sessions, 0, -1):
@@ -163,20 +166,29 @@ class _Process:
         """Some other descriptors will be closed by then."""
         self._umask = os.umask(0o077)
         os.umask(self._umask)
+        self._environ = dict(os.environb)
         self._signals = [(number, signal.getsignal(number)) for number in range(1, signal.NSIG)]
+        self._threads = _thread._count()
         self._descriptors = _descriptors() - others
 
     def is_restored(self) -> bool:
-        """Put it back.  False where a descriptor or a process is left over."""
+        """Put it back.  False where a descriptor, a thread or a process is left over."""
         os.umask(self._umask)
         os.chdir("/")  # the next session goes to its QMAILHOME
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if os.environb != self._environ:
+            os.environb.clear()
+            os.environb.update(self._environ)
         for number, handler in self._signals:
             if signal.getsignal(number) != handler:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if _descriptors() != self._descriptors:
+        if _thread._count() != self._threads:
             return False
+        if _descriptors() != self._descriptors:
+            gc.collect()  # objects that refer to each other still hold files, as a cdb
+            if _descriptors() != self._descriptors:
+                return False
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
