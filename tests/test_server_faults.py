@@ -338,6 +338,43 @@ def test_f06_rights(several: Home) -> None:
         assert {e["ip"] for e in server.events("session")} == {"127.0.0.1", "127.0.0.4"}
 
 
+def test_a_rule_that_is_longer_than_a_packet(several: Home) -> None:
+    """It comes to the process whole, or to one that need not be sent it."""
+    cdb = several.path / "rules.cdb"
+    rules(cdb, f'127.0.0.2:allow,X="{"x" * 70_000}",DATABYTES="1"', ":allow")
+    with Server(several, *ONE, "-x", str(cdb)) as server:
+        for address, reply in (("1", b"250 "), ("2", b"552 "), ("2", b"552 "), ("1", b"250 ")):
+            wait_for(server.children)
+            with server.client("127.0.0." + address) as client:
+                client.reply()
+                assert client.ask(b"MAIL FROM:<> SIZE=2").startswith(reply)
+                client.quit()
+
+
+def test_a_status_line_is_no_longer_than_the_log_takes(several: Home) -> None:
+    """A name from a rule may be of any length, and the log's pipe all but full."""
+    cdb = several.path / "rules.cdb"
+    rules(cdb, f'127.0.0.2:deny,TCPREMOTEHOST="{"x" * 100_000}"', ":allow")
+    pipe, log = os.pipe()
+    os.set_blocking(log, False)
+    environ = {k: v for k, v in several.environ.items() if k != "PROTO" and k[:3] != "TCP"}
+    command = [BIN / "qsmtpd-server", "-1vH", "-x", cdb, "127.0.0.1", "0"]
+    server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=log)
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        os.set_blocking(log, True)  # which it shares with the server
+        with Client(port, "127.0.0.2") as client:
+            assert client.reply() == b""
+        mail(port)
+        assert max(map(len, os.read(pipe, 65536).splitlines())) < 4096
+    finally:
+        server.terminate()
+        assert server.wait(PATIENCE) == 0
+        os.close(pipe)
+        os.close(log)
+
+
 def test_f06_an_abnormal_end_is_the_end_of_the_process(several: Home) -> None:
     options = (*ONE, "-x", str(several.path / "rules.cdb"))
     with Server(several, *options) as server:

@@ -19,7 +19,7 @@ from ..log import Log
 from . import rules, status
 from .client import Client, network, plain, variables
 from .options import ERRORS, STATUS
-from .worker import drop, work
+from .worker import PACKED_LIMIT, drop, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -376,9 +376,12 @@ class Master:
 
     def _send(self, worker: Worker, client: Client) -> bool:
         assert worker.control is not None
+        packed = client.pack()
+        if len(packed) > PACKED_LIMIT:
+            return False  # a new process need not be told
         try:
-            socket.send_fds(worker.control, [client.pack()], [client.fd])
-        except OSError:  # it has just died, or the rule is too long for a packet
+            socket.send_fds(worker.control, [packed], [client.fd])
+        except OSError:  # it has just died
             return False
         if self._options.sessions == 1:
             worker.dismiss()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 
+from ..log import LINE_LIMIT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,8 @@ def say(text: str) -> None:
         poll = select.poll()
         poll.register(2, select.POLLOUT)
         if poll.poll(0):
-            os.write(2, f"qsmtpd-server: {text}\n".encode("ascii", "backslashreplace"))
+            line = f"qsmtpd-server: {text}".encode("ascii", "backslashreplace")
+            os.write(2, line[: LINE_LIMIT - 1] + b"\n")  # poll() promises room for so much
     except OSError:
         pass
 
