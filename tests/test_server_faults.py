@@ -185,6 +185,27 @@ def test_standard_descriptors_that_are_closed(home: Home, closed: str) -> None:
         assert server.wait(PATIENCE) == 0
 
 
+@pytest.mark.parametrize("word", ["nonsense", ".", ".-1", ""])
+def test_a_process_that_makes_no_sense(home: Home, word: str) -> None:
+    """Whatever it says to the master: that goes on, and has nothing more to do with it."""
+    a_plugin(
+        home,
+        "import os, socket\n"
+        "def disconnect(client):\n"
+        " for fd in range(3, 20):\n"
+        "  try: kind = os.readlink(f'/proc/self/fd/{fd}')\n"
+        "  except OSError: continue\n"
+        "  if kind[:7] != 'socket:': continue\n"
+        "  it = socket.socket(fileno=os.dup(fd))\n"
+        f"  if it.family == socket.AF_UNIX: it.send({word.encode()!r})\n"
+        "  it.close()\n",
+    )
+    with Server(home, *SEVERAL, "-c", "1") as server:
+        assert processes(server, 3) == 3
+        wait_for(lambda: server.busy() == 0)
+        assert not server.events("trouble")
+
+
 # -- F04, F05: signals -----------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from ..log import Log
 from . import rules, status
 from .client import Client, network, plain, variables
 from .options import ERRORS, STATUS
-from .worker import PACKED_LIMIT, drop, work
+from .worker import DONE, PACKED_LIMIT, drop, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,8 +209,8 @@ class Master:
             return
         except OSError:
             heard = b""
-        if not heard:
-            self._lose(worker)
+        if not (heard.startswith(DONE) and heard[1:].isdigit()):
+            self._lose(worker)  # it has ended, or makes no sense any more
             return
         worker.client = None
         worker.idle_since = monotonic()
@@ -401,8 +401,7 @@ class Master:
             listener.close()
         for worker in self._workers.values():
             worker.dismiss()
-        asked = self._stopping
-        self._wait(self._options.drain, lambda: self._stopping > asked)
+        self._wait(self._options.drain, lambda: self._stopping > 1)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self._workers:
                 os.kill(pid, number)
