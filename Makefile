@@ -57,9 +57,12 @@ install:
 	  or print("warning: other users cannot run", p, "- choose another with PYTHON=")'
 	@$(PYTHON) -c 'import OpenSSL' 2>/dev/null \
 	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
+	@# The Python of a venv knows its packages only by its own path.
+	python=$$($(PYTHON) -c 'import sys; print(sys.executable if sys.prefix != sys.base_prefix \
+	  else "$(PREFIX)/lib/qsmtpd/python3")'); \
 	for program in $(PROGRAMS); do \
 		rm -f $(DESTDIR)$(PREFIX)/bin/$$program; \
-		bin/launcher $(PREFIX)/lib/qsmtpd/python3 $(PREFIX)/lib/qsmtpd >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
+		bin/launcher "$$python" $(PREFIX)/lib/qsmtpd >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
 		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit; \
 	done
 	for page in $(MAN); do \

@@ -54,7 +54,9 @@ class Report:
 
     def wrong(self, what: str, problem: str) -> None:
         """Something that keeps mail from flowing."""
-        self._lines["wrong"].append(f"{what}: {problem}")
+        line = f"{what}: {problem}"
+        if line not in self._lines["wrong"]:  # two rooms may have asked for the same
+            self._lines["wrong"].append(line)
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """Do one part of the check; what it raises is wrong, and the rest goes on."""

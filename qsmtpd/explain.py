@@ -78,6 +78,13 @@ def explain(
         rehearsal = _prepare(environ, home, given)
     except (ControlError, OSError) as error:
         return _wrong(error)
+    if ucspi.read_peer(_peer(given)).ip == ucspi.UNKNOWN:
+        os.write(2, b"qsmtpd: ip= is no address\n")
+        return 111
+    if "user" in given and environ.get(b"SMTPAUTH", b"-") == b"-":
+        _print("(SMTPAUTH is not set: a session would have no AUTH, here it is assumed)")
+    elif "user" in given and given.get("tls") != "yes":
+        _print("(A session may want TLS before AUTH, here it does not)")
     rehearsal.hooks.watch = _show_verdict
     shown = 0
 
@@ -107,9 +114,7 @@ def explain(
 
 
 def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str]) -> Rehearsal:
-    environ = dict(environ)
-    environ.setdefault(b"PROTO", b"TCP")
-    environ[b"TCPREMOTEIP"] = os.fsencode(given.get("ip", "192.0.2.1"))
+    environ = {**environ, **_peer(given)}
     if "host" in given:
         environ[b"TCPREMOTEHOST"] = os.fsencode(given["host"])
     checkpassword = []
@@ -122,6 +127,10 @@ def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str])
     settings = Settings(Controls(home), environ)
     log = Log(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
     return Rehearsal(settings, ucspi.read_peer(environ), log, tls, checkpassword)
+
+
+def _peer(given: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {b"PROTO": b"TCP", b"TCPREMOTEIP": os.fsencode(given.get("ip", "192.0.2.1"))}
 
 
 def _commands(given: Mapping[str, str], recipients: list[str], message: bytes) -> list[bytes]:

@@ -216,6 +216,8 @@ def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Control
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
+    except Exception as error:  # HUP must not end a server, whatever it finds
+        log_trouble(log, error)
     return controls
 
 

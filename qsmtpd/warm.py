@@ -42,6 +42,7 @@ _LATER = (
     "qsmtpd.commands.starttls",
     "qsmtpd.policy.immune",
     "qsmtpd.policy.lines",
+    "qsmtpd.policy.outside",
     "qsmtpd.policy.wildmat",
     "qsmtpd.policy.wording",
     "qsmtpd.smtp.date",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
 
@@ -120,12 +118,14 @@ def _file(path: str) -> ModuleType:
     if os.stat(path).st_mode & 0o002:
         raise ControlError(path, "is writable by everybody, and would run as this user")
     name = "qsmtpd_plugin_" + path.rpartition("/")[2].partition(".")[0]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ControlError(path, "is no Python file")
-    module = importlib.util.module_from_spec(spec)
+    with open(path, "rb") as stream:
+        source = stream.read()
+    module = type(sys)(name)
+    module.__file__ = path
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    # Python's own import could take an older version from __pycache__, and
+    # costs a cold start more than to compile a file of this size.
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     return module
 
 
@@ -133,7 +133,8 @@ def _module(name: str) -> ModuleType:
     import site
 
     site.main()  # our launcher started Python without site, and so without its packages
-    return importlib.import_module(name)
+    __import__(name)
+    return sys.modules[name]
 
 
 def _functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:

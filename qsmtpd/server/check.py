@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from .. import check as child
 from ..control import home
@@ -29,17 +30,23 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
         _say(f"wrong: -u, -g: {error.strerror}: start this check as root")
         return 1
     _say(f"ok: user = {os.geteuid()}, group = {os.getegid()} (it reads what follows)")
-    problems = [*_unreadable(home(environ) + b"/control"), *_rules(options)]
+    problems = [
+        *_unreadable(home(environ) + b"/control"),
+        *_unreadable(home(environ) + b"/plugins", wanted=False),
+        *_rules(options),
+        *_python(),
+    ]
     for problem in problems:
         _say("wrong: " + problem)
     return child.check(environ, home(environ), options.checkpassword) or int(bool(problems))
 
 
-def _unreadable(folder: bytes) -> Iterator[str]:
+def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[str]:
     """Each file below a folder that we cannot read, and why."""
 
     def fail(error: OSError) -> None:
-        failures.append(error)
+        if wanted or not isinstance(error, FileNotFoundError):
+            failures.append(error)
 
     failures: list[OSError] = []
     for path, _, files in os.walk(folder, onerror=fail):
@@ -50,6 +57,13 @@ def _unreadable(folder: bytes) -> Iterator[str]:
                 fail(error)
     for failure in failures:
         yield f"{os.fsdecode(failure.filename)}: {failure.strerror}"
+
+
+def _python() -> Iterator[str]:
+    """HUP may import what was not needed before: a plugin, pyOpenSSL with a certificate."""
+    for what in (sys.executable, os.__file__, __file__):
+        if not os.access(what, os.R_OK):
+            yield f"{what}: this user cannot read Python or qsmtpd, which HUP may want"
 
 
 def _rules(options: Options) -> Iterator[str]:

@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> NoReturn:
         status.say(f"usage error: {error}")
         os.write(2, USAGE.encode())
         os._exit(111)
+    status.quiet = options.verbose == QUIET
     if options.check:
         os._exit(check.check(options, _base(environ)))
     try:
@@ -52,7 +53,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     # As root, who can read it: our Python may lie where the user cannot.
     warm.import_all()
     become(options)
-    if options.ident and options.verbose > QUIET:
+    if options.ident:
         status.say("warning: ident lookups are not done: -r and -t do nothing")
     rules = None
     if options.rules is not None:

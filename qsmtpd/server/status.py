@@ -21,8 +21,14 @@ _ENDS = (
 )
 
 
+#: With -q not even trouble is told.
+quiet = False
+
+
 def say(text: str) -> None:
     """One line.  It neither blocks nor fails: nobody may hold the master up."""
+    if quiet:
+        return
     try:
         poll = select.poll()
         poll.register(2, select.POLLOUT)
