@@ -359,6 +359,18 @@ def test_f06_rights(several: Home) -> None:
         assert {e["ip"] for e in server.events("session")} == {"127.0.0.1", "127.0.0.4"}
 
 
+def test_a_rule_that_sets_an_address_to_nonsense(several: Home) -> None:
+    """Even bytes that are no text: the session knows what to do with that."""
+    cdb = several.path / "rules.cdb"
+    rule = b'127.0.0.2:allow,TCPREMOTEIP="\xff"\n'
+    subprocess.run(["tcprules", cdb, several.path / "new"], input=rule, check=True)
+    with Server(several, *ONE, "-x", str(cdb)) as server, server.client("127.0.0.2") as client:
+        assert client.reply().startswith(b"220 ")
+        client.quit()
+        wait_for(lambda: server.events("session"))
+        assert server.events("session")[0]["ip"] == "unknown"
+
+
 def test_a_rule_that_is_longer_than_a_packet(several: Home) -> None:
     """It comes to the process whole, or to one that need not be sent it."""
     cdb = several.path / "rules.cdb"
@@ -503,7 +515,7 @@ def test_f06_files_that_qsmtpd_has_open(several: Home, names: str) -> None:
         ("import os\ndef reset(client): assert os.environ.setdefault('L', 'x' * 9) != 'old'", 1),
         (
             "import threading, time\n"
-            "def reset(client): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+            "def reset(client): threading.Thread(target=time.sleep, args=(60,)).start()",
             3,
         ),
     ],

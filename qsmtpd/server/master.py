@@ -15,7 +15,7 @@ import socket
 from time import monotonic
 
 from ..facts import ControlError
-from ..log import Log
+from ..log import Log, log_trouble
 from . import rules, status
 from .client import Client, network, plain, variables
 from .options import ERRORS, STATUS
@@ -262,6 +262,8 @@ class Master:
             try:
                 self._leave(ours)
                 os._exit(work(self._stock, client, theirs))
+            except Exception as error:
+                log_trouble(Log(2, pid=os.getpid()), error)
             finally:
                 os._exit(111)
         if theirs is not None:

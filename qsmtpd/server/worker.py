@@ -137,7 +137,7 @@ def _serve(stock: Stock, client: Client) -> Outcome:
         rules.apply(rule, environ)
     if options.verbose >= STATUS:
         pid = os.getpid()
-        status.say(f"pid {pid} from {environ[b'TCPREMOTEIP'].decode()}")
+        status.say(f"pid {pid} from {_text(environ, b'TCPREMOTEIP')}")
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
         return Outcome(_DENIED_END, DENIED)
@@ -147,10 +147,15 @@ def _serve(stock: Stock, client: Client) -> Outcome:
 
 def _add_names(environ: dict[bytes, bytes], options: Options) -> None:
     if options.local_name is None:
-        _add(environ, b"TCPLOCALHOST", names.name_of(environ[b"TCPLOCALIP"].decode()))
+        _add(environ, b"TCPLOCALHOST", names.name_of(_text(environ, b"TCPLOCALIP")))
     if options.remote_names:
-        remote = names.name_of(environ[b"TCPREMOTEIP"].decode(), options.paranoid)
+        remote = names.name_of(_text(environ, b"TCPREMOTEIP"), options.paranoid)
         _add(environ, b"TCPREMOTEHOST", remote)
+
+
+def _text(environ: dict[bytes, bytes], name: bytes) -> str:
+    """An address, or whatever a rule has made of it."""
+    return environ[name].decode("ascii", "replace")
 
 
 def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
