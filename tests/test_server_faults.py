@@ -737,3 +737,40 @@ def test_memory_of_idle_connections(home: Home) -> None:
         assert each(server) < 3_500_000
         for client in clients:
             client.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("while True:\n    try:\n        time.sleep(9)\n    except BaseException: pass", "hangs"),
+        ("os._exit(7)", "ends a process: status 1792"),
+    ],
+)
+def test_f04_a_plugin_that_would_end_the_server(home: Home, code: str, said: str) -> None:
+    """What HUP asks for is tried in a process of its own: the server serves on as before."""
+    (home.path / "plugins").mkdir()
+    plugin = home.path / "plugins" / "bad.py"
+    good = (
+        "from qsmtpd.decision import DECLINED\ndef mail(client, envelope):\n    return DECLINED\n"
+    )
+    plugin.write_text(good)
+    home.control("plugins", "bad")
+    start = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from qsmtpd.server import main, master
+master.TRIAL_WAIT = 1.0
+main.main(sys.argv[1:])
+"""
+    root = Path(__file__).parent.parent
+    with Server(home, run=[sys.executable, "-c", start, root]) as server:
+        mail(server.port)
+        plugin.write_text(f"import os, time\n{code}\n{good}")
+        server.signal(signal.SIGHUP)
+        mail(server.port)  # while it is tried
+        wait_for(lambda: said in server.log())
+        mail(server.port)
+        assert "reading controls" not in server.log()
+        plugin.write_text(good + "\n")
+        server.reload()
+        mail(server.port)

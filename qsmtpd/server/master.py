@@ -37,8 +37,11 @@ BREATHER = 1.0
 FIRST_WAIT, LONGEST_WAIT = 0.1, 30.0
 #: A process for several connections is let go when idle for so long (seconds).
 IDLE = 60.0
+#: A trial of what is to be read anew has to be back by then (seconds): a plugin may take 30.
+TRIAL_WAIT = 60.0
 #: After the drain, how long processes may take from TERM to their end (seconds).
 GRACE = 5.0
+NO_PROCESS = b"421 no process for you now, try again later (#4.3.2)"
 TOO_MANY = b"421 too many connections from your address (#4.7.0)"
 #: accept() would fail again at once.  EINVAL: who shares a socket with us has shut it down.
 _LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
@@ -74,6 +77,14 @@ class Worker:
             self.control = None
 
 
+class Trial:
+    """A process that tries what HUP asks for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.deadline = monotonic() + TRIAL_WAIT
+
+
 class Master:
     """Serves the listening sockets until TERM.
 
@@ -88,6 +99,7 @@ class Master:
         self._workers: dict[int, Worker] = {}
         self._stopping = 0  # how often we were told to
         self._reload = False
+        self._trial: Trial | None = None
         self._accept_again = 0.0  # no sooner
         self._spare_again = 0.0
         self._spare_wait = FIRST_WAIT
@@ -114,6 +126,7 @@ class Master:
     def _turn(self) -> None:
         """Wait for something, and do it."""
         now = monotonic()
+        self._look_after_trial(now)
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         full = self._busy() >= self._options.limit
@@ -143,7 +156,8 @@ class Master:
         """How long nothing has to be done by the clock (seconds)."""
         times = [t for t in (self._accept_again, self._spare_again) if t > now]
         idle = [worker.idle_since + IDLE for worker in self._surplus()]
-        return max(0.0, min([*times, *idle, now + 3600.0]) - now)
+        trial = [] if self._trial is None else [self._trial.deadline]
+        return max(0.0, min([*times, *idle, *trial, now + 3600.0]) - now)
 
     def _heed_signals(self) -> None:
         try:
@@ -152,15 +166,50 @@ class Master:
         except BlockingIOError:
             pass
         self._bury()
-        if self._reload and not self._stopping:
+        if self._reload and self._trial is None and not self._stopping:
             self._reload = False
-            status.say("reading controls, plugins and certificates anew")
-            gc.enable()
-            gc.unfreeze()  # what is not wanted any more is to go, as a plugin's old module
-            self._stock = self._restock()
-            self._freeze()
-            for worker in self._workers.values():
-                worker.dismiss()
+            self._try_anew()
+
+    # -- HUP ---------------------------------------------------------------
+
+    def _try_anew(self) -> None:
+        """Let another process try first what HUP asks for: a new plugin may hang, or end it."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._complain(f"cannot fork to read anew: {error.strerror}")
+            return
+        if pid == 0:
+            try:
+                self._leave(None)
+                os.dup2(0, 2)  # if all is well it will be said again
+                self._restock()
+                os._exit(0)
+            finally:
+                os._exit(111)
+        self._trial = Trial(pid)
+
+    def _tried(self, code: int) -> None:
+        """It has come back: with 0 there is nothing to be afraid of."""
+        self._trial = None
+        if self._stopping:
+            return
+        if code != 0:
+            status.say(f"warning: what was to be read anew ends a process: status {code}")
+            return
+        status.say("reading controls, plugins and certificates anew")
+        gc.enable()
+        gc.unfreeze()  # what is not wanted any more is to go, as a plugin's old module
+        self._stock = self._restock()
+        self._freeze()
+        for worker in self._workers.values():
+            worker.dismiss()
+
+    def _look_after_trial(self, now: float) -> None:
+        if self._trial is not None and now >= self._trial.deadline:
+            status.say("warning: what was to be read anew hangs")
+            os.kill(self._trial.pid, signal.SIGKILL)
+            self._trial.deadline = now + TRIAL_WAIT
 
     def _freeze(self) -> None:
         """Keep the collector off what exists: looking at it would copy it in each process."""
@@ -174,10 +223,13 @@ class Master:
         return sum(worker.client is not None for worker in self._workers.values())
 
     def _bury(self) -> None:
-        while self._workers:
+        while self._workers or self._trial is not None:
             pid, code = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if self._trial is not None and pid == self._trial.pid:
+                self._tried(code)
+                continue
             worker = self._workers.pop(pid, None)
             if worker is None:
                 continue
@@ -308,7 +360,7 @@ class Master:
             net = network(ip)
             most = self._options.client_limit
             if most and self._count(net) >= most:
-                self._turn_away(connection, ip, port)
+                self._turn_away(connection, ip, port, TOO_MANY, "too-many-connections")
                 return
             try:
                 client = self._meet(connection, ip, port)
@@ -317,8 +369,8 @@ class Master:
             except OSError:
                 pass  # it has gone again
             else:
-                if client is not None:
-                    self._hand_out(client, net)
+                if client is not None and not self._hand_out(client, net):
+                    self._turn_away(connection, ip, port, NO_PROCESS, "no-process")
 
     def _meet(self, connection: socket.socket, ip: str, port: int) -> Client | None:
         """A client with its environment, or None where a rule refuses it.
@@ -349,20 +401,18 @@ class Master:
         return sum(worker.client == net for worker in self._workers.values())
 
     @staticmethod
-    def _turn_away(connection: socket.socket, ip: str, port: int) -> None:
+    def _turn_away(connection: socket.socket, ip: str, port: int, reply: bytes, end: str) -> None:
         """Say why, if that needs no waiting, and in the log."""
         try:
             connection.setblocking(False)
-            connection.send(TOO_MANY + b"\r\n")
+            connection.send(reply + b"\r\n")
             connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-        Log(2, pid=os.getpid(), ip=ip).line(
-            "session", end="too-many-connections", reply=TOO_MANY, port=port
-        )
+        Log(2, pid=os.getpid(), ip=ip).line("session", end=end, reply=reply, port=port)
 
-    def _hand_out(self, client: Client, net: str) -> None:
-        """To a process that is ready, the latest used first; else to a new one."""
+    def _hand_out(self, client: Client, net: str) -> bool:
+        """To a process that is ready, the latest used first; else to a new one.  Is there any?"""
         self._status(1)  # first, as in tcpserver's log: the worker says the rest
         for worker in sorted(self._free(), key=lambda w: (w.used, w.idle_since), reverse=True):
             if self._send(worker, client):
@@ -373,8 +423,9 @@ class Master:
             if self._fork(client, net) is None:
                 self._accept_again = monotonic() + BREATHER
                 self._status()
-                return
+                return False
         self._spare_wait = FIRST_WAIT
+        return True
 
     def _send(self, worker: Worker, client: Client) -> bool:
         assert worker.control is not None
@@ -403,6 +454,8 @@ class Master:
             listener.close()
         for worker in self._workers.values():
             worker.dismiss()
+        if self._trial is not None:
+            os.kill(self._trial.pid, signal.SIGKILL)
         self._wait(self._options.drain, lambda: self._stopping > 1)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self._workers:
