@@ -288,3 +288,50 @@ def test_the_check_says_what_is_wrong(
     assert run.status == 1
     assert f"\nwrong: {wrong}" in run.out.decode()
     assert home.run(b"QUIT\r\n", **environ).codes == [421]
+
+
+def test_localmfcheck(service: Service, home: Home) -> None:
+    home.control("mailfromrules", "127.0.0.5:@its.example,one@other.example")
+    service.rules = [
+        '127.0.0.2:allow,RELAYCLIENT="",LOCALMFCHECK=""',
+        '127.0.0.3:allow,RELAYCLIENT="",LOCALMFCHECK="a.example",REPLY_SENDERINVALID="not yours"',
+        '127.0.0.4:allow,RELAYCLIENT="",TCPREMOTEINFO="joe@a.example",LOCALMFCHECK="="',
+        '127.0.0.5:allow,RELAYCLIENT="",LOCALMFCHECK="!"',
+        ':allow,LOCALMFCHECK=""',
+    ]
+    refused = 553, "sorry, invalid sender address specified (#5.7.1)"
+    assert service.mail("127.0.0.2", "x@no.example") == refused
+    text = "sorry, invalid sender address specified not yours (#5.7.1)"
+    assert service.mail("127.0.0.3", "x@b.example") == (553, text)
+    assert service.mail("127.0.0.4", "joe@b.example") == refused
+    assert service.mail("127.0.0.5", "two@other.example") == refused
+    senders = [
+        ("127.0.0.1", "x@no.example"),  # who may not relay is not asked
+        ("127.0.0.2", "x@ok.example"),
+        ("127.0.0.3", "x@a.example"),
+        ("127.0.0.4", "joe@a.example"),
+        ("127.0.0.5", "one@other.example"),
+        ("127.0.0.5", "x@its.example"),
+    ]
+    for client, sender in senders:
+        assert service.mail(client, sender)[0] == 250
+    assert [message.sender.decode() for message in home.messages()] == [s for _, s in senders]
+    assert {event["by"] for event in service.events("refused")} == {"localmfcheck"}
+
+
+def test_plugins_for_a_client(service: Service, home: Home) -> None:
+    """QSMTPD_PLUGINS in the rules."""
+    home.control("badmailfrom", "@spam.com")
+    home.control("others", "@other.com")
+    service.rules = [
+        '127.0.0.2:allow,QSMTPD_PLUGINS="-badmailfrom"',
+        '127.0.0.3:allow,QSMTPD_PLUGINS="badmailfrom badmailfrom=others"',
+        ":allow",
+    ]
+    for client, sender, code in (
+        ("127.0.0.1", "x@spam.com", 553),
+        ("127.0.0.2", "x@spam.com", 250),
+        ("127.0.0.3", "x@spam.com", 250),
+        ("127.0.0.3", "x@other.com", 553),
+    ):
+        assert service.mail(client, sender)[0] == code

@@ -13,9 +13,8 @@ with the session, without the envelope, and so queues nothing.
 from __future__ import annotations
 
 import mmap
-import os
+import posix as os
 import select
-import struct
 from time import monotonic
 
 from ..smtp import replies
@@ -35,7 +34,9 @@ else:
 PERIOD = 1.0
 #: A process that was killed is gone by then (seconds); a child of its may still hold the pipe.
 LAST_LOOK = 5.0
-_DEADLINE = struct.Struct("=dH")  # monotonic seconds, 0.0: no plugin is running; bytes of names
+#: The page: a deadline (monotonic milliseconds, 0: no plugin is running), the length of the
+#: names behind it, and they; its last byte is not 0 where the client is to be told nothing.
+_TIME, _HEAD = 8, 10
 _NAMES = 1000  # bytes
 #: For the log: error, reason, and the end of the session.
 _HANG = ("Hang", "killed", "plugin-hangs")
@@ -67,12 +68,13 @@ class Guardian:
     def expect(self, who: tuple[str, str], seconds: float) -> None:
         """A plugin begins: it has so many seconds, and the GRACE of both kinds."""
         names = " ".join(who).encode("ascii", "replace")[:_NAMES]
-        self._page[_DEADLINE.size : _DEADLINE.size + len(names)] = names
-        _DEADLINE.pack_into(self._page, 0, monotonic() + seconds + 2 * GRACE, len(names))
+        deadline = int((monotonic() + seconds + 2 * GRACE) * 1000)
+        head = deadline.to_bytes(_TIME, "little") + len(names).to_bytes(_HEAD - _TIME, "little")
+        self._page[: _HEAD + len(names)] = head + names
 
     def relax(self) -> None:
         """It has ended."""
-        _DEADLINE.pack_into(self._page, 0, 0.0, 0)
+        self._page[:_TIME] = bytes(_TIME)
 
     def hush(self) -> None:
         """From here on the client is told nothing: it understands no plain text."""
@@ -99,14 +101,15 @@ def _watch(
         ended = bool(poll.poll(PERIOD * 1000))
         if ended and os.read(heard, 1):
             os._exit(0)  # as it should
-        deadline, length = _DEADLINE.unpack_from(page)
+        deadline = int.from_bytes(page[:_TIME], "little") / 1000
+        length = int.from_bytes(page[_TIME:_HEAD], "little")
         if ended and not deadline:
             os._exit(0)  # it was killed, or has nothing left to say
         if ended or (deadline and monotonic() > deadline):
             if not ended:
                 os.kill(session, signal.SIGKILL)
                 poll.poll(LAST_LOOK * 1000)  # until it is dead: only one of us may speak
-            plugin, _, hook = page[_DEADLINE.size : _DEADLINE.size + length].partition(b" ")
+            plugin, _, hook = page[_HEAD : _HEAD + length].partition(b" ")
             error, reason, end = _EXIT if ended else _HANG
             log.line("trouble", error=error, reason=reason, plugin=plugin, hook=hook)
             reply = None if page[-1] else replies.PLUGIN_HANGS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 import sys
 
 from ..facts import ControlError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Outsider = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
 
+_FILES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 #: path or name -> module: a warm server has them before its first connection.
 _loaded: dict[str, ModuleType] = {}
 
@@ -86,13 +87,17 @@ def outsider(own: Settings, line: Line) -> Outsider:
 def find(name: str, home: bytes, where: str) -> ModuleType:
     """The module of a plugin's name.  Raises ControlError, saying what is wrong with it."""
     if "/" in name or "." not in name:
-        path = name if "/" in name else f"{os.fsdecode(home)}/plugins/{name}.py"
-        key = path if path.startswith("/") else f"{os.fsdecode(home)}/{path}"
+        folder = home.decode(*_FILES)
+        path = name if "/" in name else f"{folder}/plugins/{name}.py"
+        key = path if path.startswith("/") else f"{folder}/{path}"
     else:
         key = name
     if key not in _loaded:
-        if "/" in key and not os.path.lexists(key):
-            raise ControlError(where, f"{name}: there is no {key}")
+        try:
+            if "/" in key:
+                os.stat(key)
+        except OSError as error:
+            raise ControlError(where, f"{name}: there is no {key} ({error.strerror})") from error
         try:
             _loaded[key] = _module(key) if key == name and "/" not in name else _file(key)
         except (ControlError, Overdue):

@@ -11,6 +11,21 @@ from bench.contestants import AIOSMTPD, COLD, MAILFRONT, MANY, QPSMTPD, SINK, WA
 from bench.plan import Plan
 from bench.results import Results
 
+#: What a goal that is missed would need, as far as it is known (measured apart from these runs).
+NEEDED = {
+    1: "A process that is forked for a connection writes to some 500 pages that it shares with"
+    " the server, nearly all of them for reference counts; at 3 µs a page that is 1.4 ms, as much"
+    " CPU as the exec of smtpfront-qmail. A second session in the same process takes 0.3 ms. It"
+    " would need an interpreter that does not write to what it only reads (CPython 3.12 and 3.13"
+    " are no better than 3.11 here), or `--sessions`. The queue program itself costs every"
+    " contestant 0.7 ms, so nobody can be 15 times as fast as one that takes 10 ms.",
+    2: "What is left beside the interpreter is reading the bytecode of 35 modules (0.4 ms),"
+    " importlib itself (25 µs a module), two extension modules (0.3 ms), and the session.",
+    3: "The queue program reads all of it through a pipe, which smtp-sink spares itself.",
+    4: "Most of the time is the handshake itself, in OpenSSL.",
+    5: "The same pages as for goal 1, and what OpenSSL keeps for a connection.",
+}
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import rows
 from bench.cold import BARE
-from bench.goals import Goal
+from bench.goals import NEEDED, Goal
 from bench.plan import Plan
 from bench.results import Results
 
@@ -71,6 +71,12 @@ def goals_table(goals: Iterable[Goal]) -> str:
     return table(["goal", "wanted", "found", ""], lines)
 
 
+def needed(goals: Iterable[Goal]) -> str:
+    """What those that are missed would need."""
+    missed = sorted({goal.number for goal in goals if goal.verdict() == "missed"})
+    return "\n".join(f"- Goal {number}: {NEEDED[number]}" for number in missed)
+
+
 def document(
     results: Results,
     names: list[str],
@@ -93,6 +99,8 @@ def document(
         "## Goals",
         "Ratios are those of the medians in the table below.",
         goals_table(goals).rstrip(),
+        "What those that are missed would need:",
+        needed(goals) or "None is missed.",
         "## All contestants",
         main_table(results, names).rstrip(),
         f"![plot]({plot})",
