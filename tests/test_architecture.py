@@ -43,6 +43,7 @@ FLOORS = [
     {"tls.door"},
     {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
     {"commands.data", "commands.envelope"},
+    {"dialogue"},
     {"session"},
     {"rehearsal"},
     {"warm"},
@@ -114,7 +115,7 @@ COLD = """
     channel control decision facts hangup limits log main
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
     policy.rcpthosts policy.relay policy.stages commands commands.envelope
-    session smtp smtp.address smtp.command smtp.replies smtp.states
+    dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.door tls.errors tls.settings ucspi
 """
 DATA = "commands.data process queue received smtp.data smtp.submission"
