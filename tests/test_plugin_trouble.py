@@ -371,7 +371,26 @@ def test_a_signal_during_plugin_code(home: Home, number: int, how: str) -> None:
     os.kill(talk.pid, number)
     run = talk.end(quit=False)
     assert run.status == -number
-    assert run.out == b""
+    # The second process speaks for it, if the plugin had begun.
+    assert run.out in (b"", b"421 policy trouble, try again later (#4.3.0)\r\n")
+    wait_for(lambda: not session_members(talk.pid))
+    assert list(home.spool.iterdir()) == []
+
+
+def test_a_plugin_that_ends_the_process(home: Home) -> None:
+    (home.path / "plugins").mkdir()
+    (home.path / "plugins" / "leave.py").write_text(
+        "import os\n\n\ndef header(client, envelope, message):\n    os._exit(0)\n"
+    )
+    home.control("plugins", "leave")
+    talk = home.talk(over="pipe")
+    talk.reply()
+    assert talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")[-1] == b"354 go ahead"
+    talk.send(BODY)
+    run = talk.end(quit=False)
+    assert run.out == b"421 policy trouble, try again later (#4.3.0)\r\n"
+    assert (run.event("trouble")["plugin"], run.event("trouble")["hook"]) == ("leave", "header")
+    assert run.event("session")["end"] == "plugin-exits"
     wait_for(lambda: not session_members(talk.pid))
     assert list(home.spool.iterdir()) == []
 

@@ -34,8 +34,9 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
         *_unreadable(home(environ) + b"/control"),
         *_unreadable(home(environ) + b"/plugins", wanted=False),
         *_rules(options),
-        *_python(),
     ]
+    for warning in _python():
+        _say("warning: " + warning)
     for problem in problems:
         _say("wrong: " + problem)
     return child.check(environ, home(environ), options.checkpassword) or int(bool(problems))
@@ -63,7 +64,7 @@ def _python() -> Iterator[str]:
     """HUP may import what was not needed before: a plugin, pyOpenSSL with a certificate."""
     for what in (sys.executable, os.__file__, __file__):
         if not os.access(what, os.R_OK):
-            yield f"{what}: this user cannot read Python or qsmtpd, which HUP may want"
+            yield f"{what}: this user cannot read it, and HUP may have to import something"
 
 
 def _rules(options: Options) -> Iterator[str]:
