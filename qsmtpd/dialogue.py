@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+from . import envelope
 from .channel import LineTooLong
-from .commands import envelope
 from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
 from .facts import Auth, Envelope, Ruling
 from .hangup import Hangup

@@ -15,18 +15,19 @@ from __future__ import annotations
 import os
 
 from . import channel, session
+from .control import Controls, Settings
 from .facts import Peer
+from .limits import AuthSettings, Limits
 from .log import Log
-from .policy.hooks import Hooks
+from .policy import load
 from .policy.order import BUILT_IN
-from .tls.settings import IMPLICIT, STARTTLS
+from .tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-    from .limits import Limits
-    from .tls.settings import TlsSettings
+    from .policy.hooks import Hooks
 
 #: pyOpenSSL is not among them: who has a certificate imports it by loading that.
 _LATER = (
@@ -54,7 +55,10 @@ _FOR_PLUGINS = ("tempfile", "qsmtpd.policy.fence", "qsmtpd.policy.guardian")
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
-_SESSION = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRSET\r\nNOOP\r\nQUIT\r\n"
+_SESSION = (
+    b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRSET\r\n"
+    b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nQUIT\r\n"
+)
 
 
 def import_all() -> None:
@@ -72,6 +76,16 @@ def import_all() -> None:
         __import__(name)
 
 
+class Nowhere(Controls):
+    """The control files of nobody, who has a name."""
+
+    def __init__(self) -> None:
+        super().__init__(b"/nonexistent")
+
+    def _read(self, name: str) -> bytes | None:
+        return b"nobody.example\n" if name == "me" else None
+
+
 def prepare_plugins(hooks: Hooks) -> None:
     """What those from elsewhere need, where there are any."""
     if any(not entry.ours for entry in hooks.entries):
@@ -87,14 +101,19 @@ def _ignore(**_: object) -> None:
     """Register nothing."""
 
 
-def practise(limits: Limits) -> None:
-    """Run some sessions, without plugins, certificates and a queue, into /dev/null."""
+def practise() -> None:
+    """Run some sessions, with nothing but the rules that are always there, into /dev/null."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    log = Log(null)
+    peer = Peer(relay=b"")
     try:
         for _ in range(_TIMES):
+            settings = Settings(Nowhere(), {})
+            wanted = TlsSettings(settings)
+            limits = Limits(settings, wanted, AuthSettings(settings, [], peer))
             line = channel.Channel(_Script())
-            hooks = Hooks(list, Log(null))
-            session.run(line, Peer(), limits, hooks, Log(null), None, None, _ignore_status)
+            hooks = load.load(settings, log)
+            session.run(line, peer, limits, hooks, log, None, None, _ignore_status)
     finally:
         os.close(null)
 

@@ -39,10 +39,9 @@ FLOORS = [
     {"policy.load"},
     {"policy.audit"},
     {"tls.tunnel"},
-    {"tls.inside"},
     {"tls.door"},
     {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
-    {"commands.data", "commands.envelope"},
+    {"commands.data", "envelope"},
     {"dialogue"},
     {"session"},
     {"rehearsal"},
@@ -114,11 +113,11 @@ def test_only_the_ways_in_touch_the_process() -> None:
 COLD = """
     channel control decision facts hangup limits log main
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
-    policy.rcpthosts policy.relay policy.stages commands commands.envelope
+    policy.rcpthosts policy.relay policy.stages envelope
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.door tls.errors tls.settings ucspi
 """
-DATA = "commands.data process queue received smtp.data smtp.submission"
+DATA = "commands commands.data process queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 
@@ -150,7 +149,7 @@ def test_a_plain_session_imports_little(home: Home, data: bool, certificate: boo
     )
     loaded = set(done.stderr.decode().splitlines()[-1].split())
     assert (b"STARTTLS" in done.stdout) == certificate
-    ours = COLD.split() + data * DATA.split() + certificate * ["tls.inside"]
+    ours = COLD.split() + data * DATA.split()
     expected = {"qsmtpd", *("qsmtpd." + name for name in ours), *PYTHON.split()}
     assert loaded - set(sys.builtin_module_names) <= expected
     assert len(home.messages()) == data

@@ -24,11 +24,12 @@ RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
 class Tunnel:
     """The transport of a channel through TLS, over another transport."""
 
-    __slots__ = ("_tls", "_below", "verified", "problem")
+    __slots__ = ("_tls", "_below", "_late", "verified", "problem")
 
     def __init__(self, context: SSL.Context, below: Transport) -> None:
         self._tls = SSL.Connection(context, None)
         self._below = below
+        self._late = b""  # what goes out with the next reply
         self.verified: list[int] = []  # an error number, or 0, for each certificate looked at
         self.problem: str | None = None  # why a name did not get its certificate
         self._tls.set_app_data(self)  # for the callbacks in context.py
@@ -46,7 +47,12 @@ class Tunnel:
             except Exception as error:  # a callback's exception comes through as it is
                 self._say_goodbye(deadline)
                 raise HandshakeFailed(explain(error)) from error
-            self._send(deadline)
+            self._late = self._outgoing()
+            if self._tls.get_protocol_version_name() != "TLSv1.3":
+                self._send(deadline)
+            # Else it is tickets (RFC 8446, 4.6.1), which nobody waits for.  Sent by
+            # themselves they would hold up the next reply until the client has
+            # confirmed them, which it may do 40 ms later (RFC 896, RFC 1122 4.2.3.2).
             return
 
     def facts(self) -> Tls:
@@ -77,7 +83,7 @@ class Tunnel:
                 except SSL.WantReadError:
                     if parts:
                         break
-                    self._send(deadline)
+                    self._answer(deadline)
                     self._receive(deadline)
                     continue
                 parts.append(part)
@@ -86,7 +92,7 @@ class Tunnel:
             pass  # close_notify
         except SSL.Error as error:
             raise Gone from error
-        self._send(deadline)  # the answer to a KeyUpdate, say
+        self._answer(deadline)
         return b"".join(parts)
 
     def write(self, data: bytes, deadline: float) -> None:
@@ -107,13 +113,27 @@ class Tunnel:
             return  # there was an error before: nothing to say
         self._send(deadline)
 
+    def _outgoing(self) -> bytes:
+        """What OpenSSL wants to send."""
+        parts: list[bytes] = []
+        try:
+            while True:
+                parts.append(self._tls.bio_read(CHUNK))
+        except SSL.WantReadError:
+            return b"".join(parts)
+
     def _send(self, deadline: float) -> None:
-        """Pass on what OpenSSL wants to send."""
-        while True:
-            try:
-                data = self._tls.bio_read(CHUNK)
-            except SSL.WantReadError:
-                return
+        """Pass on what OpenSSL wants to send, in one write, and what is late before it."""
+        data = self._late + self._outgoing()
+        self._late = b""
+        if data:
+            self._below.write(data, deadline)
+
+    def _answer(self, deadline: float) -> None:
+        """While reading: what OpenSSL has to say to the client's, as to a KeyUpdate."""
+        data = self._outgoing()
+        if data:
+            data, self._late = self._late + data, b""
             self._below.write(data, deadline)
 
     def _receive(self, deadline: float) -> None:
