@@ -1,4 +1,4 @@
-"""The shortest way to our own modules.
+"""The start of every program, and the shortest way to our own modules.
 
 Python's importer makes a dozen system calls for each module; this one makes
 four, and takes no more than what is in order: bytecode of this Python, of this
@@ -70,6 +70,14 @@ class Finder(Loader):
         """Run its code."""
         assert module.__spec__ is not None
         exec(loads(module.__spec__.loader_state), module.__dict__)
+
+
+def launch(root: str, path: str, arguments: list[str]) -> None:
+    """Start the program of this path, from the package in the folder `root`."""
+    sys.meta_path.insert(0, Finder(root))
+    from qsmtpd import programs
+
+    programs.start(path, arguments)
 
 
 def _word(number: int) -> bytes:

@@ -39,7 +39,7 @@ class Pair:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 try:
-                    text = os.read(fd, 1 << 20)
+                    text = os.read(fd, 1 << 17)
                 finally:
                     os.close(fd)
             except OSError as error:
