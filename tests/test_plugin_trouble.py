@@ -489,8 +489,8 @@ def test_who_does_not_read_the_421(home: Home) -> None:
     home.control("plugins", "loud timeout=1")
     talk = home.talk(over="pipe")
     talk.reply()
-    talk.send(b"LOUD\r\n" * 200)  # more than a pipe holds
-    talk.send(b"HANG\r\n")
+    # More than a pipe holds; in one piece, or it would be waiting for us before HANG.
+    talk.send(b"LOUD\r\n" * 200 + b"HANG\r\n")
     assert talk.process.wait(20) != 0
     run = talk.end(quit=False)
     assert len(run.events("trouble")) == 2  # by the first and by the second process
