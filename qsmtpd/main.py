@@ -1,7 +1,7 @@
 """The cold child: one connection on fds 0 and 1, then exit.
 
-This file and server/ are the only ones that end the process or look at
-os.environ.
+Of a session's code this file and server/ alone end the process or look at
+os.environ; the guardian of policy/ ends itself.
 """
 
 from __future__ import annotations
@@ -165,11 +165,13 @@ def _talk(
 
             starttls.log_tls(log, tls)
     except HandshakeFailed:
+        guard.stop()
         log.line("session", end="tls-failed")
         return Outcome("tls-failed", 1)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
         if wanted.mode == tls_settings.IMPLICIT:
+            guard.stop()
             log.line("session", end="tls-unavailable")
             # Nothing that we could say would be understood.
             return Outcome("tls-unavailable", 111)
