@@ -10,11 +10,11 @@ import os
 import resource
 import sys
 
-from . import ucspi
 from .control import Controls, Settings
 from .facts import ControlError
 from .limits import AuthSettings, Limits, QueueSettings
 from .log import Log
+from .net import ucspi
 from .policy import audit, load
 from .tls import door
 from .tls.errors import Unavailable

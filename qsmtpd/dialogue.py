@@ -9,11 +9,11 @@ from __future__ import annotations
 from time import monotonic
 
 from . import envelope
-from .channel import LineTooLong
 from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
 from .facts import Auth, Envelope, Ruling
 from .hangup import Hangup
 from .limits import AUTH_LIMIT
+from .net.channel import LineTooLong
 from .policy import stages
 from .smtp import replies, states
 from .smtp.command import BareLF, parse_command
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from .channel import Channel
     from .facts import Client, Tls
     from .limits import Limits
     from .log import Log
+    from .net.channel import Channel
     from .policy.hooks import Hooks
     from .tls.door import Door
 

@@ -57,7 +57,7 @@ def _path(argument: bytes, limits: Limits) -> tuple[bytes, dict[bytes, bytes | N
     address, rest = parse_path(argument)
     literal = split_literal(address)
     if literal is not None and limits.localiphost is not None:
-        from .address import is_local
+        from .net.ip import is_local
 
         box, text = literal
         if is_local(text):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import os
 
-from . import ucspi
 from .control import Controls, Settings
 from .facts import ControlError, Tls
 from .log import Log, message
+from .net import ucspi
 from .policy import load, stages
 from .rehearsal import Rehearsal
 

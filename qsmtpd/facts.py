@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Peer:
-    """Who is there, as the UCSPI server says (see qsmtpd.ucspi).
+    """Who is there, as the UCSPI server says (see qsmtpd.net.ucspi).
 
     Addresses are canonical text or b"unknown"; what the server did not say is
     None, except for the names that a Received line cannot do without.

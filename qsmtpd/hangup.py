@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .channel import Flood, Gone, SessionOver, Timeout
 from .facts import ControlError
 from .log import log_trouble
+from .net.channel import Flood, Gone, SessionOver, Timeout
 from .smtp import replies
 from .smtp.command import BareLF
 from .tls.errors import HandshakeFailed

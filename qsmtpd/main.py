@@ -10,11 +10,12 @@ import posix as os
 import sys
 from time import monotonic
 
-from . import __version__, channel, session, ucspi
+from . import __version__, session
 from .control import Controls, Settings, home
 from .facts import ControlError, Outcome
 from .limits import AuthSettings, Limits
 from .log import FORMATS, Log, log_trouble
+from .net import channel, ucspi
 from .policy import load
 from .policy.guard import Guard
 from .smtp import replies

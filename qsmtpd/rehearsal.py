@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 from . import session
-from .channel import Channel
 from .limits import AuthSettings, Limits
+from .net.channel import Channel
 from .policy import load, stages
 from .policy.hooks import Entry
 from .queue import Verdict

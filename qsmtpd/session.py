@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from time import monotonic
 
-from .channel import Gone, Timeout
 from .dialogue import Dialogue, Secured
 from .facts import Client, Counters, Outcome
 from .hangup import Hangup, explain
+from .net.channel import Gone, Timeout
 from .smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .channel import Channel
     from .facts import Peer, Tls
     from .limits import Limits
     from .log import Log
+    from .net.channel import Channel
     from .policy.hooks import Hooks
     from .tls.door import Door
 

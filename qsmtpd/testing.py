@@ -20,9 +20,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import ucspi
 from .control import Controls, Settings
 from .log import Log
+from .net import ucspi
 from .policy import outside
 from .rehearsal import Rehearsal
 

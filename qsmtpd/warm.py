@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import os
 
-from . import channel, session
+from . import session
 from .control import Controls, Settings
 from .facts import Peer
 from .limits import AuthSettings, Limits
 from .log import Log
+from .net import channel
 from .policy import load
 from .policy.order import BUILT_IN
 from .tls.settings import IMPLICIT, STARTTLS, TlsSettings
@@ -35,7 +36,7 @@ _LATER = (
     "hashlib",
     "hmac",
     "termios",
-    "qsmtpd.address",
+    "qsmtpd.net.ip",
     "qsmtpd.cdb",
     "qsmtpd.commands.auth",
     "qsmtpd.commands.data",

@@ -28,8 +28,8 @@ FLOORS = [
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
-    {"cdb", "address", "channel", "received", "users", "policy.stages"},
-    {"ask", "ucspi", "control", "maildir", "policy.wildmat"},
+    {"cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
+    {"ask", "net.ucspi", "control", "maildir", "policy.wildmat"},
     {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
     {"limits"},
     {"queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
@@ -112,11 +112,11 @@ def test_only_the_ways_in_touch_the_process() -> None:
 
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
-    channel control decision facts hangup limits log main
+    net net.channel control decision facts hangup limits log main
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
     policy.rcpthosts policy.relay policy.stages envelope
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
-    tls tls.door tls.errors tls.settings ucspi
+    tls tls.door tls.errors tls.settings net.ucspi
 """
 DATA = "commands commands.data process queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.

@@ -11,13 +11,14 @@ from harness import BIN, parse_log
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsmtpd import address, ucspi
 from qsmtpd.cdb import Cdb
-from qsmtpd.channel import Gone, SessionOver, Timeout
 from qsmtpd.control import Controls, Settings
 from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.hangup import explain
 from qsmtpd.log import Log
+from qsmtpd.net import ip as address
+from qsmtpd.net import ucspi
+from qsmtpd.net.channel import Gone, SessionOver, Timeout
 from qsmtpd.received import received
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path

@@ -5,15 +5,15 @@ from __future__ import annotations
 import binascii
 
 from .. import auth
-from ..channel import LineTooLong
 from ..limits import AUTH_LIMIT
+from ..net.channel import LineTooLong
 from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..auth import Credentials
-    from ..channel import Channel
     from ..limits import AuthSettings
+    from ..net.channel import Channel
 
 
 class Result:

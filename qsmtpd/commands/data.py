@@ -14,9 +14,9 @@ from ..smtp.submission import HeaderFiller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..channel import Channel
     from ..facts import Client, Envelope, Ruling
     from ..limits import DataSettings
+    from ..net.channel import Channel
     from ..policy.hooks import Hooks
     from ..queue import Verdict
 

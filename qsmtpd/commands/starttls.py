@@ -13,9 +13,9 @@ from ..tls.errors import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..channel import Channel
     from ..facts import Tls
     from ..log import Log
+    from ..net.channel import Channel
     from ..tls.door import Door
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from ..channel import Gone, Timeout
+from ..net.channel import Gone, Timeout
 from .errors import HandshakeFailed, Unavailable
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, ucspi_descriptors
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-    from ..channel import Channel
     from ..control import Settings
     from ..facts import Tls
+    from ..net.channel import Channel
     from .settings import TlsSettings
 
     class Door(Protocol):

@@ -15,14 +15,14 @@ import os
 import select
 from time import monotonic
 
-from ..channel import Descriptors
+from ..net.channel import Descriptors
 from .environ import describe
 from .errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..channel import Channel
     from ..facts import Tls
+    from ..net.channel import Channel
     from .settings import TlsSettings
 
 #: A report with a certificate is trusted if it does not go on for so long (seconds).

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from OpenSSL import SSL, crypto
 
-from ..channel import CHUNK, Gone, Timeout
 from ..facts import Tls
+from ..net.channel import CHUNK, Gone, Timeout
 from .context import explain
 from .errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..channel import Transport
+    from ..net.channel import Transport
 
 RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
 

@@ -17,7 +17,7 @@ import posix as os
 import select
 from time import monotonic, sleep
 
-from .facts import Lost
+from ..facts import Lost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

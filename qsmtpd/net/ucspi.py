@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from .facts import Peer
+from ..facts import Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _address(text: bytes | None) -> bytes | None:
         for o in octets
     ):
         return text
-    from . import address
+    from . import ip as address
 
     if text.startswith(b"[") and text.endswith(b"]"):  # socat
         text = text[1:-1]
