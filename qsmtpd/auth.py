@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from .limits import AuthSettings
+    from .config.session import AuthSettings
 
     Exchange = Generator[bytes, bytes, "Credentials"]
     Mechanism = Callable[[bytes | None, bytes], Exchange]

@@ -10,9 +10,10 @@ import os
 import resource
 import sys
 
-from .control import Controls, Settings
+from .config.files import Controls
+from .config.session import AuthSettings, Limits, QueueSettings
+from .config.settings import Settings
 from .facts import ControlError
-from .limits import AuthSettings, Limits, QueueSettings
 from .log import Log
 from .net import ucspi
 from .policy import audit, load

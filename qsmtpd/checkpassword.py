@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from . import users
-from .control import Controls, home
+from .config.files import Controls, home
 from .facts import ControlError
 
 TYPE_CHECKING = False

@@ -9,10 +9,10 @@ from __future__ import annotations
 from time import monotonic
 
 from . import envelope
+from .config.session import AUTH_LIMIT
 from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
 from .facts import Auth, Envelope, Ruling
 from .hangup import Hangup
-from .limits import AUTH_LIMIT
 from .net.channel import LineTooLong
 from .policy import stages
 from .smtp import replies, states
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from .config.session import Limits
     from .facts import Client, Tls
-    from .limits import Limits
     from .log import Log
     from .net.channel import Channel
     from .policy.hooks import Hooks

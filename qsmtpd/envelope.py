@@ -15,7 +15,7 @@ from .smtp.address import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .limits import Limits
+    from .config.session import Limits
 
 
 class Refused(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 
-from .control import Controls, Settings
+from .config.files import Controls
+from .config.settings import Settings
 from .facts import ControlError, Tls
 from .log import Log, message
 from .net import ucspi

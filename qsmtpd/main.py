@@ -11,9 +11,10 @@ import sys
 from time import monotonic
 
 from . import __version__, session
-from .control import Controls, Settings, home
+from .config.files import Controls, home
+from .config.session import AuthSettings, Limits
+from .config.settings import Settings
 from .facts import ControlError, Outcome
-from .limits import AuthSettings, Limits
 from .log import FORMATS, Log, log_trouble
 from .net import channel, ucspi
 from .policy import load

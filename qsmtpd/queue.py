@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .limits import QueueSettings
+    from .config.session import QueueSettings
 
 FOREVER = float("inf")
 #: The message's pipe, once it has been full, is made this large (bytes), so that

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from . import session
-from .limits import AuthSettings, Limits
+from .config.session import AuthSettings, Limits
 from .net.channel import Channel
 from .policy import load, stages
 from .policy.hooks import Entry
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .control import Settings
+    from .config.settings import Settings
     from .facts import Client, Envelope, Outcome, Peer, Tls
     from .log import Log
 

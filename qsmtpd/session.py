@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .config.session import Limits
     from .facts import Peer, Tls
-    from .limits import Limits
     from .log import Log
     from .net.channel import Channel
     from .policy.hooks import Hooks

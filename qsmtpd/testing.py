@@ -20,7 +20,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .control import Controls, Settings
+from .config.files import Controls
+from .config.settings import Settings
 from .log import Log
 from .net import ucspi
 from .policy import outside

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .control import Controls
+    from .config.files import Controls
 
 TEMPORARY_NAME = users.FILE + ".tmp"
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 
 from . import session
-from .control import Controls, Settings
+from .config.files import Controls
+from .config.session import AuthSettings, Limits
+from .config.settings import Settings
 from .facts import Peer
-from .limits import AuthSettings, Limits
 from .log import Log
 from .net import channel
 from .policy import load
@@ -37,7 +38,7 @@ _LATER = (
     "hmac",
     "termios",
     "qsmtpd.net.ip",
-    "qsmtpd.cdb",
+    "qsmtpd.config.cdb",
     "qsmtpd.commands.auth",
     "qsmtpd.commands.data",
     "qsmtpd.commands.inspection",
@@ -46,7 +47,7 @@ _LATER = (
     "qsmtpd.policy.lines",
     "qsmtpd.policy.outside",
     "qsmtpd.policy.wildmat",
-    "qsmtpd.policy.wording",
+    "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
     "qsmtpd.tls.environ",
     *("qsmtpd.policy." + name for name in BUILT_IN),

@@ -12,7 +12,8 @@ from typing import Any
 from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
 from test_servers import needs
 
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
 from qsmtpd.decision import Decision
 from qsmtpd.facts import Auth, Client, Envelope, Peer
 from qsmtpd.log import Log

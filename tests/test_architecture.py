@@ -28,10 +28,10 @@ FLOORS = [
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
-    {"cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
-    {"ask", "net.ucspi", "control", "maildir", "policy.wildmat"},
-    {"policy.wording", "policy.order", "policy.guard", "tls.settings"},
-    {"limits"},
+    {"config.cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
+    {"ask", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
+    {"config.wording", "policy.order", "policy.guard", "tls.settings"},
+    {"config.session"},
     {"queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
     {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
@@ -112,7 +112,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
 
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
-    net net.channel control decision facts hangup limits log main
+    net net.channel config config.files config.settings decision facts hangup config.session log main
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
     policy.rcpthosts policy.relay policy.stages envelope
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_servers import needs
 
-from qsmtpd.limits import AUTH_LIMIT
+from qsmtpd.config.session import AUTH_LIMIT
 from qsmtpd.smtp.submission import HeaderFiller
 
 SERVER = Certificate("mx.example")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
 from qsmtpd.decision import DECLINE, DEFER, DROP, REJECT, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
 from qsmtpd.policy import badmailfrom, badrcptto, greetdelay, helocheck, rblsmtpd

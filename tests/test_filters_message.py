@@ -9,7 +9,8 @@ import pytest
 from harness import Home
 from ruled import converse, tcpserver
 
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
 from qsmtpd.decision import DECLINE, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer
 from qsmtpd.policy import bouncecheck, headers, loop

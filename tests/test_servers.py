@@ -16,7 +16,7 @@ import pytest
 from harness import BIN, Home, Listener, wait_for
 from tools import find
 
-from qsmtpd.cdb import Cdb
+from qsmtpd.config.cdb import Cdb
 
 CI = os.environ.get("CI") == "true"
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ruled import converse, tcpserver
 from tls_home import SERVER
 
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
 from qsmtpd.decision import ACCEPTED, reject
 from qsmtpd.facts import Auth, Client, ControlError, Peer, Ruling, Tls
 from qsmtpd.log import Log

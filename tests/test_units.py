@@ -11,8 +11,9 @@ from harness import BIN, parse_log
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsmtpd.cdb import Cdb
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.cdb import Cdb
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.hangup import explain
 from qsmtpd.log import Log

@@ -6,9 +6,10 @@ import pytest
 from harness import Home
 from ruled import converse, tcpserver
 
-from qsmtpd.control import Controls, Settings
+from qsmtpd.config.files import Controls
+from qsmtpd.config.settings import Settings
+from qsmtpd.config.wording import LIMIT, worded
 from qsmtpd.facts import ControlError
-from qsmtpd.policy.wording import LIMIT, worded
 
 
 @pytest.mark.parametrize(

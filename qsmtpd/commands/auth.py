@@ -5,14 +5,14 @@ from __future__ import annotations
 import binascii
 
 from .. import auth
-from ..limits import AUTH_LIMIT
+from ..config.session import AUTH_LIMIT
 from ..net.channel import LineTooLong
 from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..auth import Credentials
-    from ..limits import AuthSettings
+    from ..config.session import AuthSettings
     from ..net.channel import Channel
 
 

@@ -14,8 +14,8 @@ from ..smtp.submission import HeaderFiller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..config.session import DataSettings
     from ..facts import Client, Envelope, Ruling
-    from ..limits import DataSettings
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
     from ..queue import Verdict

@@ -8,7 +8,7 @@ from . import lines, load, order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
 
 _DNS = "wants DNS, which no filter of qsmtpd asks yet"
 _CONTENT = "looks into messages, which no filter of qsmtpd does yet"

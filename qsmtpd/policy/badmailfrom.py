@@ -30,13 +30,13 @@ back patterns only.  With a pattern behind it, `?` is part of that, as there.
 
 from __future__ import annotations
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 TEXT = b"sorry, your envelope sender is in my badmailfrom list"

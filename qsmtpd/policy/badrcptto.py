@@ -15,13 +15,13 @@ In SPAMCONTROL `!` takes back patterns only, and patterns mind the case.
 
 from __future__ import annotations
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from .wildmat import Listing
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 TEXT = b"sorry, your envelope recipient is in my badrcptto list"

@@ -18,7 +18,7 @@ from ..decision import DECLINED, Decision, reject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 SEVERAL = reject(b"sorry, bounce messages should have a single envelope recipient", 553, b"5.7.1")

@@ -24,7 +24,7 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client
 
 #: A client waits 300 seconds for its greeting (RFC 5321, 4.5.3.2.1), a

@@ -28,7 +28,7 @@ from ..smtp.header import is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope, Message
 
 REQUIRED = (b"From", b"Date")

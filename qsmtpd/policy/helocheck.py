@@ -25,14 +25,14 @@ a host name passes as `unknown`.
 
 from __future__ import annotations
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from .wildmat import Listing
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 TEXT = b"sorry, invalid HELO/EHLO greeting"

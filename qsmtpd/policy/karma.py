@@ -19,7 +19,7 @@ from ..decision import DECLINED, REJECT, Decision, drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope, Ruling
 
 TOO_LOW = drop(b"too many refusals, try again later", 421, b"4.7.0")

@@ -24,7 +24,7 @@ from .order import BUILT_IN, Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
 
 FILE = "control/plugins"
 VARIABLE = "QSMTPD_PLUGINS"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Peer
     from ..log import Log
 
@@ -39,7 +39,7 @@ def load(
     postpone = settings.choice("postpone", "POSTPONE", _POSTPONE)
     refuse = hooks.NOBODY_ACCEPTS
     if b"REPLY_NOGATEWAY" in settings.environ:
-        from .wording import worded
+        from ..config.wording import worded
 
         refuse = reject(
             worded(settings, refuse.text, "REPLY_NOGATEWAY"), refuse.code, refuse.status

@@ -16,14 +16,14 @@ Log keys: by=localmfcheck.
 
 from __future__ import annotations
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from .rcpthosts import Domains
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 INVALID = reject(b"sorry, invalid sender address specified", 553, b"5.7.1")

@@ -17,7 +17,7 @@ from ..smtp.header import unfold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope, Message
 
 LOOPING = reject(b"this message is looping", 554, b"5.4.6")

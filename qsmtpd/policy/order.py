@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..control import Settings
+    from ..config.settings import Settings
 
 #: name -> (control files, variables): it is on when one of them is there.  The
 #: cheap ones come first, and what only makes sense for a recipient that is

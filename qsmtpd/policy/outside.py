@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from ..control import Settings
+    from ..config.settings import Settings
     from .order import Line
 
     Outsider = tuple[ModuleType, object, dict[str, Callable[..., Any]]]

@@ -12,11 +12,11 @@ feed(), commit() and abort(), and a pid for the reply.
 
 from __future__ import annotations
 
-from ..limits import QueueSettings
+from ..config.session import QueueSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
     from ..queue import Queue
 

@@ -24,7 +24,7 @@ from ..decision import DECLINED, Decision, decline, defer, reject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 INFO = b"[RBL info]"

@@ -33,14 +33,14 @@ from __future__ import annotations
 
 import posix as os
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
 from .rcpthosts import Domains
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 YES, NO, NOT_NOW, ENOUGH = (0, 99, 112), 100, 111, 113

@@ -16,7 +16,7 @@ from ..decision import ACCEPTED, Decision, decline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 

@@ -43,14 +43,14 @@ from __future__ import annotations
 
 import posix as os
 
+from ..config.wording import worded
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
-from .wording import worded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..cdb import Cdb
-    from ..control import Settings
+    from ..config.cdb import Cdb
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 FILE = "control/recipients"
@@ -190,7 +190,7 @@ class Plugin:
     def _cdb(self, path: bytes) -> Cdb:
         cdb = self._cdbs.get(path)
         if cdb is None:
-            from ..cdb import Cdb
+            from ..config.cdb import Cdb
 
             cdb = self._cdbs[path] = Cdb(self._called(path), self._path(path))
         return cdb

@@ -12,7 +12,7 @@ from ..decision import DECLINED, Decision, accept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 

@@ -23,7 +23,7 @@ from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Ruling
 
 FORM = "spamcontrol"

@@ -24,7 +24,7 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client, Envelope
 
 NEVER_AGAIN = 999  # as a delay

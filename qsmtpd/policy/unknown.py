@@ -17,7 +17,7 @@ from ..decision import DECLINED, Decision, drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Client
 
 TOO_MANY = drop(b"too many unknown commands", 421, b"4.7.0")

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .. import check as child
-from ..control import home
+from ..config.files import home
 from ..facts import ControlError
 from .rules import Rules
 from .user import become

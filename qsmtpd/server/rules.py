@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..cdb import Cdb
+from ..config.cdb import Cdb
 from ..facts import ControlError
 
 TYPE_CHECKING = False

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
 
-    from ..control import Controls
+    from ..config.files import Controls
     from .options import Options
     from .rules import Rules
 else:

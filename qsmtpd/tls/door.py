@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Tls
     from ..net.channel import Channel
     from .settings import TlsSettings

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-    from ..control import Settings
+    from ..config.settings import Settings
     from ..facts import Tls
 
 AUTO, OFF, STARTTLS, IMPLICIT = "auto", "off", "starttls", "implicit"

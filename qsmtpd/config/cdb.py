@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import posix as os
 
-from .facts import ControlError
+from ..facts import ControlError
 
 _HEADER = 2048
 

@@ -6,14 +6,14 @@ enter none of those: what is not imported costs a cold start nothing.
 
 from __future__ import annotations
 
-from .facts import ControlError
-from .smtp import replies
+from ..facts import ControlError
+from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .control import Settings
-    from .facts import Peer
-    from .tls.settings import TlsSettings
+    from ..facts import Peer
+    from ..tls.settings import TlsSettings
+    from .settings import Settings
 
 AUTH_LIMIT = 12288  # bytes of a response in base64 (RFC 4954, 4)
 
@@ -74,7 +74,7 @@ class DataSettings:
         self.bare_lf = settings.choice("barelf", "BARELF", ("reject", "reject-all", "normalize"))
         self.too_big = replies.TOO_BIG
         if b"REPLY_MAXSIZE" in settings.environ:
-            from .policy.wording import worded
+            from .wording import worded
 
             text, _, status = replies.TOO_BIG.rpartition(b" ")
             self.too_big = worded(settings, text, "REPLY_MAXSIZE") + b" " + status
@@ -108,7 +108,7 @@ class QueueSettings:
         self.exits = settings.choice("queueexits", "QUEUEEXITS", whose)
         self.content = b""  # what is added to the refusal of a content
         if self.exits == "spamcontrol":
-            from .policy.wording import worded
+            from .wording import worded
 
             self.content = worded(settings, b"", "REPLY_CONTENT")
         self.environ = environ

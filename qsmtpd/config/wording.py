@@ -6,7 +6,7 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..control import Settings
+    from .settings import Settings
 
 #: So that no reply grows beyond what RFC 5321, 4.5.3.1.5 allows (512 bytes).
 LIMIT = 300

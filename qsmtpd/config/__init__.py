@@ -1,0 +1,1 @@
+"""Control files, variables, and the settings that they make."""

@@ -1,0 +1,83 @@
+"""Control files: those of one QMAILHOME, each read at most once."""
+
+from __future__ import annotations
+
+import posix as os
+
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .cdb import Cdb
+
+#: More than this is no control file.
+SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
+
+
+def home(environ: Mapping[bytes, bytes]) -> bytes:
+    """qmail's home directory: QMAILHOME, or where it always is."""
+    return environ.get(b"QMAILHOME") or b"/var/qmail"
+
+
+class Controls:
+    """The files below `home`/control (bytes), read when first asked for.
+
+    `kept` is for what others make of the files and want to have only once.
+    """
+
+    __slots__ = ("home", "kept", "_files")
+
+    def __init__(self, home: bytes) -> None:
+        self.home = home
+        self.kept: dict[object, object] = {}
+        self._files: dict[str, bytes | None] = {}
+
+    def path(self, name: str) -> bytes:
+        """Where the control file of this name is, or would be."""
+        return self.home + b"/control/" + name.encode("ascii")
+
+    def read(self, name: str) -> bytes | None:
+        """The content, or None where there is no such file.
+
+        Any other reason for not having it is a ControlError: what cannot be
+        read is never taken for absent.
+        """
+        if name not in self._files:
+            self._files[name] = self._read(name)
+        return self._files[name]
+
+    def cdb(self, name: str) -> Cdb | None:
+        """The cdb file of this name, open, or None where there is no such file."""
+        path = self.path(name)
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return None  # and the reader of cdb files need not be imported
+        except OSError as error:
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
+        from .cdb import Cdb
+
+        return Cdb("control/" + name, path)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
+        try:
+            parts = []
+            size = 0
+            while part := os.read(fd, 65536):
+                size += len(part)
+                if size > SIZE_LIMIT:
+                    raise ControlError("control/" + name, "too large")
+                parts.append(part)
+            return b"".join(parts)
+        except OSError as error:
+            raise ControlError("control/" + name, error.strerror or "unreadable") from error
+        finally:
+            os.close(fd)
