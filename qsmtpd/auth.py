@@ -12,8 +12,8 @@ from __future__ import annotations
 import posix as os
 from time import time
 
-from .ask import ask
-from .process import child_environ
+from .child.query import ask
+from .child.spawn import child_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

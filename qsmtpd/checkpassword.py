@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import signal
     from typing import NoReturn
 else:
-    import _signal as signal  # as in qsmtpd.process
+    import _signal as signal  # as in qsmtpd.child.spawn
 
 LOGIN = 3  # the descriptor
 #: The interface promises no more than 512 bytes; AUTH allows for a few thousand.

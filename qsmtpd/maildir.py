@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 else:
-    import _signal as signal  # as in qsmtpd.process
+    import _signal as signal  # as in qsmtpd.child.spawn
 
 ADDRESS_LIMIT = 1003  # bytes with the NUL, as in qmail-queue
 DEATH = 86400  # seconds: qmail-queue's own limit

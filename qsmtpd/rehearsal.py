@@ -10,11 +10,11 @@ from __future__ import annotations
 import sys
 
 from . import session
+from .child.queue import Verdict
 from .config.session import AuthSettings, Limits
 from .net.channel import Channel
 from .policy import load, stages
 from .policy.hooks import Entry
-from .queue import Verdict
 from .tls.settings import TlsSettings
 
 TYPE_CHECKING = False

@@ -24,15 +24,15 @@ NOT_FILTERS = {"policy.qmailqueue", "policy.localmfcheck", "policy.rcptcheck"}
 FILTERS = {f"policy.{name}" for name in BUILT_IN} - NOT_FILTERS
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
-    {"decision", "log", "process"},
+    {"decision", "log", "child.spawn"},
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
     {"config.cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
-    {"ask", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
+    {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
     {"config.wording", "policy.order", "policy.guard", "tls.settings"},
     {"config.session"},
-    {"queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
+    {"child.queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
     {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
     {"policy.outside"},
@@ -118,7 +118,7 @@ COLD = """
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.door tls.errors tls.settings net.ucspi
 """
-DATA = "commands commands.data process queue received smtp.data smtp.submission"
+DATA = "commands commands.data child.spawn child.queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 

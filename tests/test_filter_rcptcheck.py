@@ -22,7 +22,7 @@ from filters import (
 )
 from harness import Home, wait_for
 
-from qsmtpd import ask
+from qsmtpd.child import query as ask
 from qsmtpd.facts import ControlError
 from qsmtpd.policy.guard import Guard, Overdue
 
@@ -254,7 +254,7 @@ def test_without_descriptors(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     def none() -> tuple[int, int]:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("qsmtpd.ask.os.pipe", none)
+    monkeypatch.setattr("qsmtpd.child.query.os.pipe", none)
     log = home.path / "log"
     assert both(home, b"/bin/true", log) == CANNOT
     assert logged(log)[0]["result"] == "cannot be started: Too many open files"

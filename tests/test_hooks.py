@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qsmtpd.child.queue import Verdict
 from qsmtpd.decision import (
     ACCEPTED,
     DECLINED,
@@ -39,7 +40,6 @@ from qsmtpd.policy.hooks import (
     Entry,
     Hooks,
 )
-from qsmtpd.queue import Verdict
 
 NO = reject(b"no")
 LATER = defer(b"later")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import time
 
+from ..child.queue import CannotExec, CannotStart
 from ..decision import DROP, REFUSALS
 from ..hangup import Hangup
-from ..queue import CannotExec, CannotStart
 from ..received import clean, date, received
 from ..smtp import replies
 from ..smtp.data import Decoder
@@ -14,11 +14,11 @@ from ..smtp.submission import HeaderFiller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..child.queue import Verdict
     from ..config.session import DataSettings
     from ..facts import Client, Envelope, Ruling
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
-    from ..queue import Verdict
 
     Report = dict[str, int | str | bytes]
 

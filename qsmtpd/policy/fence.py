@@ -6,7 +6,7 @@ message, whatever it has done with it; so the client hears 451, and never 250.
 
 from __future__ import annotations
 
-from ..queue import Verdict
+from ..child.queue import Verdict
 from ..smtp import replies
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class BackEnd(Protocol):
-        """One message on its way to wherever a back end puts it: see qsmtpd.queue.Queue."""
+        """One message on its way to wherever a back end puts it: see qsmtpd.child.queue.Queue."""
 
         pid: int  # for the reply: `250 ok TIME qp PID`
 

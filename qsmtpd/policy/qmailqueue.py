@@ -16,9 +16,9 @@ from ..config.session import QueueSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..child.queue import Queue
     from ..config.settings import Settings
     from ..facts import Client, Envelope
-    from ..queue import Queue
 
 #: A RCPTTO for the wrappers of SPAMCONTROL ends before this many bytes: Linux
 #: takes no string of more than 128 KB into an environment.
@@ -35,7 +35,7 @@ class Plugin:
 
     def queue(self, client: Client, envelope: Envelope) -> Queue:
         """Raises CannotStart or CannotExec."""
-        from ..queue import Queue  # now: most sessions bring no message
+        from ..child.queue import Queue  # now: most sessions bring no message
 
         return Queue(self._settings, _announced(client, envelope, self._settings))
 

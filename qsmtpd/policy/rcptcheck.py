@@ -79,8 +79,8 @@ class Plugin:
         told = self._told(client, envelope, recipient)
         if any(value.startswith(FUNCTION) for value in told.values()):
             return DANGEROUS
-        from ..ask import ask
-        from ..process import child_environ
+        from ..child.query import ask
+        from ..child.spawn import child_environ
 
         environ = child_environ(self._settings.environ)
         for name in (b"RCPTFOUND", b"RCPTHOSTS", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):

@@ -174,8 +174,8 @@ class Plugin:
         question = (*rule.command, address)
         known = self._known.get(question)
         if known is None:
-            from ..ask import ask
-            from ..process import child_environ
+            from ..child.query import ask
+            from ..child.spawn import child_environ
 
             environ = child_environ(self._settings.environ)
             answer = ask(rule.command, environ, self._timeout, address + b"\0\0\0", search=True)

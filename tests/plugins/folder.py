@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from qsmtpd.queue import Verdict
+from qsmtpd.child.queue import Verdict
 
 
 class Plugin:

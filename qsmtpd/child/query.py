@@ -11,7 +11,7 @@ import posix as os
 import select
 from time import monotonic
 
-from .process import Process
+from .spawn import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

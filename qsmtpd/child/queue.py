@@ -1,0 +1,367 @@
+"""One run of a qmail-queue-compatible program.
+
+The program reads the message on fd 0 and then the envelope on fd 1: `F` sender
+NUL, for each recipient `T` recipient NUL, and one NUL more (qmail-queue(8)).
+That last NUL is the commit.  Without it the program must queue nothing, so not
+one byte of the envelope is written, or held where an exit could flush it,
+before commit(); and abort() closes the envelope's pipe first.
+
+Only exit status 0 says that the message is queued: not a death by signal, and
+not an exit 0 of a program that we know did not read everything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import posix as os
+import select
+from time import monotonic
+
+from .spawn import GRACE, LOST, Process, child_environ, close_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..config.session import QueueSettings
+
+FOREVER = float("inf")
+#: The message's pipe, once it has been full, is made this large (bytes), so that
+#: the two programs take turns less often.  Not larger, and not at once: Linux
+#: has 64 MB for all the pipes of a user; beyond that he gets the smallest ones.
+PIPE_SIZE = 256 * 1024
+#: qmail-queue's convention for the text on the error descriptor.
+ERROR_LIMIT = 255
+
+_PERMANENT = b"qq permanent problem (#5.3.0)"
+_TEMPORARY = b"qq temporary problem (#4.3.0)"
+_CRASHED = b"qq crashed (#4.3.0)"
+_SURPRISE = b"qq waitpid surprise (#4.3.0)"
+_TIMEOUT = b"qq timeout (#4.3.0)"
+_READ_ERROR = b"qq read error (#4.3.0)"
+
+#: qmail-smtpd's text for each exit status; 11 to 40 are permanent, all others
+#: temporary, except 115.
+TEXTS: dict[int, bytes] = {
+    11: b"envelope address too long for qq (#5.1.3)",
+    115: b"envelope address too long for qq (#5.1.3)",
+    31: b"mail server permanently rejected message (#5.3.0)",
+    51: b"qq out of memory (#4.3.0)",
+    52: _TIMEOUT,
+    53: b"qq write error or disk full (#4.3.0)",
+    54: _READ_ERROR,
+    55: b"qq unable to read configuration (#4.3.0)",
+    56: b"qq trouble making network connection (#4.3.0)",
+    61: b"qq trouble in home directory (#4.3.0)",
+    62: b"qq trouble creating files in queue (#4.3.0)",
+    63: b"qq trouble creating files in queue (#4.3.0)",
+    64: b"qq trouble creating files in queue (#4.3.0)",
+    65: b"qq trouble creating files in queue (#4.3.0)",
+    66: b"qq trouble creating files in queue (#4.3.0)",
+    71: b"mail server temporarily rejected message (#4.3.0)",
+    72: b"connection to mail server timed out (#4.4.1)",
+    73: b"connection to mail server rejected (#4.4.1)",
+    74: b"communication with mail server failed (#4.4.2)",
+    81: b"qq internal bug (#4.3.0)",
+    91: b"qq internal bug (#4.3.0)",
+    120: b"unable to exec qq (#4.3.0)",
+}
+
+_CONTENT = b"sorry, invalid message content%b (#5.3.2)"  # REPLY_CONTENT
+_NO_KEY = b"Private key file does not exist (#5.3.5)"
+#: What a status means to the queue programs of others, where that differs from
+#: TEXTS: QUEUEEXITS says whose it is.
+EXITS: dict[str, dict[int, bytes]] = {
+    "stock": {},
+    "spamcontrol": dict.fromkeys((32, 33, 34), _CONTENT),  # virus, spam, attachment
+    "indimail": {
+        32: b"SPAM or junk mail threshold exceeded (#5.7.1)",
+        33: b"Message contains virus (#5.7.1)",
+        34: b"Message contains banned attachment (#5.7.1)",
+        35: _NO_KEY,
+        50: b"unable to set uid/gid (#4.3.0)",
+        79: b"qq Envelope format error (#4.3.0)",
+        91: b"qq Envelope format error (#4.3.0)",
+    },
+    "sagredo": {32: _NO_KEY},
+}
+
+
+class CannotExec(Exception):
+    """The queue program could not be started: the reason."""
+
+
+class CannotStart(CannotExec):
+    """There was no pipe or no process to be had."""
+
+
+class Verdict:
+    """What became of the message.
+
+    `accepted`: it is queued.  Else `permanent` tells 5xx from 4xx and `text`
+    is the reply without its code.  `exit` says for the log how the program
+    ended; `ambiguous`, that it may have queued the message all the same.
+    """
+
+    __slots__ = ("accepted", "permanent", "text", "exit", "ambiguous")
+
+    def __init__(
+        self,
+        accepted: bool,
+        text: bytes = b"",
+        permanent: bool = False,
+        exit: str = "",
+        ambiguous: bool = False,
+    ) -> None:
+        self.accepted = accepted
+        self.permanent = permanent
+        self.text = text
+        self.exit = exit
+        self.ambiguous = ambiguous
+
+
+class Queue:
+    """A running queue program.  Raises CannotStart or CannotExec.
+
+    `extra` goes into its environment.  After start: feed() the message, then
+    either commit() or abort(), once.
+    """
+
+    __slots__ = (
+        "pid",
+        "_settings",
+        "_message",
+        "_envelope",
+        "_error",
+        "_process",
+        "_said",
+        "_broken",
+        "_stalled",
+    )
+
+    def __init__(self, settings: QueueSettings, extra: Mapping[bytes, bytes]) -> None:
+        self._settings = settings
+        self._said = b""
+        self._broken = False  # a write failed: exit 0 is no yes any more
+        self._stalled = False  # it took no bytes for too long
+        pipes: list[int] = []
+        try:
+            for _ in range(3):
+                pipes.extend(os.pipe())
+            # Of our ends alone: the program's are other open files.
+            for fd in (pipes[1], pipes[3], pipes[4]):
+                os.set_blocking(fd, False)
+        except OSError as error:
+            close_all(pipes)
+            raise CannotStart(error.strerror) from error
+        message, self._message, envelope, self._envelope, self._error, said = pipes
+        try:
+            self._process = Process(
+                [settings.program],
+                _environ(settings.environ, extra),
+                {message: 0, envelope: 1, said: settings.error_fd},
+            )
+        except OSError as error:
+            close_all(pipes)
+            if isinstance(error, BlockingIOError):  # EAGAIN: no process to be had
+                raise CannotStart(error.strerror) from error
+            raise CannotExec(error.strerror) from error
+        self.pid = self._process.pid
+        close_all([message, envelope, said])
+
+    def feed(self, data: bytes) -> None:
+        """Give it more of the message.  A failure shows in the verdict."""
+        if data and not self._broken:
+            self._write(self._message, data, FOREVER)
+
+    def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict:
+        """Write the envelope, wait for the program to exit, and judge.
+
+        Only here can the message become queued.
+        """
+        deadline = monotonic() + self._settings.timeout
+        readers = [_reading_end(self._message)]
+        self._close_message()
+        if not self._broken:
+            envelope = [b"F", sender, b"\0"]
+            for recipient in recipients:
+                envelope += (b"T", recipient, b"\0")
+            envelope.append(b"\0")
+            self._write(self._envelope, b"".join(envelope), deadline)
+        committed = not self._broken
+        readers.append(_reading_end(self._envelope))
+        self._close_envelope()
+        ended = self._process.wait(
+            deadline if committed else monotonic() + self._patience(), self._poll
+        )
+        if not ended:
+            self._process.end()
+        if any(_unread(fd) for fd in readers):
+            self._broken = True
+        close_all([fd for fd in readers if fd >= 0])
+        return self._judge(ambiguous=committed and not ended)
+
+    def abort(self) -> None:
+        """End it with nothing queued.  May be called again, and after commit()."""
+        self._close_envelope()
+        self._close_message()
+        self._broken = True
+        if not self._process.wait(monotonic() + self._patience(), self._poll):
+            self._process.end()
+        self._close_rest()
+
+    # -- inside ------------------------------------------------------------
+
+    def _patience(self) -> float:
+        """How long to wait for an exit without a commit: not at all where it hangs."""
+        return 0.0 if self._stalled else GRACE
+
+    def _write(self, fd: int, data: bytes, end: float) -> None:
+        """Write all of it, if it goes on within the write timeout and before `end`."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                if not self._writable(fd, min(end, monotonic() + self._settings.write_timeout)):
+                    return
+            except OSError:  # EPIPE: nobody reads any more
+                self._broken = True
+                return
+
+    def _writable(self, fd: int, deadline: float) -> bool:
+        """Wait for room in a pipe; False where the program ends or stalls instead."""
+        if fd == self._message:
+            _enlarge(fd)
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        while True:
+            ready = self._poll(poll, deadline)
+            if fd in ready:
+                return True
+            if self._process.exited() or monotonic() >= deadline:
+                self._stalled = not self._process.exited()
+                self._broken = True
+                return False
+
+    def _poll(self, poll: select.poll, deadline: float) -> list[int]:
+        """One wait: for what `poll` has, for the program's exit and for its error text."""
+        if self._error >= 0:
+            poll.register(self._error, select.POLLIN)
+        ready = self._process.poll(poll, deadline)
+        if self._error in ready:
+            poll.unregister(self._error)
+            self._hear()
+        return ready
+
+    def _hear(self) -> None:
+        """Take some of what is on the error descriptor, and keep the beginning of it all.
+
+        One read at a time: whoever writes without end must not keep us here.
+        """
+        try:
+            heard = os.read(self._error, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = b""
+        if heard:
+            self._said = (self._said + heard)[:ERROR_LIMIT]
+            return
+        os.close(self._error)
+        self._error = -1
+
+    def _judge(self, ambiguous: bool) -> Verdict:
+        if self._error >= 0:
+            self._hear()  # only what is there: somebody else may hold it open
+        self._close_rest()
+        status = self._process.status
+        if self._stalled or ambiguous or status is None:
+            return Verdict(False, _TIMEOUT, exit="timeout", ambiguous=ambiguous)
+        if status == LOST:
+            return Verdict(False, _SURPRISE, exit="unknown", ambiguous=not self._broken)
+        if os.WIFSIGNALED(status):
+            return Verdict(False, _CRASHED, exit=f"signal {os.WTERMSIG(status)}")
+        code = os.WEXITSTATUS(status)
+        if code == 0 and not self._broken:
+            return Verdict(True, exit="0")
+        exit = str(code)
+        if code == 0:
+            return Verdict(False, _READ_ERROR, exit="0, but did not read everything")
+        if code in self._custom_codes() and len(self._said) > 2:
+            permanent = self._said[:1] == b"D"
+            text = _flatten(self._said[1:] if self._said[:1] in b"DZ" else self._said)
+            if text:
+                return Verdict(False, text, permanent, exit)
+        permanent = 11 <= code <= 40 or code == 115
+        texts = {**TEXTS, **EXITS[self._settings.exits]}
+        text = texts.get(code, _PERMANENT if permanent else _TEMPORARY)
+        if text is _CONTENT:
+            text %= self._settings.content
+        return Verdict(False, text, permanent, exit)
+
+    def _custom_codes(self) -> tuple[int, ...]:
+        # notqmail: 82, on fd 6.  The patches that use another fd know 88 as well.
+        return (82,) if self._settings.error_fd == 6 else (82, 88)
+
+    def _close_message(self) -> None:
+        if self._message >= 0:
+            os.close(self._message)
+            self._message = -1
+
+    def _close_envelope(self) -> None:
+        if self._envelope >= 0:
+            os.close(self._envelope)
+            self._envelope = -1
+
+    def _close_rest(self) -> None:
+        if self._error >= 0:
+            os.close(self._error)
+            self._error = -1
+        self._process.close()
+
+
+def _environ(ours: Mapping[bytes, bytes], extra: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    environ = child_environ(ours)
+    for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
+        environ.pop(name, None)
+    return {**environ, **extra}
+
+
+def _enlarge(pipe: int) -> None:
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except (AttributeError, OSError):
+        pass  # not Linux, or it has reached a limit
+
+
+def _reading_end(pipe: int) -> int:
+    """A reading end of the pipe whose writing end this is; -1 where /proc has none.
+
+    It is opened when all is written, just before the writing end is closed:
+    earlier, it would hide that nobody reads any more.
+    """
+    import termios  # noqa: F401  (now: once the mail is committed, no import may fail)
+
+    try:
+        return os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _unread(fd: int) -> bool:
+    """Are there bytes in this pipe that nobody has read?"""
+    if fd < 0:
+        return False
+    import termios
+
+    try:
+        return any(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))
+    except OSError:
+        return False  # not to be known, as without /proc
+
+
+def _flatten(text: bytes) -> bytes:
+    """One line that is safe in a reply: printable ASCII, nothing else."""
+    text = bytes(byte if 32 <= byte < 127 else 32 for byte in text)
+    return b" ".join(text.split())
