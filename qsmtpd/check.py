@@ -17,7 +17,7 @@ from .facts import ControlError
 from .log import Log
 from .net import ucspi
 from .policy import audit, load
-from .tls import door
+from .tls import provider as door
 from .tls.errors import Unavailable
 from .tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .log import Log
     from .net.channel import Channel
     from .policy.hooks import Hooks
-    from .tls.door import Door
+    from .tls.provider import Door
 
 LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours

@@ -20,7 +20,7 @@ from .net import channel, ucspi
 from .policy import load
 from .policy.guard import Guard
 from .smtp import replies
-from .tls import door
+from .tls import provider as door
 from .tls import settings as tls_settings
 from .tls.errors import HandshakeFailed, Unavailable
 

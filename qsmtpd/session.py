@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .log import Log
     from .net.channel import Channel
     from .policy.hooks import Hooks
-    from .tls.door import Door
+    from .tls.provider import Door
 
 
 def run(

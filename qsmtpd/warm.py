@@ -49,7 +49,7 @@ _LATER = (
     "qsmtpd.policy.wildmat",
     "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
-    "qsmtpd.tls.environ",
+    "qsmtpd.tls.external",
     *("qsmtpd.policy." + name for name in BUILT_IN),
 )
 #: What plugins from elsewhere may want.
@@ -142,7 +142,7 @@ def prepare_tls(settings: TlsSettings, log: Log) -> None:
     if settings.mode not in (STARTTLS, IMPLICIT):
         return
     from .tls import context
-    from .tls.tunnel import Tunnel
+    from .tls.openssl import Tunnel
 
     for name, error in context.keep_names(settings):
         log.line("tls", verdict="unavailable", sni=name, reason=str(error))

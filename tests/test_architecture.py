@@ -27,19 +27,19 @@ FLOORS = [
     {"decision", "log", "child.spawn"},
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
-    {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.environ"},
+    {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
     {"config.cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
     {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
     {"config.wording", "policy.order", "policy.guard", "tls.settings"},
     {"config.session"},
     {"child.queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
     {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
-    {"policy.hooks", "tls.context", "tls.helper", "checkpassword"},
+    {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword"},
     {"policy.outside"},
     {"policy.load"},
     {"policy.audit"},
-    {"tls.tunnel"},
-    {"tls.door"},
+    {"tls.openssl"},
+    {"tls.provider"},
     {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
     {"commands.data", "envelope"},
     {"dialogue"},
@@ -116,7 +116,7 @@ COLD = """
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
     policy.rcpthosts policy.relay policy.stages envelope
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
-    tls tls.door tls.errors tls.settings net.ucspi
+    tls tls.provider tls.errors tls.settings net.ucspi
 """
 DATA = "commands commands.data child.spawn child.queue received smtp.data smtp.submission"
 #: What of Python, beyond what every start imports.

@@ -77,7 +77,7 @@ def test_a_bad_list_of_clients(inside: Home, entry: str) -> None:
 
 
 def test_a_certificate_that_cannot_be_parsed_gives_no_right() -> None:
-    from qsmtpd.tls import tunnel as module
+    from qsmtpd.tls import openssl as module
 
     class Odd:
         def to_cryptography(self) -> object:

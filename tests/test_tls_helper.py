@@ -8,7 +8,7 @@ from conversation import Conversation, Helper, readable
 from harness import PATIENCE, Home
 from tls_home import HASH, S6, SERVER, SSLSERVER, deliver
 
-from qsmtpd.tls.environ import describe
+from qsmtpd.tls.external import describe
 
 
 def test_helper_and_a_required_certificate(home: Home) -> None:

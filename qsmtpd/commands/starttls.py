@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..facts import Tls
     from ..log import Log
     from ..net.channel import Channel
-    from ..tls.door import Door
+    from ..tls.provider import Door
 
 
 def negotiate(channel: Channel, door: Door, log: Log) -> Tls | None:

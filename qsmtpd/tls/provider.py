@@ -33,7 +33,7 @@ def external(settings: Settings, tls: TlsSettings) -> Tls | None:
     """What a front end says of the encryption that it does; None in every other mode."""
     if tls.mode != EXTERNAL:
         return None
-    from .environ import describe
+    from .external import describe
 
     return tls.judge(describe(settings.environ.items()))
 
@@ -48,7 +48,7 @@ def find(settings: Settings, tls: TlsSettings) -> Door | None:
         descriptors = ucspi_descriptors(settings)
         if descriptors is None:
             raise Unavailable("SSLCTLFD, SSLREADFD and SSLWRITEFD are not three open descriptors")
-        from .helper import HelperDoor
+        from .ucspitls import HelperDoor
 
         return HelperDoor(tls, descriptors)
     if tls.mode in (STARTTLS, IMPLICIT):
@@ -99,7 +99,7 @@ class InsideDoor:
                 import site
 
                 site.main()
-            from . import tunnel  # noqa: F401  (once we have said 220, no import may fail)
+            from . import openssl as tunnel  # noqa: F401  (once we have said 220, no import may fail)
 
             self._context = keep(self._settings)
         except Unavailable:
@@ -112,7 +112,7 @@ class InsideDoor:
     def open(self, channel: Channel) -> Tls:
         """Do the handshake and go over to TLS.  Raises HandshakeFailed."""
         assert self._context is not None, "prepare() comes first"
-        from .tunnel import Tunnel
+        from .openssl import Tunnel
 
         tunnel = Tunnel(self._context, channel.transport)
         try:

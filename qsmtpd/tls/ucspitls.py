@@ -16,8 +16,8 @@ import select
 from time import monotonic
 
 from ..net.channel import Descriptors
-from .environ import describe
 from .errors import HandshakeFailed
+from .external import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
