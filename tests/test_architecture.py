@@ -27,8 +27,8 @@ FLOORS = [
     {"decision", "log", "child.spawn"},
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
-    {"smtp.data", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
-    {"config.cdb", "net.ip", "net.channel", "received", "users", "policy.stages"},
+    {"smtp.decoder", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
+    {"config.cdb", "net.ip", "net.channel", "smtp.received", "users", "policy.stages"},
     {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
     {"config.wording", "policy.order", "policy.guard", "tls.settings"},
     {"config.session"},
@@ -118,7 +118,7 @@ COLD = """
     dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.provider tls.errors tls.settings net.ucspi
 """
-DATA = "commands commands.data child.spawn child.queue received smtp.data smtp.submission"
+DATA = "commands commands.data child.spawn child.queue smtp.received smtp.decoder smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 

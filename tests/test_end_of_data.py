@@ -16,9 +16,9 @@ from harness import Home, Run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qsmtpd.smtp import data
+from qsmtpd.smtp import decoder as data
 from qsmtpd.smtp.command import BareLF
-from qsmtpd.smtp.data import Decoder
+from qsmtpd.smtp.decoder import Decoder
 
 MODES = ["reject", "reject-all", "normalize"]
 

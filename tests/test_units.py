@@ -20,10 +20,10 @@ from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import Gone, SessionOver, Timeout
-from qsmtpd.received import received
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path
 from qsmtpd.smtp.command import parse_command
+from qsmtpd.smtp.received import received
 
 # -- ucspi -----------------------------------------------------------------
 

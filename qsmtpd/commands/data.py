@@ -7,9 +7,9 @@ from time import time
 from ..child.queue import CannotExec, CannotStart
 from ..decision import DROP, REFUSALS
 from ..hangup import Hangup
-from ..received import clean, date, received
 from ..smtp import replies
-from ..smtp.data import Decoder
+from ..smtp.decoder import Decoder
+from ..smtp.received import clean, date, received
 from ..smtp.submission import HeaderFiller
 
 TYPE_CHECKING = False

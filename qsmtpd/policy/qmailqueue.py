@@ -46,7 +46,7 @@ def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> d
     Only qmail's safe bytes and, between recipients, spaces: nothing that a
     shell would execute.
     """
-    from ..received import clean
+    from ..smtp.received import clean
 
     found = {}
     if client.auth is not None:

@@ -18,8 +18,8 @@ from __future__ import annotations
 from posix import getpid
 
 from ..log import FORMATS, places
-from ..received import protocol
 from ..smtp import replies
+from ..smtp.received import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from time import gmtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .facts import Client, Tls
+    from ..facts import Client, Tls
 
 #: A domain name is no longer (RFC 5321, 4.5.3.1.2); neither is a field here.
 FIELD_LIMIT = 255
