@@ -10,7 +10,7 @@ import posix as os
 import sys
 from time import monotonic
 
-from . import __version__, session
+from . import __version__
 from .config.files import Controls, home
 from .config.session import AuthSettings, Limits
 from .config.settings import Settings
@@ -19,6 +19,7 @@ from .log import FORMATS, Log, log_trouble
 from .net import channel, ucspi
 from .policy import load
 from .policy.guard import Guard
+from .session import run
 from .smtp import replies
 from .tls import provider as door
 from .tls import settings as tls_settings
@@ -158,12 +159,12 @@ def _talk(
     try:
         way = door.find(settings, wanted)
         if wanted.mode == tls_settings.IMPLICIT and way is not None:
-            from .commands import starttls
+            from .session import starttls
 
             way.prepare()
             tls = starttls.go_through(line, way, log)
         elif tls is not None:
-            from .commands import starttls
+            from .session import starttls
 
             starttls.log_tls(log, tls)
     except HandshakeFailed:
@@ -177,7 +178,7 @@ def _talk(
             log.line("session", end="tls-unavailable")
             # Nothing that we could say would be understood.
             return Outcome("tls-unavailable", 111)
-    outcome = session.run(line, peer, limits, hooks, log, tls, way, os._exit, listed)
+    outcome = run.run(line, peer, limits, hooks, log, tls, way, os._exit, listed)
     guard.stop()
     return outcome
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 
-from . import session
 from .child.queue import Verdict
 from .config.session import AuthSettings, Limits
 from .net.channel import Channel
 from .policy import load, stages
 from .policy.hooks import Entry
+from .session import run
 from .tls.settings import TlsSettings
 
 TYPE_CHECKING = False
@@ -135,7 +135,7 @@ class Rehearsal:
     ) -> Outcome:
         """Say these commands (see Script).  leave(status) ends it all where a plugin does not."""
         channel = _Impatient(Script(commands, sent, heard), self.pauses)
-        return session.run(
+        return run.run(
             channel,
             self._peer,
             self._limits,

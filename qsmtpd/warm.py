@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 
-from . import session
 from .config.files import Controls
 from .config.session import AuthSettings, Limits
 from .config.settings import Settings
@@ -23,6 +22,7 @@ from .log import Log
 from .net import channel
 from .policy import load
 from .policy.order import BUILT_IN
+from .session import run
 from .tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
@@ -39,10 +39,10 @@ _LATER = (
     "termios",
     "qsmtpd.net.ip",
     "qsmtpd.config.cdb",
-    "qsmtpd.commands.auth",
-    "qsmtpd.commands.data",
-    "qsmtpd.commands.inspection",
-    "qsmtpd.commands.starttls",
+    "qsmtpd.session.auth",
+    "qsmtpd.session.data",
+    "qsmtpd.session.message",
+    "qsmtpd.session.starttls",
     "qsmtpd.policy.immune",
     "qsmtpd.policy.lines",
     "qsmtpd.policy.outside",
@@ -115,7 +115,7 @@ def practise() -> None:
             limits = Limits(settings, wanted, AuthSettings(settings, [], peer))
             line = channel.Channel(_Script())
             hooks = load.load(settings, log)
-            session.run(line, peer, limits, hooks, log, None, None, _ignore_status)
+            run.run(line, peer, limits, hooks, log, None, None, _ignore_status)
     finally:
         os.close(null)
 

@@ -32,7 +32,7 @@ FLOORS = [
     {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
     {"config.wording", "policy.order", "policy.guard", "tls.settings"},
     {"config.session"},
-    {"child.queue", "auth", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
+    {"child.queue", "session.sasl", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
     {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword"},
     {"policy.outside"},
@@ -40,10 +40,10 @@ FLOORS = [
     {"policy.audit"},
     {"tls.openssl"},
     {"tls.provider"},
-    {"hangup", "commands.starttls", "commands.auth", "commands.inspection"},
-    {"commands.data", "envelope"},
-    {"dialogue"},
-    {"session"},
+    {"session.ending", "session.starttls", "session.auth", "session.message"},
+    {"session.data", "session.envelope"},
+    {"session.dialogue"},
+    {"session.run"},
     {"rehearsal"},
     {"warm"},
     {"check", "explain", "testing"},
@@ -112,13 +112,13 @@ def test_only_the_ways_in_touch_the_process() -> None:
 
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
-    net net.channel config config.files config.settings decision facts hangup config.session log main
+    net net.channel config config.files config.settings decision facts session.ending config.session log main
     policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
-    policy.rcpthosts policy.relay policy.stages envelope
-    dialogue session smtp smtp.address smtp.command smtp.replies smtp.states
+    policy.rcpthosts policy.relay policy.stages session.envelope
+    session.dialogue session.run smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.provider tls.errors tls.settings net.ucspi
 """
-DATA = "commands commands.data child.spawn child.queue smtp.received smtp.decoder smtp.submission"
+DATA = "commands session.data child.spawn child.queue smtp.received smtp.decoder smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 

@@ -15,11 +15,11 @@ from qsmtpd.config.cdb import Cdb
 from qsmtpd.config.files import Controls
 from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Client, ControlError, Peer
-from qsmtpd.hangup import explain
 from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import Gone, SessionOver, Timeout
+from qsmtpd.session.ending import explain
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path
 from qsmtpd.smtp.command import parse_command

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from time import monotonic
 
+from ..facts import Client, Counters, Outcome
+from ..net.channel import Gone, Timeout
+from ..smtp import replies
 from .dialogue import Dialogue, Secured
-from .facts import Client, Counters, Outcome
-from .hangup import Hangup, explain
-from .net.channel import Gone, Timeout
-from .smtp import replies
+from .ending import Hangup, explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .config.session import Limits
-    from .facts import Peer, Tls
-    from .log import Log
-    from .net.channel import Channel
-    from .policy.hooks import Hooks
-    from .tls.provider import Door
+    from ..config.session import Limits
+    from ..facts import Peer, Tls
+    from ..log import Log
+    from ..net.channel import Channel
+    from ..policy.hooks import Hooks
+    from ..tls.provider import Door
 
 
 def run(

@@ -6,11 +6,11 @@ from time import time
 
 from ..child.queue import CannotExec, CannotStart
 from ..decision import DROP, REFUSALS
-from ..hangup import Hangup
 from ..smtp import replies
 from ..smtp.decoder import Decoder
 from ..smtp.received import clean, date, received
 from ..smtp.submission import HeaderFiller
+from .ending import Hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def receive(
         filler = _filler(client, queue.pid) if limits.fill_header else None
         ours = received(client, time(), hide=hide and client.auth is not None)
         if hooks.has("header", "body", "data_post"):
-            from .inspection import Inspection
+            from .message import Inspection
 
             try:
                 inspection = Inspection(hooks, client, envelope, ours)

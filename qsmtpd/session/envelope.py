@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .facts import Envelope
-from .smtp import replies
-from .smtp.address import (
+from ..facts import Envelope
+from ..smtp import replies
+from ..smtp.address import (
     BadParameter,
     check_xtext,
     parse_parameters,
@@ -15,7 +15,7 @@ from .smtp.address import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .config.session import Limits
+    from ..config.session import Limits
 
 
 class Refused(Exception):
@@ -57,7 +57,7 @@ def _path(argument: bytes, limits: Limits) -> tuple[bytes, dict[bytes, bytes | N
     address, rest = parse_path(argument)
     literal = split_literal(address)
     if literal is not None and limits.localiphost is not None:
-        from .net.ip import is_local
+        from ..net.ip import is_local
 
         box, text = literal
         if is_local(text):

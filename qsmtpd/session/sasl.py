@@ -12,14 +12,14 @@ from __future__ import annotations
 import posix as os
 from time import time
 
-from .child.query import ask
-from .child.spawn import child_environ
+from ..child.query import ask
+from ..child.spawn import child_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from .config.session import AuthSettings
+    from ..config.session import AuthSettings
 
     Exchange = Generator[bytes, bytes, "Credentials"]
     Mechanism = Callable[[bytes | None, bytes], Exchange]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .facts import ControlError
-from .log import log_trouble
-from .net.channel import Flood, Gone, SessionOver, Timeout
-from .smtp import replies
-from .smtp.command import BareLF
-from .tls.errors import HandshakeFailed
+from ..facts import ControlError
+from ..log import log_trouble
+from ..net.channel import Flood, Gone, SessionOver, Timeout
+from ..smtp import replies
+from ..smtp.command import BareLF
+from ..tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .facts import Ruling
-    from .log import Log
+    from ..facts import Ruling
+    from ..log import Log
 
 
 class Hangup(Exception):

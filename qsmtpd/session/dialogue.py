@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from time import monotonic
 
+from ..config.session import AUTH_LIMIT
+from ..decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
+from ..facts import Auth, Envelope, Ruling
+from ..net.channel import LineTooLong
+from ..policy import stages
+from ..smtp import replies, states
+from ..smtp.command import BareLF, parse_command
 from . import envelope
-from .config.session import AUTH_LIMIT
-from .decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
-from .facts import Auth, Envelope, Ruling
-from .hangup import Hangup
-from .net.channel import LineTooLong
-from .policy import stages
-from .smtp import replies, states
-from .smtp.command import BareLF, parse_command
+from .ending import Hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from .config.session import Limits
-    from .facts import Client, Tls
-    from .log import Log
-    from .net.channel import Channel
-    from .policy.hooks import Hooks
-    from .tls.provider import Door
+    from ..config.session import Limits
+    from ..facts import Client, Tls
+    from ..log import Log
+    from ..net.channel import Channel
+    from ..policy.hooks import Hooks
+    from ..tls.provider import Door
 
 LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
@@ -295,7 +295,7 @@ class Dialogue:
             return replies.TLS_ACTIVE
         if self._limits.tls.refuse_injection and self._channel.pending:
             raise Hangup("starttls-injection", replies.TLS_PIPELINED)
-        from .commands import starttls
+        from . import starttls
 
         tls = starttls.negotiate(self._channel, self._door, self._log)
         if tls is None:
@@ -311,15 +311,14 @@ class Dialogue:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
-        from . import auth
-        from .commands import auth as auth_command
+        from . import auth, sasl
 
-        result = auth_command.authenticate(self._channel, argument, self._limits.auth)
+        result = auth.authenticate(self._channel, argument, self._limits.auth)
         if result.verdict is None:
             return result.reply
         reply, hangup = result.reply, None
         refusal = None
-        if result.verdict == auth.ACCEPTED:
+        if result.verdict == sasl.ACCEPTED:
             refusal = self._admit(Auth(result.user, result.mechanism))
             reply = refusal or reply
         else:  # who cannot be checked may be guessing, too
@@ -333,13 +332,13 @@ class Dialogue:
         self._logged = True
         self._log.line(
             "auth",
-            verdict=result.verdict if refusal is None else auth.REFUSED,
+            verdict=result.verdict if refusal is None else sasl.REFUSED,
             by=None if refusal is None or self._ruling is None else self._ruling.plugin,
             mechanism=result.mechanism,
             user=result.user,
             reply=reply,
         )
-        if result.verdict != auth.ACCEPTED:
+        if result.verdict != sasl.ACCEPTED:
             self._channel.pause(self._limits.auth.delay)
         if hangup is not None:
             raise hangup
@@ -396,7 +395,7 @@ class Dialogue:
 
     def _data(self, argument: bytes) -> bytes:
         try:
-            from .commands import data
+            from . import data
         except (ImportError, OSError) as error:  # no descriptor to be had, say
             self._hooks.log_trouble(error)
             return replies.QUEUE_PIPES

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import binascii
 
-from .. import auth
 from ..config.session import AUTH_LIMIT
 from ..net.channel import LineTooLong
 from ..smtp import replies
+from . import sasl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..auth import Credentials
     from ..config.session import AuthSettings
     from ..net.channel import Channel
+    from .sasl import Credentials
 
 
 class Result:
     """What came of an AUTH: the reply, and who the client is or claimed to be.
 
-    `verdict` is auth.ACCEPTED, REFUSED or TEMPORARY, or None where nobody was
+    `verdict` is sasl.ACCEPTED, REFUSED or TEMPORARY, or None where nobody was
     asked because the exchange itself failed.
     """
 
@@ -35,9 +35,9 @@ class Result:
 
 
 _REPLIES = {
-    auth.ACCEPTED: replies.AUTH_OK,
-    auth.REFUSED: replies.AUTH_FAILED,
-    auth.TEMPORARY: replies.AUTH_TEMPORARY,
+    sasl.ACCEPTED: replies.AUTH_OK,
+    sasl.REFUSED: replies.AUTH_FAILED,
+    sasl.TEMPORARY: replies.AUTH_TEMPORARY,
 }
 
 
@@ -53,19 +53,19 @@ def authenticate(channel: Channel, argument: bytes, settings: AuthSettings) -> R
         return Result(replies.AUTH_UNKNOWN)
     try:
         first = _decode_initial(initial) if space else None
-        exchange = auth.MECHANISMS[name](first, auth.make_challenge(settings.host))
+        exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(settings.host))
         credentials = _converse(channel, exchange)
     except LineTooLong:
         return Result(replies.LINE_TOO_LONG)
     except _Cancelled:
         return Result(replies.AUTH_CANCELLED)
-    except (auth.Malformed, binascii.Error):
+    except (sasl.Malformed, binascii.Error):
         return Result(replies.AUTH_MALFORMED)
-    verdict = auth.check(credentials, settings)
+    verdict = sasl.check(credentials, settings)
     return Result(_REPLIES[verdict], verdict, credentials.user, name)
 
 
-def _converse(channel: Channel, exchange: auth.Exchange) -> Credentials:
+def _converse(channel: Channel, exchange: sasl.Exchange) -> Credentials:
     """Pass challenges and responses on until the mechanism has what it wants."""
     try:
         challenge = next(exchange)

@@ -1,0 +1,1 @@
+"""An SMTP session: from the greeting to the goodbye."""
