@@ -43,17 +43,17 @@ _LATER = (
     "qsmtpd.session.data",
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
-    "qsmtpd.policy.immune",
+    "qsmtpd.filters.immune",
     "qsmtpd.policy.lines",
     "qsmtpd.policy.outside",
-    "qsmtpd.policy.wildmat",
+    "qsmtpd.filters.wildmat",
     "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
     "qsmtpd.tls.external",
-    *("qsmtpd.policy." + name for name in BUILT_IN),
+    *("qsmtpd.filters." + name for name in BUILT_IN),
 )
 #: What plugins from elsewhere may want.
-_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.fence", "qsmtpd.policy.guardian")
+_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.guardian")
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16

@@ -28,7 +28,7 @@ def build(name: str, home: Path, /, log: int | None = None, **environ: bytes | s
     variables = {os.fsencode(key): _b(value) for key, value in full.items()}
     base = Settings(Controls(os.fsencode(home)), variables)
     settings = base if log is None else base.of_plugin(name, {}, Log(log))
-    return importlib.import_module(f"qsmtpd.policy.{name}").Plugin(settings)
+    return importlib.import_module(f"qsmtpd.filters.{name}").Plugin(settings)
 
 
 def _b(text: bytes | str) -> bytes:

@@ -20,7 +20,7 @@ from qsmtpd.policy.order import BUILT_IN
 PACKAGE = ROOT / "qsmtpd"
 
 #: The filters that only read settings and facts: they are all on one floor.
-NOT_FILTERS = {"policy.qmailqueue", "policy.localmfcheck", "policy.rcptcheck"}
+NOT_FILTERS = {"filters.qmailqueue", "filters.localmfcheck", "filters.rcptcheck"}
 FILTERS = {f"policy.{name}" for name in BUILT_IN} - NOT_FILTERS
 #: From the ground up.  A module may import only from floors below its own.
 FLOORS = [
@@ -29,11 +29,11 @@ FLOORS = [
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.decoder", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
     {"config.cdb", "net.ip", "net.channel", "smtp.received", "users", "policy.stages"},
-    {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "policy.wildmat"},
+    {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "filters.wildmat"},
     {"config.wording", "policy.order", "policy.guard", "tls.settings"},
     {"config.session"},
-    {"child.queue", "session.sasl", "policy.guardian", "policy.immune", "policy.lines", *FILTERS},
-    {"policy.localmfcheck", "policy.qmailqueue", "policy.rcptcheck", "policy.fence", "useredit"},
+    {"child.queue", "session.sasl", "policy.guardian", "filters.immune", "policy.lines", *FILTERS},
+    {"filters.localmfcheck", "filters.qmailqueue", "filters.rcptcheck", "policy.fence", "useredit"},
     {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword"},
     {"policy.outside"},
     {"policy.load"},
@@ -113,8 +113,8 @@ def test_only_the_ways_in_touch_the_process() -> None:
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
     net net.channel config config.files config.settings decision facts session.ending config.session log main
-    policy policy.guard policy.hooks policy.load policy.order policy.qmailqueue
-    policy.rcpthosts policy.relay policy.stages session.envelope
+    policy policy.guard policy.hooks policy.load policy.order filters.qmailqueue
+    filters.rcpthosts filters.relay policy.stages session.envelope
     session.dialogue session.run smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.provider tls.errors tls.settings net.ucspi
 """

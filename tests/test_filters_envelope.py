@@ -12,7 +12,7 @@ from qsmtpd.config.files import Controls
 from qsmtpd.config.settings import Settings
 from qsmtpd.decision import DECLINE, DEFER, DROP, REJECT, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
-from qsmtpd.policy import badmailfrom, badrcptto, greetdelay, helocheck, rblsmtpd
+from qsmtpd.filters import badmailfrom, badrcptto, greetdelay, helocheck, rblsmtpd
 
 
 def settings(home: Path, files: dict[str, list[str]], **environ: str) -> Settings:

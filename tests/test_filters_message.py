@@ -13,7 +13,7 @@ from qsmtpd.config.files import Controls
 from qsmtpd.config.settings import Settings
 from qsmtpd.decision import DECLINE, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer
-from qsmtpd.policy import bouncecheck, headers, loop
+from qsmtpd.filters import bouncecheck, headers, loop
 from qsmtpd.policy.stages import render
 from qsmtpd.smtp.header import parse_header
 

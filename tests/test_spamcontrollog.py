@@ -19,8 +19,8 @@ from qsmtpd.config.files import Controls
 from qsmtpd.config.settings import Settings
 from qsmtpd.decision import ACCEPTED, reject
 from qsmtpd.facts import Auth, Client, ControlError, Peer, Ruling, Tls
+from qsmtpd.filters.spamcontrollog import Plugin
 from qsmtpd.log import Log
-from qsmtpd.policy.spamcontrollog import Plugin
 from qsmtpd.smtp import replies
 
 REFUSED = reject(b"no")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsmtpd.facts import ControlError
-from qsmtpd.policy.wildmat import PATTERN_LIMIT, Listing, Pattern, is_wild
+from qsmtpd.filters.wildmat import PATTERN_LIMIT, Listing, Pattern, is_wild
 
 
 @pytest.mark.parametrize(

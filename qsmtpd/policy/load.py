@@ -57,7 +57,7 @@ def load(
 
 def forget() -> None:
     """Read plugins' files anew: for a server, on HUP."""
-    outside = sys.modules.get(f"{__package__}.outside")
+    outside = sys.modules.get(f"{__package__}.external")
     if outside is not None:
         outside.forget()
 
@@ -66,7 +66,7 @@ def is_listed(settings: Settings, peer: Peer) -> bool:
     """Is this client listed as immune against filters?  Raises ControlError."""
     if b"IMMUNE" not in settings.environ and settings.lines("immune") is None:
         return False
-    from .immune import listed
+    from ..filters.immune import listed
 
     return listed(settings, peer)
 
@@ -93,7 +93,7 @@ def _entry(
     own = settings.of_plugin(line.name, options, log)
     limit = hooks.TIMEOUT if timeout is None else _seconds(timeout, line)
     if ours:
-        module = __import__(f"{__package__}.{line.plugin}", None, None, ["Plugin"])
+        module = __import__(f"qsmtpd.filters.{line.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
         functions = hooks.methods(plugin)
     else:

@@ -1,0 +1,1 @@
+"""The filters that come with the program, one file each (qsmtpd-filters(5))."""
