@@ -18,7 +18,7 @@ from .facts import ControlError, Outcome
 from .log import FORMATS, Log, log_trouble
 from .net import channel, ucspi
 from .policy import load
-from .policy.guard import Guard
+from .policy.timelimit import Guard
 from .session import run
 from .smtp import replies
 from .tls import provider as door

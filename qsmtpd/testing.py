@@ -24,7 +24,7 @@ from .config.files import Controls
 from .config.settings import Settings
 from .log import Log
 from .net import ucspi
-from .policy import outside
+from .policy import external as outside
 from .rehearsal import Rehearsal
 
 TYPE_CHECKING = False

@@ -21,7 +21,7 @@ from .facts import Peer
 from .log import Log
 from .net import channel
 from .policy import load
-from .policy.order import BUILT_IN
+from .policy.spec import BUILT_IN
 from .session import run
 from .tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
@@ -44,8 +44,7 @@ _LATER = (
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
     "qsmtpd.filters.immune",
-    "qsmtpd.policy.lines",
-    "qsmtpd.policy.outside",
+    "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
     "qsmtpd.config.wording",
     "qsmtpd.smtp.date",

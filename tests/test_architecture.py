@@ -15,7 +15,7 @@ from harness import BIN, ROOT, Home
 from tls_home import SERVER
 
 from qsmtpd import bytecode
-from qsmtpd.policy.order import BUILT_IN
+from qsmtpd.policy.spec import BUILT_IN
 
 PACKAGE = ROOT / "qsmtpd"
 
@@ -30,12 +30,18 @@ FLOORS = [
     {"smtp.decoder", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
     {"config.cdb", "net.ip", "net.channel", "smtp.received", "users", "policy.stages"},
     {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "filters.wildmat"},
-    {"config.wording", "policy.order", "policy.guard", "tls.settings"},
+    {"config.wording", "policy.spec", "policy.timelimit", "tls.settings"},
     {"config.session"},
     {"child.queue", "session.sasl", "policy.guardian", "filters.immune", "policy.lines", *FILTERS},
-    {"filters.localmfcheck", "filters.qmailqueue", "filters.rcptcheck", "policy.fence", "useredit"},
+    {
+        "filters.localmfcheck",
+        "filters.qmailqueue",
+        "filters.rcptcheck",
+        "policy.backend",
+        "useredit",
+    },
     {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword"},
-    {"policy.outside"},
+    {"policy.external"},
     {"policy.load"},
     {"policy.audit"},
     {"tls.openssl"},
@@ -113,7 +119,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
     net net.channel config config.files config.settings decision facts session.ending config.session log main
-    policy policy.guard policy.hooks policy.load policy.order filters.qmailqueue
+    policy policy.timelimit policy.hooks policy.load policy.spec filters.qmailqueue
     filters.rcpthosts filters.relay policy.stages session.envelope
     session.dialogue session.run smtp smtp.address smtp.command smtp.replies smtp.states
     tls tls.provider tls.errors tls.settings net.ucspi

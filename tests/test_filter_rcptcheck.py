@@ -24,7 +24,7 @@ from harness import Home, wait_for
 
 from qsmtpd.child import query as ask
 from qsmtpd.facts import ControlError
-from qsmtpd.policy.guard import Guard, Overdue
+from qsmtpd.policy.timelimit import Guard, Overdue
 
 NO = b"550 sorry, no mailbox here by that name (#5.1.1)"
 ENOUGH = b"drop 421 you have exceeded your messaging limits (#4.3.0)"

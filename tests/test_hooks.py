@@ -29,8 +29,7 @@ from qsmtpd.decision import (
 from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Peer, Ruling
 from qsmtpd.log import Log
 from qsmtpd.policy import stages
-from qsmtpd.policy.fence import Fence
-from qsmtpd.policy.guard import Guard, Overdue
+from qsmtpd.policy.backend import Fence
 from qsmtpd.policy.hooks import (
     AT_DATA,
     AT_RCPT,
@@ -40,6 +39,7 @@ from qsmtpd.policy.hooks import (
     Entry,
     Hooks,
 )
+from qsmtpd.policy.timelimit import Guard, Overdue
 
 NO = reject(b"no")
 LATER = defer(b"later")
@@ -426,7 +426,7 @@ def test_the_alarm() -> None:
 
 def test_escape_is_not_interrupted_and_names_who_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """To say goodbye may take longer than until the next alarm."""
-    monkeypatch.setattr("qsmtpd.policy.guard.GRACE", 0.1)
+    monkeypatch.setattr("qsmtpd.policy.timelimit.GRACE", 0.1)
     guard = Guard()
     escapes: list[tuple[str, str]] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import lines, load, order
+from . import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,22 +66,22 @@ COMPANIONS = {
 
 
 def plugins(settings: Settings) -> list[str]:
-    """The names of the plugins that a session would have, in order.  Raises ControlError."""
-    return [line.name for line in load.chosen(settings)]
+    """The names of the plugins that a session would have, in spec.  Raises ControlError."""
+    return [line.name for line in spec.plugin_specs(settings)]
 
 
 def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     """What is set and does nothing: (the file or variable, why).  Raises ControlError."""
-    running = {line.plugin for line in load.chosen(settings)}
+    running = {line.plugin for line in spec.plugin_specs(settings)}
     found = [
-        (switch, f"is set, but its filter {name} has been taken out by {lines.VARIABLE}")
-        for name in order.BUILT_IN
+        (switch, f"is set, but its filter {name} has been taken out by {spec.VARIABLE}")
+        for name in spec.BUILT_IN
         if name not in running
-        for switch in order.switches(name, settings)
+        for switch in spec.switches(name, settings)
     ]
     found += [
         (name, "has been taken out, so that no mail is taken, or none that it lets in")
-        for name in order.ALWAYS
+        for name in spec.ALWAYS
         if name not in running
     ]
     for variable, why in NOT_DONE_VARIABLES.items():

@@ -18,7 +18,7 @@ import select
 from time import monotonic
 
 from ..smtp import replies
-from .guard import GRACE
+from .timelimit import GRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
 from ..smtp import replies
 from . import stages
-from .guard import Guard, Overdue
+from .timelimit import Guard, Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..facts import Client, Envelope
     from ..log import Log
-    from .fence import BackEnd
+    from .backend import BackEnd
 
 
 TIMEOUT = 30.0  # seconds
@@ -294,7 +294,7 @@ class Hooks:
         return None
 
     def _fenced(self, entry: Entry, said: object) -> BackEnd | None:
-        from .fence import Fence
+        from .backend import Fence
 
         def call(function: Callable[..., object], *facts: object) -> object:
             return self._run(entry, stages.QUEUE, function, *facts)

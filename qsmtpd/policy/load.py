@@ -7,8 +7,9 @@ import sys
 from ..decision import reject
 from ..facts import ControlError
 from ..log import message
-from . import hooks, order
-from .guard import Guard, Overdue
+from . import hooks
+from .spec import BUILT_IN, GRANTING, PluginSpec, plugin_specs
+from .timelimit import Guard, Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def load(
     `guard` is what runs plugin code; outsiders() is called before any runs that
     did not come with this package.
     """
-    lines = chosen(settings)
+    specs = plugin_specs(settings)
     postpone = settings.choice("postpone", "POSTPONE", _POSTPONE)
     refuse = hooks.NOBODY_ACCEPTS
     if b"REPLY_NOGATEWAY" in settings.environ:
@@ -45,10 +46,10 @@ def load(
             worded(settings, refuse.text, "REPLY_NOGATEWAY"), refuse.code, refuse.status
         )
     runs = guard or Guard()
-    if outsiders is not None and any(line.plugin not in order.BUILT_IN for line in lines):
+    if outsiders is not None and any(spec.plugin not in BUILT_IN for spec in specs):
         outsiders()
     return hooks.Hooks(
-        lambda: [*first, *(_entry(line, settings, log, postpone, runs) for line in lines)],
+        lambda: [*first, *(_entry(spec, settings, log, postpone, runs) for spec in specs)],
         log,
         refuse,
         runs,
@@ -71,78 +72,66 @@ def is_listed(settings: Settings, peer: Peer) -> bool:
     return listed(settings, peer)
 
 
-def chosen(settings: Settings) -> list[order.Line]:
-    """The plugins of a session, in order.  Raises ControlError."""
-    on = [name for name in order.BUILT_IN if order.is_on(name, settings)]
-    written = settings.lines("plugins")
-    words = settings.environ.get(b"QSMTPD_PLUGINS")
-    if written is None and words is None:
-        return [order.Line(name, {}, "") for name in on]
-    from . import lines
-
-    return lines.chosen(settings, on, written or [], words or b"")
-
-
 def _entry(
-    line: order.Line, settings: Settings, log: Log, postpone: str, guard: Guard
+    spec: PluginSpec, settings: Settings, log: Log, postpone: str, guard: Guard
 ) -> hooks.Entry:
-    """Make the plugin of a line.  Raises ControlError."""
-    ours = line.plugin in order.BUILT_IN
-    options = dict(line.options)
+    """Make the plugin of a spec.  Raises ControlError."""
+    ours = spec.plugin in BUILT_IN
+    options = dict(spec.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
-    own = settings.of_plugin(line.name, options, log)
-    limit = hooks.TIMEOUT if timeout is None else _seconds(timeout, line)
+    own = settings.of_plugin(spec.name, options, log)
+    limit = hooks.TIMEOUT if timeout is None else _seconds(timeout, spec)
     if ours:
-        module = __import__(f"qsmtpd.filters.{line.plugin}", None, None, ["Plugin"])
+        module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
         functions = hooks.methods(plugin)
     else:
-        from .outside import outsider
+        from .external import outsider
 
         try:
-            module, plugin, functions = guard.call((line.name, "start"), limit, outsider, own, line)
+            module, plugin, functions = guard.call((spec.name, "start"), limit, outsider, own, spec)
         except Overdue as error:
-            what = f"{line.name} takes more than {limit:g} seconds to start"
-            raise ControlError(line.where, what) from error
+            what = f"{spec.name} takes more than {limit:g} seconds to start"
+            raise ControlError(spec.where, what) from error
         except ControlError:
             raise
         except BaseException as error:  # whatever it does: to make it and look at it runs its code
-            what = f"{line.name}: {type(error).__name__}: {message(error)}"
-            raise ControlError(line.where, what) from error
+            what = f"{spec.name}: {type(error).__name__}: {message(error)}"
+            raise ControlError(spec.where, what) from error
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")
-        raise ControlError(line.where, f"{line.name} knows no option {key}")
-    immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, line)
+        raise ControlError(spec.where, f"{spec.name} knows no option {key}")
+    immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, spec)
     return hooks.Entry(
-        line.name,
+        spec.name,
         functions,
         immune,
         getattr(plugin, "spool", False) is True,
         limit,
-        postpone if later is None else _later(later, line),
-        line.plugin in order.GRANTING,
+        postpone if later is None else _later(later, spec),
+        spec.plugin in GRANTING,
         ours,
         getattr(module, "__file__", None),
     )
 
 
-def _seconds(text: bytes, line: order.Line) -> float:
+def _seconds(text: bytes, spec: PluginSpec) -> float:
     if not (text.isdigit() and len(text) < 5 and 0 < int(text) <= MAX_TIMEOUT):
-        raise ControlError(line.where, f"{line.name}: timeout is no number up to {MAX_TIMEOUT}")
+        raise ControlError(spec.where, f"{spec.name}: timeout is no number up to {MAX_TIMEOUT}")
     return float(int(text))
 
 
-def _immunities(text: bytes, line: order.Line) -> tuple[str, ...]:
+def _immunities(text: bytes, spec: PluginSpec) -> tuple[str, ...]:
     words = () if text == b"none" else tuple(text.decode("ascii", "replace").split(","))
     if not set(words) <= set(hooks.IMMUNITIES):
         raise ControlError(
-            line.where, f"{line.name}: immune is none, or {', '.join(hooks.IMMUNITIES)}"
+            spec.where, f"{spec.name}: immune is none, or {', '.join(hooks.IMMUNITIES)}"
         )
     return words
 
 
-def _later(text: bytes, line: order.Line) -> str:
+def _later(text: bytes, spec: PluginSpec) -> str:
     for word in _POSTPONE:
         if text == word.encode("ascii"):
             return word
-    raise ControlError(line.where, f"{line.name}: postpone is none of {', '.join(_POSTPONE)}")
+    raise ControlError(spec.where, f"{spec.name}: postpone is none of {', '.join(_POSTPONE)}")

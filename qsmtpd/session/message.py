@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..facts import Client, Envelope
-    from ..policy.fence import BackEnd
+    from ..policy.backend import BackEnd
     from ..policy.hooks import Hooks
 
 #: A longer header is shown as far as this (bytes).

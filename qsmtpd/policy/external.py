@@ -9,8 +9,8 @@ from ..facts import ControlError
 from ..log import message
 from ..smtp.states import VERBS
 from . import stages
-from .guard import Overdue
 from .hooks import IMMUNITIES, methods
+from .timelimit import Overdue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..config.settings import Settings
-    from .order import Line
+    from .spec import PluginSpec
 
     Outsider = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
 
@@ -50,12 +50,12 @@ _ARGUMENTS = {
 }
 
 
-def outsider(own: Settings, line: Line) -> Outsider:
+def outsider(own: Settings, spec: PluginSpec) -> Outsider:
     """A plugin from elsewhere: its module, itself, and its hooks.
 
     Raises ControlError, or whatever the plugin raises.
     """
-    module = find(line.plugin, own.controls.home, line.where)
+    module = find(spec.plugin, own.controls.home, spec.where)
     plugin: object = module
     make = getattr(module, "Plugin", None)
     if make is None:
@@ -64,23 +64,23 @@ def outsider(own: Settings, line: Line) -> Outsider:
         plugin = make(own)
         functions = methods(plugin)
     if not functions:
-        raise ControlError(line.where, f"{line.name} has no hook, as a function or in class Plugin")
+        raise ControlError(spec.where, f"{spec.name} has no hook, as a function or in class Plugin")
     for name in functions:
         verb = name.removeprefix("command_")
         if name not in stages.STAGES and (name == verb or not (verb.isascii() and verb.isalnum())):
-            what = f"{line.name} has a public {name}, which is no hook: call it _{name}"
-            raise ControlError(line.where, what)
+            what = f"{spec.name} has a public {name}, which is no hook: call it _{name}"
+            raise ControlError(spec.where, what)
         if name != verb and verb != verb.lower():
-            raise ControlError(line.where, f"{line.name}: {name} is to be in lower case")
+            raise ControlError(spec.where, f"{spec.name}: {name} is to be in lower case")
         if name != verb and verb.upper().encode("ascii") in VERBS:
-            raise ControlError(line.where, f"{line.name}: {verb} is a command of qsmtpd's own")
+            raise ControlError(spec.where, f"{spec.name}: {verb} is a command of qsmtpd's own")
         wanted = _ARGUMENTS.get(name, "client, argument")
         if not _takes(functions[name], wanted.count(",") + 1):
-            raise ControlError(line.where, f"{line.name}: {name} has to take {wanted}")
+            raise ControlError(spec.where, f"{spec.name}: {name} has to take {wanted}")
     immune = getattr(plugin, "immune", ())
     if isinstance(immune, str) or not set(immune) <= set(IMMUNITIES):
-        what = f"{line.name}: immune is a tuple of some of {', '.join(IMMUNITIES)}"
-        raise ControlError(line.where, what)
+        what = f"{spec.name}: immune is a tuple of some of {', '.join(IMMUNITIES)}"
+        raise ControlError(spec.where, what)
     return module, plugin, functions
 
 
