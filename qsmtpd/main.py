@@ -60,15 +60,15 @@ def main(arguments: list[str]) -> NoReturn:
     if not arguments or not arguments[0].startswith("-"):
         status = serve(environ, command)
     elif arguments[0] == "--check":
-        from .check import check
+        from .diagnose.check import check
 
         status = check(environ, home(environ), command[1:])
     elif arguments == ["--hooks"]:
-        from .explain import show_hooks
+        from .diagnose.explain import show_hooks
 
         status = show_hooks(environ, home(environ))
     elif arguments[0] == "--explain":
-        from .explain import explain
+        from .diagnose.explain import explain
 
         status = explain(environ, home(environ), arguments[1:], os._exit)
     elif arguments == ["--version"]:

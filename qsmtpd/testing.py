@@ -22,10 +22,10 @@ from pathlib import Path
 
 from .config.files import Controls
 from .config.settings import Settings
+from .diagnose.dryrun import Rehearsal
 from .log import Log
 from .net import ucspi
 from .policy import external as outside
-from .rehearsal import Rehearsal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ A setting is declared where it is used, by asking for it:
     settings.number("databytes", "DATABYTES", 0)
 
 so `qsmtpd --check` finds every setting by building the same objects as a
-session does, with a Settings that takes notes (see qsmtpd.check).
+session does, with a Settings that takes notes (see qsmtpd.diagnose.check).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import check as child
 from ..config.files import home
+from ..diagnose import check as child
 from ..facts import ControlError
 from .rules import Rules
 from .user import become

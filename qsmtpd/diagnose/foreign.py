@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import spec
+from ..policy import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

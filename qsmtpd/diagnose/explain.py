@@ -5,19 +5,19 @@ from __future__ import annotations
 import base64
 import os
 
-from .config.files import Controls
-from .config.settings import Settings
-from .facts import ControlError, Tls
-from .log import Log, message
-from .net import ucspi
-from .policy import load, stages
-from .rehearsal import Rehearsal
+from ..config.files import Controls
+from ..config.settings import Settings
+from ..facts import ControlError, Tls
+from ..log import Log, message
+from ..net import ucspi
+from ..policy import load, stages
+from .dryrun import Rehearsal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .decision import Decision
+    from ..decision import Decision
 
 USAGE = """\
 usage: qsmtpd --explain [ip=ADDRESS] [host=NAME] [helo=NAME] [from=SENDER] to=RECIPIENT ...

@@ -10,16 +10,16 @@ import os
 import resource
 import sys
 
-from .config.files import Controls
-from .config.session import AuthSettings, Limits, QueueSettings
-from .config.settings import Settings
-from .facts import ControlError
-from .log import Log
-from .net import ucspi
-from .policy import audit, load
-from .tls import provider as door
-from .tls.errors import Unavailable
-from .tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
+from ..config.files import Controls
+from ..config.session import AuthSettings, Limits, QueueSettings
+from ..config.settings import Settings
+from ..facts import ControlError
+from ..log import Log
+from ..net import ucspi
+from ..policy import load
+from ..tls import provider as door
+from ..tls.errors import Unavailable
+from ..tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,8 +203,8 @@ def _check_queue(report: Report, queue: QueueSettings, environ: Mapping[bytes, b
 
 
 def _check_plugins(report: Report, settings: Settings) -> None:
-    report.ok("plugins", ", ".join(audit.plugins(settings)), "see qsmtpd --hooks")
-    for switch, why in audit.idle_switches(settings):
+    report.ok("plugins", ", ".join(foreign.plugins(settings)), "see qsmtpd --hooks")
+    for switch, why in foreign.idle_switches(settings):
         report.wrong(switch, why)
 
 
@@ -248,7 +248,7 @@ def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> bool:
 
 
 def _check_certificates(report: Report, tls: TlsSettings) -> None:
-    from .tls import context
+    from ..tls import context
 
     for pair in tls.pairs:
         _check_expiry(report, pair)

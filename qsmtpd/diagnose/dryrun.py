@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import sys
 
-from .child.queue import Verdict
-from .config.session import AuthSettings, Limits
-from .net.channel import Channel
-from .policy import load, stages
-from .policy.hooks import Entry
-from .session import run
-from .tls.settings import TlsSettings
+from ..child.queue import Verdict
+from ..config.session import AuthSettings, Limits
+from ..net.channel import Channel
+from ..policy import load, stages
+from ..policy.hooks import Entry
+from ..session import run
+from ..tls.settings import TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .config.settings import Settings
-    from .facts import Client, Envelope, Outcome, Peer, Tls
-    from .log import Log
+    from ..config.settings import Settings
+    from ..facts import Client, Envelope, Outcome, Peer, Tls
+    from ..log import Log
 
     Watch = Callable[[bytes], None]
 
