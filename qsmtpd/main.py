@@ -201,23 +201,23 @@ def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Control
     is read and built is in the controls returned; and no module is left to be
     imported.
     """
-    from . import warm
+    from .server import warmup
 
     log = Log(2, pid=os.getpid())
     controls = Controls(home(environ))
-    warm.import_all()
+    warmup.import_all()
     try:
         settings = enter(controls, environ)
         wanted = tls_settings.TlsSettings(settings)
         peer = ucspi.read_peer(environ)
         Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
-        warm.practise()
+        warmup.practise()
         load.forget()
-        warm.prepare_plugins(load.load(settings, log))
+        warmup.prepare_plugins(load.load(settings, log))
         way = door.find(settings, wanted)
         if way is not None:
             way.prepare()
-            warm.prepare_tls(wanted, log)
+            warmup.prepare_tls(wanted, log)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:

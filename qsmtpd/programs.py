@@ -53,7 +53,7 @@ def start(path: str, arguments: list[str]) -> None:
 
         maildir.main(arguments)
     elif program == "qsmtpd-checkpassword":
-        from . import checkpassword
+        from .checkpassword import main as checkpassword
 
         checkpassword.main(arguments)
     elif program == "starttls-probe":

@@ -28,7 +28,14 @@ FLOORS = [
     {"facts"},
     {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
     {"smtp.decoder", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
-    {"config.cdb", "net.ip", "net.channel", "smtp.received", "users", "policy.stages"},
+    {
+        "config.cdb",
+        "net.ip",
+        "net.channel",
+        "smtp.received",
+        "checkpassword.users",
+        "policy.stages",
+    },
     {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "filters.wildmat"},
     {"config.wording", "policy.spec", "policy.timelimit", "tls.settings"},
     {"config.session"},
@@ -38,9 +45,9 @@ FLOORS = [
         "filters.qmailqueue",
         "filters.rcptcheck",
         "policy.backend",
-        "useredit",
+        "checkpassword.edit",
     },
-    {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword"},
+    {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword.main"},
     {"policy.external"},
     {"policy.load"},
     {"diagnose.foreign"},
@@ -51,7 +58,7 @@ FLOORS = [
     {"session.dialogue"},
     {"session.run"},
     {"diagnose.dryrun"},
-    {"warm"},
+    {"server.warmup"},
     {"diagnose.check", "diagnose.explain", "testing"},
     {"main"},
     {"server.options", "server.client", "server.names", "server.rules"},
@@ -109,7 +116,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
     for name, path in modules().items():
         if name.startswith("server."):
             continue
-        if name not in ("main", "maildir", "checkpassword", "policy.guardian"):
+        if name not in ("main", "maildir", "checkpassword.main", "policy.guardian"):
             text = path.read_text()
             assert "os.environ" not in text, name
             assert "_exit(" not in text, name

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools import find
 
-from qsmtpd import users
-from qsmtpd.checkpassword import parse_login
+from qsmtpd.checkpassword import users
+from qsmtpd.checkpassword.main import parse_login
 from qsmtpd.facts import ControlError
 
 PROGRAM = BIN / "qsmtpd-checkpassword"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__, warm
+from .. import __version__
 from .. import main as child
-from . import check, client, sockets, status
+from . import check, client, sockets, status, warmup
 from .master import Master
 from .options import QUIET, USAGE, Options, Usage
 from .rules import Rules
@@ -51,7 +51,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
         where = f"{options.host} {options.port}"
         raise OSError(0, f"cannot listen on {where}: {error.strerror}") from error
     # As root, who can read it: our Python may lie where the user cannot.
-    warm.import_all()
+    warmup.import_all()
     become(options)
     if options.ident:
         status.say("warning: ident lookups are not done: -r and -t do nothing")

@@ -11,14 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ..facts import ControlError
 from . import users
-from .facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .config.files import Controls
+    from ..config.files import Controls
 
 TEMPORARY_NAME = users.FILE + ".tmp"
 

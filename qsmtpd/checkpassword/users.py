@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import os
 
-from .facts import ControlError
+from ..facts import ControlError
 
 FILE = "smtpusers"
 NAME_LIMIT = 255  # bytes

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import os
 
-from .config.files import Controls
-from .config.session import AuthSettings, Limits
-from .config.settings import Settings
-from .facts import Peer
-from .log import Log
-from .net import channel
-from .policy import load
-from .policy.spec import BUILT_IN
-from .session import run
-from .tls.settings import IMPLICIT, STARTTLS, TlsSettings
+from ..config.files import Controls
+from ..config.session import AuthSettings, Limits
+from ..config.settings import Settings
+from ..facts import Peer
+from ..log import Log
+from ..net import channel
+from ..policy import load
+from ..policy.spec import BUILT_IN
+from ..session import run
+from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-    from .policy.hooks import Hooks
+    from ..policy.hooks import Hooks
 
 #: pyOpenSSL is not among them: who has a certificate imports it by loading that.
 _LATER = (
@@ -140,8 +140,8 @@ def prepare_tls(settings: TlsSettings, log: Log) -> None:
     """What is left of door 1 when its context is there: modules, and the contexts of SNI."""
     if settings.mode not in (STARTTLS, IMPLICIT):
         return
-    from .tls import context
-    from .tls.openssl import Tunnel
+    from ..tls import context
+    from ..tls.openssl import Tunnel
 
     for name, error in context.keep_names(settings):
         log.line("tls", verdict="unavailable", sni=name, reason=str(error))

@@ -2,16 +2,16 @@
 
 It reads a login from fd 3 (https://cr.yp.to/checkpwd/interface.html), and either
 becomes the program that it was told to run, or exits with the interface's codes.
-With an option it edits the file instead: see qsmtpd.useredit.
+With an option it edits the file instead: see qsmtpd.checkpassword.edit.
 """
 
 from __future__ import annotations
 
 import os
 
+from ..config.files import Controls, home
+from ..facts import ControlError
 from . import users
-from .config.files import Controls, home
-from .facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def run(arguments: list[bytes]) -> int:
     if arguments == [b"--help"]:
         os.write(1, USAGE.encode())
         return 0
-    from . import useredit
+    from . import edit
 
     try:
-        if not useredit.run(arguments, controls):
+        if not edit.run(arguments, controls):
             raise Misused("an unknown option, or no name\n" + USAGE.rstrip())
-    except useredit.Refused as refused:
+    except edit.Refused as refused:
         say(str(refused))
         return REFUSED
     return 0
