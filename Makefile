@@ -10,11 +10,12 @@ MAN = $(wildcard man/*.[1578])
 all: $(VENV)/ready
 
 # The package is used where it lies.
-$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/qsmtpd bin/launcher
+$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/launcher $(PROGRAMS:%=bin/%)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
 	for program in $(PROGRAMS); do \
-		bin/launcher $(abspath $(VENV))/bin/python3 "$(CURDIR)" >$(VENV)/bin/$$program || exit; \
+		bin/launcher $(abspath $(VENV))/bin/python3 "$(CURDIR)" bin/$$program \
+		  >$(VENV)/bin/$$program || exit; \
 	done
 	$(VENV)/bin/python3 -m compileall -q qsmtpd
 	touch $@
@@ -62,7 +63,8 @@ install:
 	  else "$(PREFIX)/lib/qsmtpd/python3")'); \
 	for program in $(PROGRAMS); do \
 		rm -f $(DESTDIR)$(PREFIX)/bin/$$program; \
-		bin/launcher "$$python" $(PREFIX)/lib/qsmtpd >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
+		bin/launcher "$$python" $(PREFIX)/lib/qsmtpd bin/$$program \
+		  >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
 		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit; \
 	done
 	for page in $(MAN); do \

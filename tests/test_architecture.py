@@ -14,71 +14,47 @@ import pytest
 from harness import BIN, ROOT, Home
 from tls_home import SERVER
 
-from qsmtpd import bytecode
-from qsmtpd.policy.spec import BUILT_IN
+from qsmtpd import start
 
 PACKAGE = ROOT / "qsmtpd"
 
-#: The filters that only read settings and facts: they are all on one floor.
-NOT_FILTERS = {"filters.qmailqueue", "filters.localmfcheck", "filters.rcptcheck"}
-FILTERS = {f"policy.{name}" for name in BUILT_IN} - NOT_FILTERS
-#: From the ground up.  A module may import only from floors below its own.
-FLOORS = [
-    {"decision", "log", "child.spawn"},
+#: From the ground up.  A module or package may import only from layers below its own,
+#: and what is in a package from that package (but not in a circle).
+LAYERS = [
+    {"decision", "log", "maildir", "probe", "start"},
     {"facts"},
-    {"smtp.replies", "smtp.command", "smtp.address", "smtp.header"},
-    {"smtp.decoder", "smtp.submission", "smtp.date", "smtp.states", "tls.errors", "tls.external"},
-    {
-        "config.cdb",
-        "net.ip",
-        "net.channel",
-        "smtp.received",
-        "checkpassword.users",
-        "policy.stages",
-    },
-    {"child.query", "net.ucspi", "config.files", "config.settings", "maildir", "filters.wildmat"},
-    {"config.wording", "policy.spec", "policy.timelimit", "tls.settings"},
-    {"config.session"},
-    {"child.queue", "session.sasl", "policy.guardian", "filters.immune", "policy.lines", *FILTERS},
-    {
-        "filters.localmfcheck",
-        "filters.qmailqueue",
-        "filters.rcptcheck",
-        "policy.backend",
-        "checkpassword.edit",
-    },
-    {"policy.hooks", "tls.context", "tls.ucspitls", "checkpassword.main"},
-    {"policy.external"},
-    {"policy.load"},
-    {"diagnose.foreign"},
-    {"tls.openssl"},
-    {"tls.provider"},
-    {"session.ending", "session.starttls", "session.auth", "session.message"},
-    {"session.data", "session.envelope"},
-    {"session.dialogue"},
-    {"session.run"},
-    {"diagnose.dryrun"},
-    {"server.warmup"},
-    {"diagnose.check", "diagnose.explain", "testing"},
-    {"main"},
-    {"server.options", "server.client", "server.names", "server.rules"},
-    {"server.status", "server.sockets", "server.user"},
-    {"server.worker", "server.check"},
-    {"server.master"},
-    {"server.main"},
-    {"programs"},
-    {"bytecode"},
-    {"launch"},
+    {"smtp", "config"},
+    {"net", "child"},
+    {"tls", "policy.spec"},
+    {"config.session", "checkpassword"},
+    {"child.queue"},
+    {"filters", "queue"},
+    {"policy"},
+    {"session"},
+    {"diagnose"},
+    {"main", "server", "testing"},
 ]
+MOST_LAYERS, MOST_ENTRIES, MOST_LINES = 12, 24, 400
 
 
 def modules() -> dict[str, Path]:
+    """Every module, by its name below qsmtpd; a package is the module of its __init__.py."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        if path.name != "__init__.py" and not name.startswith("probe"):
-            found[name] = path
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    del found["__init__"]
     return found
+
+
+def layer(name: str) -> int:
+    """The number of the layer in which a module is: the one that names it or its package."""
+    while name:
+        for number, names in enumerate(LAYERS):
+            if name in names:
+                return number
+        name = name.rpartition(".")[0]
+    raise AssertionError("is in no layer")
 
 
 def imports(name: str, path: Path) -> set[str]:
@@ -97,24 +73,40 @@ def imports(name: str, path: Path) -> set[str]:
             continue
         for alias in node.names:
             inner = f"{base}.{alias.name}" if base else alias.name
-            found |= {candidate for candidate in (inner, base) if candidate in known}
+            found |= {inner} & known.keys() or {base} & known.keys()
     return found
 
 
-def test_every_module_has_a_floor() -> None:
-    assert set().union(*FLOORS) == set(modules())
+def test_the_layout_stays_small() -> None:
+    entries = {entry for entry in os.listdir(PACKAGE) if entry != "__pycache__"}
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+    assert len(LAYERS) <= MOST_LAYERS
+    for path in PACKAGE.rglob("*.py"):
+        assert path.read_text().count("\n") <= MOST_LINES, path
+    for name in set().union(*LAYERS):
+        assert name in modules(), f"{name} is in a layer, and nowhere else"
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_imports_go_down(name: str) -> None:
-    floor = next(i for i, rooms in enumerate(FLOORS) if name in rooms)
-    below = set().union(*FLOORS[:floor])
-    assert imports(name, modules()[name]) <= below
+    own = layer(name)
+    package = name.partition(".")[0]
+    for other in imports(name, modules()[name]):
+        inside = other.partition(".")[0] == package
+        assert layer(other) < own or (inside and layer(other) == own), other
+
+
+def test_no_imports_in_a_circle() -> None:
+    graph = {name: imports(name, path) - {name} for name, path in modules().items()}
+    while graph:
+        free = {name for name, others in graph.items() if not others & set(graph)}
+        assert free, f"these import each other: {sorted(graph)}"
+        graph = {name: others for name, others in graph.items() if name not in free}
 
 
 def test_only_the_ways_in_touch_the_process() -> None:
     for name, path in modules().items():
-        if name.startswith("server."):
+        if name.startswith(("server.", "probe.")):
             continue
         if name not in ("main", "maildir", "checkpassword.main", "policy.guardian"):
             text = path.read_text()
@@ -125,13 +117,13 @@ def test_only_the_ways_in_touch_the_process() -> None:
 
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
-    net net.channel config config.files config.settings decision facts session.ending config.session log main
-    policy policy.timelimit policy.hooks policy.load policy.spec filters.qmailqueue
-    filters.rcpthosts filters.relay policy.stages session.envelope
-    session.dialogue session.run smtp smtp.address smtp.command smtp.replies smtp.states
-    tls tls.provider tls.errors tls.settings net.ucspi
+    child config config.files config.session config.settings decision facts
+    filters filters.qmailqueue filters.rcpthosts filters.relay log main net net.channel net.ucspi
+    policy policy.hooks policy.load policy.spec policy.stages policy.timelimit
+    session session.connection session.dialogue session.ending session.envelope session.run
+    smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
 """
-DATA = "commands session.data child.spawn child.queue smtp.received smtp.decoder smtp.submission"
+DATA = "child.queue child.spawn session.data smtp.decoder smtp.received smtp.submission"
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 
@@ -173,7 +165,7 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
     source = tmp_path / "qsmtpd" / "__init__.py"
     source.parent.mkdir()
     source.write_text("first = 1\n")
-    finder = bytecode.Finder(f"{tmp_path}/")
+    finder = start.Finder(f"{tmp_path}/")
     assert finder.find_spec("qsmtpd", None) is None
     compiled = Path(py_compile.compile(str(source), doraise=True))
     assert finder.find_spec("qsmtpd", None) is not None
@@ -190,14 +182,14 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
     content = compiled.read_bytes()
     compiled.write_bytes(b"\0\0" + content[2:])
     assert finder.find_spec("qsmtpd", None) is None, "of another Python"
-    compiled.write_bytes(content + bytes(bytecode.LIMIT))
+    compiled.write_bytes(content + bytes(start.LIMIT))
     assert finder.find_spec("qsmtpd", None) is None, "more than is read"
     assert finder.find_spec("os", None) is None
 
 
 def launcher(python: str, folder: str) -> str:
-    """What bin/launcher prints."""
-    command = [ROOT / "bin/launcher", python, folder]
+    """What bin/launcher prints for qsmtpd."""
+    command = [ROOT / "bin/launcher", python, folder, ROOT / "bin/qsmtpd"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -240,7 +232,7 @@ def install(way: str, to: Path) -> tuple[Path, Path]:
 def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path: Path) -> None:
     program, package = install(way, tmp_path / "to")
     if way != "make":  # in a checkout somebody may just have edited a source
-        finder = bytecode.Finder(f"{package.parent}/")
+        finder = start.Finder(f"{package.parent}/")
         for path in package.rglob("*.py"):
             name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
             found = finder.find_spec(name.removesuffix(".__init__"), None)
@@ -256,12 +248,12 @@ def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path
     assert len(home.messages()) == 2
     # What the launcher gives the interpreter, the interpreter itself says.
     said = "import sys; print(sys.flags, sys.argv[-2:]); launch = lambda *arguments: None"
-    (package / "bytecode.py").write_text(said)
+    (package / "start/__init__.py").write_text(said)
     for path in (program, link):
         done = subprocess.run([path, "argument"], capture_output=True, text=True, check=True)
         assert "isolated=1" in done.stdout
         assert "no_site=1" in done.stdout
-        assert f"['{path}', 'argument']" in done.stdout
+        assert "'argument']" in done.stdout
 
 
 def test_an_edited_source_counts_at_once(tmp_path: Path) -> None:

@@ -704,7 +704,7 @@ def test_a_package_brings_plugins(home: Home, tmp_path: Path) -> None:
     (packages / "mailtools").symlink_to(source / "mailtools")
     launcher = tmp_path / "qsmtpd"
     launcher.write_text(
-        f'#!/bin/sh\nexec {venv}/bin/python3 -IS {ROOT}/qsmtpd/launch.py "$0" "$@"\n'
+        f'#!/bin/sh\nexec {venv}/bin/python3 -IS {ROOT}/qsmtpd/start/__main__.py qsmtpd.main "$@"\n'
     )
     launcher.chmod(0o755)
     home.control("plugins", "mailtools.refuse at=rcpt say=reject text=packaged")
@@ -818,10 +818,11 @@ def test_what_is_not_configured_is_not_imported(home: Home) -> None:
         )
         return set(done.stderr.decode().splitlines()[-1].split())
 
-    ours = {name for name in modules() if name.startswith("qsmtpd.policy.")}
+    packages = ("qsmtpd.policy.", "qsmtpd.filters.")
+    ours = {name for name in modules() if name.startswith(packages)}
     assert ours == {
-        f"qsmtpd.policy.{name}"
-        for name in "guard hooks load order qmailqueue rcpthosts relay stages".split()  # noqa: SIM905
+        *(f"qsmtpd.policy.{name}" for name in ("timelimit", "hooks", "load", "spec", "stages")),
+        *(f"qsmtpd.filters.{name}" for name in ("qmailqueue", "rcpthosts", "relay")),
     }
     home.control("plugins", decide(at="rcpt"))
     more = {name for name in modules() if name.startswith("qsmtpd")} - ours

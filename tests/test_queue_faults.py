@@ -27,7 +27,12 @@ CRASHED = b"451 qq crashed (#4.3.0)"
 TIMEOUT = b"451 qq timeout (#4.3.0)"
 READ_ERROR = b"451 qq read error (#4.3.0)"
 #: qsmtpd without the shell script that starts it, which would change the environment.
-DIRECT = [str(ROOT / ".venv/bin/python3"), "-IS", str(ROOT / "qsmtpd/launch.py"), "qsmtpd"]
+DIRECT = [
+    str(ROOT / ".venv/bin/python3"),
+    "-IS",
+    str(ROOT / "qsmtpd/start/__main__.py"),
+    "qsmtpd.main",
+]
 
 
 def start(home: Home, **environ: str | None) -> Talk:

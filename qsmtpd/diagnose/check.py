@@ -20,6 +20,7 @@ from ..policy import load
 from ..tls import provider as door
 from ..tls.errors import Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
+from . import foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

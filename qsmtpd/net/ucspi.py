@@ -86,3 +86,9 @@ def _port(text: bytes | None) -> bytes | None:
     if text and len(text) <= 5 and text.isdigit():
         return text
     return None
+
+
+def drop_coerced_locale(environ: dict[bytes, bytes]) -> None:
+    """Undo what Python does to the environment of a process without a locale (PEP 538)."""
+    if environ.get(b"LC_CTYPE") == b"C.UTF-8" and b"LANG" not in environ:
+        del environ[b"LC_CTYPE"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
-from .. import main as child
+from ..net import ucspi
 from . import check, client, sockets, status, warmup
 from .master import Master
 from .options import QUIET, USAGE, Options, Usage
@@ -61,7 +61,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     base = _base(environ)
 
     def restock() -> Stock:
-        return Stock(options, base, rules, child.rehearse(base, options.checkpassword))
+        return Stock(options, base, rules, warmup.rehearse(base, options.checkpassword))
 
     master = Master(listeners, restock)
     if options.print_port:
@@ -75,7 +75,7 @@ def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     base = client.without_names(environ)
     for name in sockets.ACTIVATION:
         base.pop(name, None)
-    child.drop_coerced_locale(base)
+    ucspi.drop_coerced_locale(base)
     return base
 
 

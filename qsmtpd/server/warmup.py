@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import os
 
-from ..config.files import Controls
+from ..config.files import Controls, home
 from ..config.session import AuthSettings, Limits
 from ..config.settings import Settings
-from ..facts import Peer
-from ..log import Log
-from ..net import channel
+from ..facts import ControlError, Peer
+from ..log import Log, log_trouble
+from ..net import channel, ucspi
 from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..session import run
+from ..session.connection import enter
+from ..tls import provider as door
+from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
@@ -181,3 +184,34 @@ class _TlsClient:
 
     def close(self, deadline: float) -> None:
         pass
+
+
+def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Controls:
+    """For a server, before its first connection and on HUP: do what each one will do.
+
+    So what is wrong is in the log at once, not only when a client comes; what
+    is read and built is in the controls returned; and no module is left to be
+    imported.
+    """
+    log = Log(2, pid=os.getpid())
+    controls = Controls(home(environ))
+    import_all()
+    try:
+        settings = enter(controls, environ)
+        wanted = TlsSettings(settings)
+        peer = ucspi.read_peer(environ)
+        Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
+        practise()
+        load.forget()
+        prepare_plugins(load.load(settings, log))
+        way = door.find(settings, wanted)
+        if way is not None:
+            way.prepare()
+            prepare_tls(wanted, log)
+    except ControlError as error:
+        log.line("control", name=error.name, reason=error.reason)
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+    except Exception as error:  # HUP must not end a server, whatever it finds
+        log_trouble(log, error)
+    return controls

@@ -20,8 +20,8 @@ import os
 import socket
 import sys
 
-from .. import main as child
 from ..facts import ControlError, Outcome
+from ..session import connection
 from . import names, rules, status
 from .client import Client, unpack
 from .options import STATUS
@@ -142,7 +142,7 @@ def _serve(stock: Stock, client: Client) -> Outcome:
     if denied:
         return Outcome(_DENIED_END, DENIED)
     fd = client.fd
-    return child.attend((fd, fd), environ, options.checkpassword, stock.controls)
+    return connection.serve((fd, fd), environ, options.checkpassword, stock.controls, os._exit)
 
 
 def _add_names(environ: dict[bytes, bytes], options: Options) -> None:

@@ -1,12 +1,14 @@
-"""The start of every program, and the shortest way to our own modules.
+"""The start of every program: from the installed script to its main().
 
-Python's importer makes a dozen system calls for each module; this one makes
-four, and takes no more than what is in order: bytecode of this Python, of this
-very source.  Everything else it leaves to Python's own.
+The script names the program's module, and launch() runs that.  Modules are
+loaded by a finder of our own: Python's importer makes a dozen system calls for
+each, this one makes four.  It takes bytecode of this very Python and source,
+and leaves everything else to Python's own importer.
 """
 
 from __future__ import annotations
 
+import gc
 import posix as os
 import sys
 from _frozen_importlib import ModuleSpec
@@ -72,12 +74,18 @@ class Finder(Loader):
         exec(loads(module.__spec__.loader_state), module.__dict__)
 
 
-def launch(root: str, path: str, arguments: list[str]) -> None:
-    """Start the program of this path, from the package in the folder `root`."""
-    sys.meta_path.insert(0, Finder(root))
-    from qsmtpd import programs
+def launch(root: str, module: str, arguments: list[str]) -> None:
+    """Run main(arguments) of a module of the package in the folder `root`, a path with a slash.
 
-    programs.start(path, arguments)
+    `arguments` do not hold the program's name.
+    """
+    sys.meta_path.insert(0, Finder(root))
+    # What is imported stays: to look it through for garbage would be a waste.
+    gc.disable()
+    program = __import__(module, None, None, ["main"])
+    gc.freeze()
+    gc.enable()
+    program.main(arguments)
 
 
 def _word(number: int) -> bytes:
