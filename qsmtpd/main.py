@@ -10,7 +10,7 @@ import posix as os
 import sys
 
 from . import __version__
-from .config.files import Controls, home
+from .config.files import ControlFiles, home
 from .log import Log
 from .net import channel, ucspi
 from .session import connection
@@ -84,5 +84,5 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     except OSError as error:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
-    controls = Controls(home(environ))
-    return connection.serve(client, environ, checkpassword, controls, os._exit).status
+    files = ControlFiles(home(environ))
+    return connection.serve(client, environ, checkpassword, files, os._exit).status

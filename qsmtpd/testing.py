@@ -20,9 +20,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .config.files import Controls
+from .config.files import ControlFiles
 from .config.settings import Settings
-from .diagnose.dryrun import Rehearsal
+from .diagnose.dryrun import DryRun
 from .log import Log
 from .net import ucspi
 from .policy import external as outside
@@ -96,8 +96,8 @@ def converse(
         logins = {"SMTPAUTH": "", "AUTHCLEAR": "1"} if checkpassword else {}
         variables = {**ENVIRON, **logins, **(environ or {})}
         raw = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
-        rehearsal = Rehearsal(
-            Settings(Controls(os.fsencode(home)), raw),
+        dry_run = DryRun(
+            Settings(ControlFiles(os.fsencode(home)), raw),
             ucspi.read_peer(raw),
             Log(log.fileno()),
             tls,
@@ -105,13 +105,13 @@ def converse(
         )
         said = [x if isinstance(x, bytes) else x.encode() for x in commands]
         try:
-            rehearsal.run(said, lambda told: None, lambda reply: talk.replies.append(_text(reply)))
+            dry_run.run(said, lambda told: None, lambda reply: talk.replies.append(_text(reply)))
         except SystemExit:
             pass  # a plugin did not stop: the last reply is 421, as in a real session
         log.seek(0)
         talk.log = _text(log.read()).splitlines()
-    talk.pauses = rehearsal.pauses
-    for sender, recipients, message in rehearsal.back_end.messages:
+    talk.pauses = dry_run.pauses
+    for sender, recipients, message in dry_run.back_end.messages:
         to = [_text(recipient) for recipient in recipients]
         talk.messages.append(Delivered(_text(sender), to, _text(message)))
     return talk

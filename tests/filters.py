@@ -12,22 +12,23 @@ from typing import Any
 from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
 from test_servers import needs
 
-from qsmtpd.config.files import Controls
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.decision import Decision
-from qsmtpd.facts import Auth, Client, Envelope, Peer
+from qsmtpd.facts import Auth, Client, Envelope, Peer, Ruling
 from qsmtpd.log import Log
 from qsmtpd.policy import stages
 
 TAKEN = b"taken"  # nobody objects
+NOWHERE = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def build(name: str, home: Path, /, log: int | None = None, **environ: bytes | str) -> Any:
     """The plugin of this name, in a home that is there, with these variables."""
     full = {"PATH": os.environ["PATH"], **environ}
     variables = {os.fsencode(key): _b(value) for key, value in full.items()}
-    base = Settings(Controls(os.fsencode(home)), variables)
-    settings = base if log is None else base.of_plugin(name, {}, Log(log))
+    base = Settings(ControlFiles(os.fsencode(home)), variables)
+    settings = base.for_plugin(name, {}, Log(NOWHERE if log is None else log))
     return importlib.import_module(f"qsmtpd.filters.{name}").Plugin(settings)
 
 
@@ -36,10 +37,15 @@ def _b(text: bytes | str) -> bytes:
 
 
 def client(
-    relay: bytes | None = None, user: bytes | None = None, helo: bytes | None = None
+    relay: bytes | None = None,
+    user: bytes | None = None,
+    helo: bytes | None = None,
+    **environ: bytes | str,
 ) -> Client:
-    """A client, as a session would know it."""
-    found = Client(Peer(ip=b"192.0.2.1", host=b"client.example", relay=relay))
+    """A client, as a session would know it, with variables of its connection."""
+    variables = {os.fsencode(key): _b(value) for key, value in environ.items()}
+    peer = Peer(ip=b"192.0.2.1", host=b"client.example", relay=relay, environ=variables)
+    found = Client(peer)
     found.helo = helo
     if user is not None:
         found.auth = Auth(user, b"PLAIN")
@@ -51,7 +57,7 @@ def say(stage: str, decision: Decision) -> bytes:
     """What the client is told, with `drop ` before it where the connection is closed."""
     if decision.verdict in ("decline", "accept"):
         return TAKEN
-    reply = stages.render(stage, decision)
+    reply = stages.reply_to(Ruling(stage, "", decision)).wire()
     return b"drop " + reply if decision.verdict == "drop" else reply
 
 

@@ -108,7 +108,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
     for name, path in modules().items():
         if name.startswith(("server.", "probe.")):
             continue
-        if name not in ("main", "maildir", "checkpassword.main", "policy.guardian"):
+        if name not in ("main", "maildir", "checkpassword.main"):
             text = path.read_text()
             assert "os.environ" not in text, name
             assert "_exit(" not in text, name
@@ -123,7 +123,9 @@ COLD = """
     session session.connection session.dialogue session.ending session.envelope session.run
     smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
 """
-DATA = "child.queue child.spawn session.data smtp.decoder smtp.received smtp.submission"
+DATA = """
+    child.queue child.spawn session.data session.message smtp.decoder smtp.header smtp.received
+"""
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ fcntl select termios"
 

@@ -10,7 +10,7 @@ from filters import TAKEN, answers, build, client, connected, ended, rcpt, say, 
 from harness import Home
 
 from qsmtpd.decision import ACCEPTED, Decision, defer, drop, reject
-from qsmtpd.facts import Client, ControlError, Envelope, Ruling
+from qsmtpd.facts import Client, ControlError, Envelope, Reply, Ruling
 
 LATER = b"452 sorry, too many recipients (#4.5.3)"
 
@@ -113,7 +113,9 @@ def test_what_lowers_karma(
     home: Home, stage: str, plugin: str, decision: Decision, reply: bytes, change: int
 ) -> None:
     who = client()
-    build("karma", home.path, KARMALIMIT="5").deny(who, Ruling(stage, plugin, decision, b"", reply))
+    ruling = Ruling(stage, plugin, decision)
+    ruling.answer = Reply(int(reply[:3]), b"", reply[4:])
+    build("karma", home.path, KARMALIMIT="5").deny(who, ruling)
     assert who.counters.karma == change
 
 
@@ -123,7 +125,7 @@ def test_what_raises_karma(home: Home) -> None:
     for stage in ("helo", "mail", "rcpt", "auth", "starttls"):
         plugin.ok(who, Ruling(stage, "", ACCEPTED))
     assert who.counters.karma == 0
-    plugin.ok(who, Ruling("queue", "", ACCEPTED, b"", b"250 ok 1 qp 2"))
+    plugin.ok(who, Ruling("queue", "", ACCEPTED))
     assert who.counters.karma == 1
 
 

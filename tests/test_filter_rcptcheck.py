@@ -24,7 +24,7 @@ from harness import Home, wait_for
 
 from qsmtpd.child import query as ask
 from qsmtpd.facts import ControlError
-from qsmtpd.policy.timelimit import Guard, Overdue
+from qsmtpd.policy.timelimit import Overdue, TimeLimit
 
 NO = b"550 sorry, no mailbox here by that name (#5.1.1)"
 ENOUGH = b"drop 421 you have exceeded your messaging limits (#4.3.0)"
@@ -99,7 +99,7 @@ def test_what_it_is_told(home: Home) -> None:
         return {name: value for name, _, value in pairs}
 
     hostile = b"$(touch x)`x`;'\"\xff\r\t@other.example"
-    assert rcpt(plugin, hostile, client(helo=b"me=\x01 you")) == TAKEN
+    assert rcpt(plugin, hostile, client(helo=b"me=\x01 you", **environ)) == TAKEN
     seen = variables()
     assert seen[b"SENDER"] == b"a@b" and seen[b"RECIPIENT"] == hostile
     assert seen[b"HELO"] == b"me=\x01 you" and seen[b"USE_FD4"] == b"1"
@@ -109,7 +109,7 @@ def test_what_it_is_told(home: Home) -> None:
     fds = Path(f"{told}.fds").read_text()
     assert " 4 -> pipe:" in fds and " 3 -> pipe:" not in fds
 
-    assert rcpt(plugin, b"X@Sub.Sub.Example", client(user=b"joe"), sender=b"") == TAKEN
+    assert rcpt(plugin, b"X@Sub.Sub.Example", client(user=b"joe", **environ), sender=b"") == TAKEN
     seen = variables()
     assert seen[b"SENDER"] == b"" and seen[b"HELO"] == b"client.example"
     assert seen[b"RCPTHOSTS"] == b"1" and seen[b"RELAYCLIENT"] == b""
@@ -240,13 +240,15 @@ def test_whom_it_leaves_behind_is_not_waited_for(home: Home) -> None:
     os.kill(int((home.path / "check.pid").read_text()), 9)
 
 
-def test_a_filter_whose_own_time_is_over_leaves_no_program(home: Home) -> None:
+def test_whoever_is_interrupted_leaves_no_program(home: Home) -> None:
     pid = home.path / "check.pid"
     program = script(home.path, "trap '' TERM; echo $$ >\"$0.new\"; mv \"$0.new\" \"$0.pid\"\n"
                      "while :; do sleep 0.1; done")  # fmt: skip
     plugin = build("rcptcheck", home.path, RCPTCHECK=os.fsencode(program))
+    limit = TimeLimit()
     with pytest.raises(Overdue):
-        Guard().call(("rcptcheck", "rcpt"), 1.0, lambda: rcpt(plugin, b"x@ok.example"))
+        limit.call(("rcptcheck", "rcpt"), 1.0, lambda: rcpt(plugin, b"x@ok.example"))
+    limit.stop()
     wait_for(lambda: not alive(int(pid.read_text())))
 
 
@@ -319,15 +321,20 @@ def test_a_session(home: Home) -> None:
 
 
 @pytest.mark.parametrize("name", ["recipients", "rcptcheck"])
-def test_the_engine_ends_a_filter_that_waits_too_long(home: Home, name: str) -> None:
-    """Where its own limit is set beyond that of a plugin."""
-    program = script(home.path, 'echo $$ >>"$0.pids"; exec sleep 1000')
+def test_a_filter_has_a_bound_of_its_own_and_no_timer(home: Home, name: str) -> None:
     home.control("plugins", f"{name} timeout=1")
+    done = home.run(b"", **{"RCPTCHECK": ""} if name == "rcptcheck" else {})
+    assert done.lines == [b"421 unable to read controls (#4.3.0)"]
+    reason = f"{name}: timeout is for plugins from elsewhere"
+    assert done.event("control") | {"pid": ""} == {
+        **done.event("control"), "name": "control/plugins", "reason": reason, "pid": "",
+    }  # fmt: skip
+    home.control("plugins", f"{name} {name}timeout=1")
+    program = script(home.path, 'echo $$ >>"$0.pids"; exec sleep 1000')
     if name == "recipients":
         home.control("recipients", f"*|{program}")
     environ = {"RCPTCHECK": str(program)} if name == "rcptcheck" else {}
-    done = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nQUIT\r\n", **environ)
-    assert done.lines[2] == b"451 policy trouble, try again later (#4.3.0)"
-    assert done.codes == [220, 250, 451, 503, 221]
+    done = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n", **environ)
+    assert done.codes == [220, 250, 421]
     (pid,) = (home.path / "check.pids").read_text().split()
     wait_for(lambda: not alive(int(pid)))

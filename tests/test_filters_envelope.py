@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from qsmtpd.config.files import Controls
-from qsmtpd.config.settings import Settings
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import PluginSettings, Settings
 from qsmtpd.decision import DECLINE, DEFER, DROP, REJECT, Decision
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
 from qsmtpd.filters import badmailfrom, badrcptto, greetdelay, helocheck, rblsmtpd
+from qsmtpd.log import Log
 
 
-def settings(home: Path, files: dict[str, list[str]], **environ: str) -> Settings:
+def settings(home: Path, files: dict[str, list[str]], **environ: str) -> PluginSettings:
     """Settings with these control files and variables."""
     (home / "control").mkdir(exist_ok=True)
     for name, lines in files.items():
         (home / "control" / name).write_text("".join(line + "\n" for line in lines))
     variables = {key.encode(): value.encode() for key, value in environ.items()}
-    return Settings(Controls(os.fsencode(home)), variables)
+    return Settings(ControlFiles(os.fsencode(home)), variables).for_plugin("x", {}, Log(2))
 
 
 def client(host: str = "mx.a.com", relay: bytes | None = None, helo: bytes | None = None) -> Client:

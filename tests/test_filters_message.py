@@ -9,12 +9,12 @@ import pytest
 from harness import Home
 from ruled import converse, tcpserver
 
-from qsmtpd.config.files import Controls
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.decision import DECLINE, Decision
-from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer
+from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer, Ruling
 from qsmtpd.filters import bouncecheck, headers, loop
-from qsmtpd.policy.stages import render
+from qsmtpd.policy.stages import reply_to
 from qsmtpd.smtp.header import parse_header
 
 CLIENT = Client(Peer(ip=b"192.0.2.1", local_host=b"mx.example"))
@@ -22,7 +22,7 @@ CLIENT = Client(Peer(ip=b"192.0.2.1", local_host=b"mx.example"))
 
 def settings(home: Home, **environ: str) -> Settings:
     variables = {name.encode(): value.encode() for name, value in environ.items()}
-    return Settings(Controls(str(home.path).encode()), variables)
+    return Settings(ControlFiles(str(home.path).encode()), variables)
 
 
 def message(header: str, whole: bool = True) -> Message:
@@ -33,7 +33,7 @@ def said(stage: str, decision: Decision) -> str:
     """The reply to the client, or "" for no opinion."""
     if decision.verdict == DECLINE:
         return ""
-    return render(stage, decision).decode()
+    return reply_to(Ruling(stage, "", decision)).wire().decode()
 
 
 # -- headers ---------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,10 @@ from qsmtpd.decision import (
 from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Peer, Ruling
 from qsmtpd.log import Log
 from qsmtpd.policy import stages
-from qsmtpd.policy.backend import Fence
-from qsmtpd.policy.hooks import (
-    AT_DATA,
-    AT_RCPT,
-    HEADER_LINES,
-    NOBODY_ACCEPTS,
-    TROUBLE,
-    Entry,
-    Hooks,
-)
-from qsmtpd.policy.timelimit import Guard, Overdue
+from qsmtpd.policy.backend import PluginBackEnd
+from qsmtpd.policy.hooks import HEADER_LINES, TROUBLE, Entry, Hooks
+from qsmtpd.policy.spec import AT_DATA, AT_RCPT, NOBODY_ACCEPTS
+from qsmtpd.policy.timelimit import Overdue, TimeLimit
 
 NO = reject(b"no")
 LATER = defer(b"later")
@@ -99,7 +94,6 @@ def test_the_first_opinion_wins(tmp_path: Path, stage: str, first: Decision) -> 
     ruling = engine.ask(stage)
     assert (ruling.decision, ruling.plugin) == (first, "b")
     assert engine.asked == ["a", "b"]
-    assert bool(ruling.reply) == (first is not ACCEPTED)
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -149,7 +143,7 @@ def test_the_default_says_why(tmp_path: Path) -> None:
     )
     ruling, _ = engine.hooks.rcpt(engine.client, engine.envelope, b"x@y")
     assert (ruling.plugin, ruling.detail) == ("rcpthosts", b"not\xff listed")
-    assert ruling.reply == (
+    assert stages.reply_to(ruling).wire() == (
         b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
     )
 
@@ -189,7 +183,7 @@ def test_trouble(tmp_path: Path, stage: str, said: object) -> None:
     ruling = engine.ask(stage)
     if stage in ("connect",):  # it is said at RCPT
         ruling, _ = engine.hooks.rcpt(engine.client, engine.envelope, b"x@y")
-    assert ruling.reply == b"451 policy trouble, try again later (#4.3.0)"
+    assert stages.reply_to(ruling).wire() == b"451 policy trouble, try again later (#4.3.0)"
     assert (ruling.plugin, ruling.decision.verdict) == ("bad", "defer")
     assert f" plugin=bad hook={stage}\n" in engine.log()
 
@@ -224,7 +218,7 @@ def test_body(tmp_path: Path) -> None:
         engine = Engine(tmp_path, entry(f"b{n}", "body", said))
         ruling = engine.hooks.body(engine.client, engine.envelope, b"x")
         assert ruling is not None
-        assert ruling.reply.startswith(b"451 ")
+        assert stages.reply_to(ruling).code == 451
         assert f"plugin=b{n} hook=body" in engine.log()
 
 
@@ -362,7 +356,7 @@ def test_a_header_line_is_one_line_or_folded(line: bytes) -> None:
     st.sampled_from([b"", b"5.7.1", b"4.999.999"]),
 )
 def test_every_reply_is_well_formed(stage: str, verdict: str, text: bytes, status: bytes) -> None:
-    reply = stages.render(stage, Decision(verdict, text, status=status))
+    reply = stages.reply_to(Ruling(stage, "", Decision(verdict, text, status=status))).wire()
     lines = reply.split(b"\r\n")
     assert len(lines) <= stages.LINES_LIMIT
     for line in lines:
@@ -375,40 +369,95 @@ def test_every_reply_is_well_formed(stage: str, verdict: str, text: bytes, statu
 
 def test_a_refusal_without_a_word_does_not_say_ok() -> None:
     for text in (b"", b"\n"):
-        assert stages.render("mail", reject(text)) == b"550 refused (#5.7.1)"
-    assert stages.render("command_x", accept()) == b"250 ok"
+        reply = stages.reply_to(Ruling("mail", "", reject(text)))
+        assert reply.wire() == b"550 refused (#5.7.1)"
+    assert stages.reply_to(Ruling("command_x", "", accept())).wire() == b"250 ok"
 
 
-# -- the guard ---------------------------------------------------------------
+# -- the time limit ----------------------------------------------------------
 
 
-def test_the_timer_runs_only_while_plugin_code_does() -> None:
-    guard = Guard()
+def left() -> float:
+    """Seconds until the alarm; 0 where there is none."""
+    return signal.getitimer(signal.ITIMER_REAL)[0]
+
+
+def is_at_rest() -> bool:
+    """Is nothing armed?"""
+    return left() == 0 and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+@pytest.fixture
+def limit() -> Iterator[TimeLimit]:
+    limit = TimeLimit()
+    yield limit
+    limit.stop()
+    assert is_at_rest()
+
+
+def test_the_timer_is_armed_once_and_not_for_each_call(
+    limit: TimeLimit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     armed: list[float] = []
+    arm = TimeLimit._arm
 
-    def pause(seconds: float) -> str:
-        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        return "paused"
+    def counted(self: TimeLimit, now: float, seconds: float) -> None:
+        armed.append(seconds)
+        arm(self, now, seconds)
+
+    monkeypatch.setattr(TimeLimit, "_arm", counted)
+    for _ in range(1000):
+        assert limit.call(("p", "body"), 7.0, lambda: "done") == "done"
+    assert armed == [7.0]
+    limit.call(("p", "x"), 5.0, lambda: None)
+    assert armed == [7.0, 5.0], "a shorter limit goes off sooner"
+    limit.call(("p", "x"), 5.0, lambda: None)
+    limit.call(("p", "x"), 12.0, lambda: None)
+    assert armed == [7.0, 5.0, 12.0], "a longer one needs a later watchdog"
+
+
+def test_what_a_plugin_asks_for_is_not_its_time(limit: TimeLimit) -> None:
+    """It may let the client wait for longer than its own limit."""
 
     def plugin() -> str:
-        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        assert guard.suspended(pause, 5.0) == "paused"
-        armed.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        return "done"
+        return str(limit.suspended(lambda seconds: time.sleep(seconds) or "paused", 0.5))
 
-    assert guard.call(("p", "x"), 7.0, plugin) == "done"
-    assert 6 < armed[0] <= 7
-    assert armed[1] == 0
-    assert 6 < armed[2] <= armed[0]
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert limit.call(("p", "x"), 0.2, plugin) == "paused"
+    with pytest.raises(Overdue):
+        limit.call(("p", "x"), 0.2, lambda: (plugin(), time.sleep(60)))
 
 
-def test_the_alarm() -> None:
-    guard = Guard()
+def test_an_alarm_that_comes_when_no_plugin_runs_is_nothing(limit: TimeLimit) -> None:
+    limit.call(("p", "x"), 0.1, lambda: None)
+    while not is_at_rest():
+        signal.sigtimedwait([], 0.01)
+    assert limit.call(("p", "x"), 5.0, lambda: 1) == 1
+
+
+def test_an_alarm_for_an_earlier_call(limit: TimeLimit) -> None:
+    """The timer is still that of the first; the second one has all of its own time."""
+    limit.call(("p", "x"), 0.3, lambda: None)
     started = time.monotonic()
     with pytest.raises(Overdue):
-        guard.call(("p", "x"), 0.1, time.sleep, 60)
+        limit.call(("p", "x"), 0.6, time.sleep, 60)
+    assert time.monotonic() - started >= 0.6
+
+
+@pytest.mark.parametrize("plugin", [lambda: signal.alarm(0), lambda: signal.alarm(1000)])
+def test_a_plugin_that_uses_the_alarm(limit: TimeLimit, plugin: Callable[[], object]) -> None:
+    def rude() -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        plugin()
+
+    limit.call(("p", "x"), 0.2, rude)
+    with pytest.raises(Overdue):
+        limit.call(("p", "x"), 0.2, time.sleep, 60)
+
+
+def test_the_alarm(limit: TimeLimit) -> None:
+    started = time.monotonic()
+    with pytest.raises(Overdue):
+        limit.call(("p", "x"), 0.1, time.sleep, 60)
 
     def swallow() -> str:
         try:
@@ -418,16 +467,16 @@ def test_the_alarm() -> None:
         return "all is well"
 
     with pytest.raises(Overdue):
-        guard.call(("p", "x"), 0.1, swallow)
+        limit.call(("p", "x"), 0.1, swallow)
     assert time.monotonic() - started < 30
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert guard.call(("p", "x"), 5, lambda: 1) == 1
+    assert limit.call(("p", "x"), 5, lambda: 1) == 1
 
 
-def test_escape_is_not_interrupted_and_names_who_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escape_is_not_interrupted_and_names_who_it_was(
+    limit: TimeLimit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To say goodbye may take longer than until the next alarm."""
     monkeypatch.setattr("qsmtpd.policy.timelimit.GRACE", 0.1)
-    guard = Guard()
     escapes: list[tuple[str, str]] = []
 
     def escape(plugin: str, stage: str) -> None:
@@ -442,11 +491,40 @@ def test_escape_is_not_interrupted_and_names_who_it_was(monkeypatch: pytest.Monk
             except Overdue:
                 time.sleep(60)
 
-    guard.escape = escape
+    limit.escape = escape
     with pytest.raises(SystemExit):
-        guard.call(("bad", "mail"), 0.1, swallow)
+        limit.call(("bad", "mail"), 0.1, swallow)
     assert escapes == [("bad", "mail")]
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_code_that_never_comes_back_to_python() -> None:
+    """No handler runs; the process ends, and says where it was."""
+    program = (
+        "from qsmtpd.policy import timelimit\n"
+        "timelimit.GRACE = 0.1\n"
+        "limit = timelimit.TimeLimit()\n"
+        "limit.call(('p', 'x'), 0.1, pow, 3, 10**8)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "in call" in done.stderr
+
+
+def test_our_own_plugins_have_no_timer(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def hook(client: Client) -> Decision:
+        seen.append(is_at_rest())
+        return DECLINED
+
+    engine = Engine(tmp_path, Entry("ours", {"mail": hook}))
+    engine.ask("mail")
+    engine = Engine(tmp_path, Entry("theirs", {"mail": hook}, ours=False))
+    engine.ask("mail")
+    engine.hooks.limit.stop()
+    assert seen == [True, False]
 
 
 # -- back ends ---------------------------------------------------------------
@@ -474,7 +552,7 @@ class Back:
         self.heard.append("abort")
 
 
-def fence(back: object) -> tuple[Fence, list[BaseException]]:
+def wrapped(back: object) -> tuple[PluginBackEnd, list[BaseException]]:
     complaints: list[BaseException] = []
 
     def call(function: Callable[..., object], *facts: object) -> object:
@@ -484,12 +562,12 @@ def fence(back: object) -> tuple[Fence, list[BaseException]]:
             complaints.append(error)
             return error
 
-    return Fence(back, call, complaints.append), complaints
+    return PluginBackEnd(back, call, complaints.append), complaints
 
 
-def test_a_fence_passes_on_what_is_right() -> None:
+def test_a_back_end_passes_on_what_is_right() -> None:
     back = Back()
-    found, complaints = fence(back)
+    found, complaints = wrapped(back)
     found.feed(b"a")
     found.feed(b"")
     assert found.commit(b"s", [b"r"]).accepted
@@ -499,9 +577,9 @@ def test_a_fence_passes_on_what_is_right() -> None:
     assert (found.pid, complaints) == (5, [])
 
 
-def test_a_fence_stops_at_the_first_failure() -> None:
+def test_a_back_end_stops_at_the_first_failure() -> None:
     back = Back()
-    found, complaints = fence(back)
+    found, complaints = wrapped(back)
     found.feed(b"bad")
     found.feed(b"more")
     verdict = found.commit(b"s", [b"r"])
@@ -511,9 +589,9 @@ def test_a_fence_stops_at_the_first_failure() -> None:
     assert len(complaints) == 1
 
 
-def test_a_fence_lets_nothing_through_after_abort() -> None:
+def test_a_back_end_lets_nothing_through_after_abort() -> None:
     back = Back()
-    found, _ = fence(back)
+    found, _ = wrapped(back)
     found.abort()
     found.feed(b"x")
     assert not found.commit(b"s", [b"r"]).accepted
@@ -526,13 +604,13 @@ def test_a_fence_lets_nothing_through_after_abort() -> None:
     ids=repr,
 )
 def test_only_a_verdict_that_says_true_is_a_yes(said: object) -> None:
-    found, _ = fence(Back(said))
+    found, _ = wrapped(Back(said))
     assert found.commit(b"s", [b"r"]).accepted is False
 
 
 @given(st.binary(max_size=900), st.booleans())
 def test_what_a_back_end_says_is_one_line(text: bytes, permanent: bool) -> None:
-    found, _ = fence(Back(Verdict(False, text, permanent)))
+    found, _ = wrapped(Back(Verdict(False, text, permanent)))
     verdict = found.commit(b"s", [b"r"])
     assert 0 < len(verdict.text) <= 400
     assert all(32 <= byte < 127 for byte in verdict.text)
@@ -546,7 +624,7 @@ def test_the_first_back_end_that_wants_it(tmp_path: Path) -> None:
         entry("yes", "queue", Back(), ours=False),
         entry("never", "queue", ValueError("x"), ours=False),
     )
-    assert isinstance(engine.hooks.back_end(engine.client, engine.envelope), Fence)
+    assert isinstance(engine.hooks.back_end(engine.client, engine.envelope), PluginBackEnd)
     engine = Engine(tmp_path, entry("no", "queue", None, ours=False), entry("q", "queue", ours))
     assert engine.hooks.back_end(engine.client, engine.envelope) is ours
 

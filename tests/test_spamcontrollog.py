@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ruled import converse, tcpserver
 from tls_home import SERVER
 
-from qsmtpd.config.files import Controls
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
-from qsmtpd.decision import ACCEPTED, reject
-from qsmtpd.facts import Auth, Client, ControlError, Peer, Ruling, Tls
+from qsmtpd.decision import ACCEPTED, Decision, reject
+from qsmtpd.facts import Auth, Client, ControlError, Peer, Reply, Ruling, Tls
 from qsmtpd.filters.spamcontrollog import Plugin
 from qsmtpd.log import Log
 from qsmtpd.smtp import replies
@@ -39,14 +39,30 @@ def read(line: str) -> tuple[str, ...]:
     raise AssertionError(line)
 
 
+def made(
+    stage: str,
+    plugin: str,
+    decision: Decision,
+    about: bytes = b"",
+    reply: Reply | bytes | None = None,
+    detail: bytes = b"",
+) -> Ruling:
+    """A ruling, and the reply that it has become."""
+    ruling = Ruling(stage, plugin, decision, about, detail)
+    if isinstance(reply, bytes):
+        reply = replies.with_status(int(reply[:3]), reply[4:])
+    ruling.answer = reply
+    return ruling
+
+
 def logged(client: Client, *rulings: tuple[str, Ruling], **environ: str) -> list[str]:
     """The lines that the plugin makes of these."""
     variables = {b"LOGFORMAT": b"spamcontrol"}
     variables |= {name.encode(): value.encode() for name, value in environ.items()}
     reader, writer = os.pipe()
     try:
-        settings = Settings(Controls(b"/nonexistent"), variables)
-        plugin = Plugin(settings.of_plugin("spamcontrollog", {}, Log(writer)))
+        settings = Settings(ControlFiles(b"/nonexistent"), variables)
+        plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer)))
         for hook, ruling in rulings:
             getattr(plugin, hook)(client, ruling)
     finally:
@@ -63,54 +79,54 @@ def peer() -> Client:
     return client
 
 
-MAIL = ("ok", Ruling("mail", "", ACCEPTED, b"a@b.example", replies.OK))
-RCPT = ("ok", Ruling("rcpt", "rcpthosts", ACCEPTED, b"x@ok.example", replies.OK))
+MAIL = ("ok", made("mail", "", ACCEPTED, b"a@b.example", replies.OK))
+RCPT = ("ok", made("rcpt", "rcpthosts", ACCEPTED, b"x@ok.example", replies.OK))
 
 
 @pytest.mark.parametrize(
     ("ruling", "condition", "recipient"),
     [
-        (Ruling("rcpt", "default", REFUSED, b"t@x"), "SNDR::Invalid_Relay", "t@x"),
-        (Ruling("rcpt", "rcpthosts: not listed", REFUSED, b"t"), "SNDR::Invalid_Relay", "t"),
-        (Ruling("rcpt", "badmailfrom", REFUSED, b"t"), "ORIG::Bad_Mailfrom", "t"),
-        (Ruling("rcpt", "badmailfrom:2", REFUSED, b"t"), "ORIG::Bad_Mailfrom", "t"),
-        (Ruling("rcpt", "helocheck", REFUSED, b"t"), "SNDR::Bad_Helo", "t"),
-        (Ruling("rcpt", "localmfcheck", REFUSED, b"t"), "ORIG::Invalid_Mailfrom", "t"),
-        (Ruling("rcpt", "badrcptto", REFUSED, b"t"), "RCPT::Bad_Rcptto", "t"),
-        (Ruling("rcpt", "recipients", REFUSED, b"t"), "RCPT::Failed_Rcptto", "t"),
+        (made("rcpt", "default", REFUSED, b"t@x"), "SNDR::Invalid_Relay", "t@x"),
+        (made("rcpt", "rcpthosts: not listed", REFUSED, b"t"), "SNDR::Invalid_Relay", "t"),
+        (made("rcpt", "badmailfrom", REFUSED, b"t"), "ORIG::Bad_Mailfrom", "t"),
+        (made("rcpt", "badmailfrom:2", REFUSED, b"t"), "ORIG::Bad_Mailfrom", "t"),
+        (made("rcpt", "helocheck", REFUSED, b"t"), "SNDR::Bad_Helo", "t"),
+        (made("rcpt", "localmfcheck", REFUSED, b"t"), "ORIG::Invalid_Mailfrom", "t"),
+        (made("rcpt", "badrcptto", REFUSED, b"t"), "RCPT::Bad_Rcptto", "t"),
+        (made("rcpt", "recipients", REFUSED, b"t"), "RCPT::Failed_Rcptto", "t"),
         (
-            Ruling("rcpt", "", REFUSED, b"t", replies.TOO_MANY_RECIPIENTS),
+            made("rcpt", "", REFUSED, b"t", replies.TOO_MANY_RECIPIENTS),
             "RCPT::Toomany_Rcptto",
             "t",
         ),
-        (Ruling("rcpt", "", REFUSED, b"", replies.TLS_REQUIRED), "TLS::missing", ""),
-        (Ruling("rcpt", "", REFUSED, b"", replies.SYNTAX), "SMTP::Syntax_Error", ""),
-        (Ruling("queue", "", REFUSED, b"", replies.TOO_BIG), "DATA::Invalid_Size", "x@ok.example"),
+        (made("rcpt", "", REFUSED, b"", replies.TLS_REQUIRED), "TLS::missing", ""),
+        (made("rcpt", "", REFUSED, b"", replies.SYNTAX), "SMTP::Syntax_Error", ""),
+        (made("queue", "", REFUSED, b"", replies.TOO_BIG), "DATA::Invalid_Size", "x@ok.example"),
         (
-            Ruling("queue", "", REFUSED, b"", b"552 sorry, that (#5.3.4)"),
+            made("queue", "", REFUSED, b"", b"552 sorry, that (#5.3.4)"),
             "DATA::Invalid_Size",
             "x@ok.example",
         ),
         (
-            Ruling("queue", "", REFUSED, b"", replies.TOO_MANY_HOPS),
+            made("queue", "", REFUSED, b"", replies.TOO_MANY_HOPS),
             "SMTP::Toomany_Hops",
             "x@ok.example",
         ),
         (
-            Ruling("queue", "", REFUSED, b"", b"451 qq crashed (#4.3.0)", b"signal 9"),
+            made("queue", "", REFUSED, b"", b"451 qq crashed (#4.3.0)", b"signal 9"),
             "DATA::Queue",
             "x@ok.example",
         ),
-        (Ruling("header", "headers", REFUSED), "DATA::Headers", "x@ok.example"),
-        (Ruling("data", "/opt/my plugins/odd one.py", REFUSED), "DATA::Odd_one", "x@ok.example"),
+        (made("header", "headers", REFUSED), "DATA::Headers", "x@ok.example"),
+        (made("data", "/opt/my plugins/odd one.py", REFUSED), "DATA::Odd_one", "x@ok.example"),
         (
-            Ruling("rcpt", "badmailfrom", REFUSED, b"t", replies.PLUGIN_TROUBLE),
+            made("rcpt", "badmailfrom", REFUSED, b"t", replies.PLUGIN_TROUBLE),
             "RCPT::Plugin_Trouble",
             "t",
         ),
         *(
             (
-                Ruling("queue", "", REFUSED, b"", b"554 sorry, invalid message content x", exit),
+                made("queue", "", REFUSED, b"", b"554 sorry, invalid message content x", exit),
                 f"DATA::{condition}",
                 "x@ok.example",
             )
@@ -124,7 +140,7 @@ RCPT = ("ok", Ruling("rcpt", "rcpthosts", ACCEPTED, b"x@ok.example", replies.OK)
     ],
 )
 def test_refusals(ruling: Ruling, condition: str, recipient: str) -> None:
-    another = ("ok", Ruling("rcpt", "rcpthosts", ACCEPTED, b"second@ok.example", replies.OK))
+    another = ("ok", made("rcpt", "rcpthosts", ACCEPTED, b"second@ok.example", replies.OK))
     accepted, _, refused = logged(peer(), MAIL, RCPT, another, ("deny", ruling))
     common = ("ESMTP", "192.0.2.1:client.example", "mail.example")
     accept = "Accept::RCPT::Rcpthosts_Rcptto"
@@ -138,15 +154,15 @@ def test_what_has_no_sender() -> None:
     client.helo, client.esmtp = None, False
     lines = logged(
         client,
-        ("deny", Ruling("connect", "rblsmtpd", REFUSED)),
+        ("deny", made("connect", "rblsmtpd", REFUSED)),
         MAIL,
         RCPT,
-        ("deny", Ruling("mail", "", REFUSED, b"", replies.AUTH_REQUIRED)),
-        ("deny", Ruling("mail", "nosy", REFUSED, b"c@d", b"550 no")),
-        ("deny", Ruling("rcpt", "", REFUSED, b"", replies.MAIL_FIRST)),
-        ("deny", Ruling("unknown", "", REFUSED, b"", replies.UNIMPLEMENTED)),
-        ("ok", Ruling("mail", "", ACCEPTED, b"", replies.OK)),
-        ("deny", Ruling("queue", "", REFUSED, b"", replies.RCPT_FIRST)),
+        ("deny", made("mail", "", REFUSED, b"", replies.AUTH_REQUIRED)),
+        ("deny", made("mail", "nosy", REFUSED, b"c@d", b"550 no")),
+        ("deny", made("rcpt", "", REFUSED, b"", replies.MAIL_FIRST)),
+        ("deny", made("unknown", "", REFUSED, b"", replies.UNIMPLEMENTED)),
+        ("ok", made("mail", "", ACCEPTED, b"", replies.OK)),
+        ("deny", made("queue", "", REFUSED, b"", replies.RCPT_FIRST)),
     )
     common = ("SMTP", "192.0.2.1:client.example", "unknown")
     assert [read(line) for line in lines] == [
@@ -161,7 +177,7 @@ def test_what_has_no_sender() -> None:
 
 
 def test_who_may_relay() -> None:
-    granted = ("ok", Ruling("rcpt", "relay", ACCEPTED, b"x@y", replies.OK))
+    granted = ("ok", made("rcpt", "relay", ACCEPTED, b"x@y", replies.OK))
     (line,) = logged(peer(), granted)
     assert read(line)[0] == "Accept::SNDR::Relay_Client"
     (line,) = logged(peer(), granted, LOCALMFCHECK="")
@@ -170,18 +186,18 @@ def test_who_may_relay() -> None:
 
 def test_auth_and_tls() -> None:
     client = peer()
-    refusal = Ruling("auth", "", REFUSED, b"j'oe x", replies.AUTH_FAILED, b"CRAM-MD5")
+    refusal = made("auth", "", REFUSED, b"j'oe x", replies.AUTH_FAILED, b"CRAM-MD5")
     (refused,) = logged(client, ("deny", refusal))
     place = "192.0.2.1:client.example"
     assert read(refused) == ("Reject::AUTH::cram-md5", "ESMTP", place, "j?oe?x")
-    (malformed,) = logged(client, ("deny", Ruling("auth", "", REFUSED, b"", replies.AUTH_UNKNOWN)))
+    (malformed,) = logged(client, ("deny", made("auth", "", REFUSED, b"", replies.AUTH_UNKNOWN)))
     assert read(malformed)[0] == "Reject::SMTP::Syntax_Error"
     client.auth = Auth(b"joe", b"PLAIN")
-    (accepted,) = logged(client, ("ok", Ruling("auth", "", ACCEPTED, b"joe", replies.AUTH_OK)))
+    (accepted,) = logged(client, ("ok", made("auth", "", ACCEPTED, b"joe", replies.AUTH_OK)))
     assert read(accepted) == ("Accept::AUTH::plain", "ESMTPA", place, "joe")
     for fingerprint, shown in ((None, "none"), (b"ab12", "sha256:ab12")):
         client = Client(peer().peer, Tls(b"TLSv1.3", b"TLS_AES", fingerprint=fingerprint))
-        (on,) = logged(client, ("ok", Ruling("starttls", "", ACCEPTED, b"TLS_AES")))
+        (on,) = logged(client, ("ok", made("starttls", "", ACCEPTED, b"TLS_AES")))
         assert read(on) == ("Accept::TLS::TLS_AES", "ESMTPS", place, shown)
     client.esmtp = True
     (line,) = logged(client, RCPT)
@@ -209,9 +225,9 @@ HOSTILE = st.binary(max_size=60) | st.sampled_from(
 def test_nothing_can_be_forged(helo: bytes, host: bytes, sender: bytes, recipient: bytes) -> None:
     client = peer()
     client.peer.host, client.helo = host, helo
-    mail = ("ok", Ruling("mail", "", ACCEPTED, sender, replies.OK))
-    refusal = ("deny", Ruling("rcpt", "badrcptto", REFUSED, recipient, b"553 no"))
-    failure = ("deny", Ruling("auth", "", REFUSED, sender or b"x", b"535 no", b"PLAIN"))
+    mail = ("ok", made("mail", "", ACCEPTED, sender, replies.OK))
+    refusal = ("deny", made("rcpt", "badrcptto", REFUSED, recipient, b"553 no"))
+    failure = ("deny", made("auth", "", REFUSED, sender or b"x", b"535 no", b"PLAIN"))
     envelope, auth = logged(client, mail, refusal, failure)
     # As its users' programs do it: by regular expression, by spaces, by searching.
     assert read(envelope)[0] == "Reject::RCPT::Bad_Rcptto"
@@ -234,15 +250,16 @@ def test_nothing_can_be_forged(helo: bytes, host: bytes, sender: bytes, recipien
 
 
 def test_other_formats() -> None:
-    settings = Settings(Controls(b"/nonexistent"), {b"LOGFORMAT": b"qsmtpd"})
+    settings = Settings(ControlFiles(b"/nonexistent"), {b"LOGFORMAT": b"qsmtpd"})
     reader, writer = os.pipe()
-    plugin = Plugin(settings.of_plugin("spamcontrollog", {}, Log(writer)))
-    plugin.deny(peer(), Ruling("rcpt", "default", REFUSED))
+    plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer)))
+    plugin.deny(peer(), made("rcpt", "default", REFUSED))
     os.close(writer)
     assert os.read(reader, 100) == b""
     os.close(reader)
     with pytest.raises(ControlError):
-        Plugin(Settings(Controls(b"/nonexistent"), {b"LOGFORMAT": b"apache"}))
+        settings = Settings(ControlFiles(b"/nonexistent"), {b"LOGFORMAT": b"apache"})
+        Plugin(settings.for_plugin("spamcontrollog", {}, Log(2)))
 
 
 # -- whole sessions --------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The small rooms, each by itself."""
+"""The small modules, each by itself."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsmtpd.config.cdb import Cdb
-from qsmtpd.config.files import Controls
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import Gone, SessionOver, Timeout
-from qsmtpd.session.ending import explain
+from qsmtpd.session.ending import ending_of
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path
 from qsmtpd.smtp.command import parse_command
@@ -83,7 +84,7 @@ def test_local_addresses() -> None:
 def settings(path: Path, **environ: bytes) -> Settings:
     control = path / "control"
     control.mkdir(exist_ok=True)
-    controls = Controls(os.fsencode(path))
+    controls = ControlFiles(os.fsencode(path))
     return Settings(controls, {name.encode(): value for name, value in environ.items()})
 
 
@@ -274,17 +275,41 @@ def test_received_cannot_be_forged(hostile: bytes) -> None:
 
 
 def test_every_reply_is_one_clean_line() -> None:
-    for name, reply in vars(replies).items():
-        if name.isupper() and isinstance(reply, bytes):
-            assert reply[:3].isdigit() and reply[3:4] == b" ", name
-            assert all(32 <= byte < 127 for byte in reply) and len(reply) <= 510, name
+    constants = {name: reply for name, reply in vars(replies).items() if name.isupper()}
+    assert len(constants) > 40
+    for name, reply in constants.items():
+        wire = reply.wire()
+        assert re.fullmatch(rb"[2-5][0-9]{2} [ -~]{1,505}", wire), name
+        assert replies.with_status(reply.code, wire[4:]) == reply, name
+        assert reply.refused == (wire[:1] in b"45"), name
+        assert reply.temporary == (wire[:1] == b"4"), name
+        assert reply.refused or not reply.error, name
 
 
 def test_the_state_table_is_whole() -> None:
     assert set(states.REFUSALS) == {states.IDLE, states.SENDER, states.RECIPIENT}
     assert set(states.NEXT.values()) <= set(states.REFUSALS)
     for refusals in states.REFUSALS.values():
-        assert set(refusals.values()) <= replies.ERRORS
+        assert all(reply.error for reply in refusals.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "wire"),
+    [
+        (b"no (#5.7.1)", b"5.7.1", b"550 no (#5.7.1)"),
+        (b"no (#5.7.1) ", b"", b"550 no (#5.7.1) "),
+        (b"no (#5.7)", b"", b"550 no (#5.7)"),
+        (b"no (#3.7.1)", b"", b"550 no (#3.7.1)"),
+        (b"no (#5.7.1000)", b"", b"550 no (#5.7.1000)"),
+        (b"no (#5..1)", b"", b"550 no (#5..1)"),
+        (b"(#5.7.1)", b"", b"550 (#5.7.1)"),
+        (b"a (#5.1.1) b (#5.7.1)", b"5.7.1", b"550 a (#5.1.1) b (#5.7.1)"),
+        (b"a\nb (#5.7.1)", b"5.7.1", b"550-a\r\n550 b (#5.7.1)"),
+    ],
+)
+def test_the_status_of_a_text(text: bytes, status: bytes, wire: bytes) -> None:
+    reply = replies.with_status(550, text)
+    assert (reply.status, reply.wire()) == (status, wire)
 
 
 @given(st.binary(max_size=64))
@@ -338,8 +363,9 @@ def test_why_a_session_ends() -> None:
         (Gone(), "client-gone", None),
         (ValueError("x\ny"), "trouble", b"421 internal trouble, try again later (#4.3.0)"),
     ):
-        hangup = explain(error, log)
-        assert (hangup.end, hangup.reply, hangup.status) == (end, reply, 1)
+        ending = ending_of(error, log)
+        said = None if ending.reply is None else ending.reply.wire()
+        assert (ending.word, said, ending.status) == (end, reply, 1)
     os.close(writer)
     with os.fdopen(reader) as stream:
         lines = [parse_log(line.rstrip("\n")) for line in stream]

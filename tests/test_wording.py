@@ -6,9 +6,9 @@ import pytest
 from harness import Home
 from ruled import converse, tcpserver
 
-from qsmtpd.config.files import Controls
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import EXTRA_TEXT_LIMIT as LIMIT
 from qsmtpd.config.settings import Settings
-from qsmtpd.config.wording import LIMIT, worded
 from qsmtpd.facts import ControlError
 
 
@@ -28,12 +28,12 @@ from qsmtpd.facts import ControlError
 )
 def test_worded(value: bytes | None, text: bytes | None) -> None:
     environ = {} if value is None else {b"REPLY_X": value}
-    settings = Settings(Controls(b"/nonexistent"), environ)
+    settings = Settings(ControlFiles(b"/nonexistent"), environ)
     if text is not None:
-        assert worded(settings, b"sorry", "REPLY_X") == text
+        assert settings.worded(b"sorry", "REPLY_X") == text
         return
     with pytest.raises(ControlError) as caught:
-        worded(settings, b"sorry", "REPLY_X")
+        settings.worded(b"sorry", "REPLY_X")
     assert caught.value.name == "REPLY_X"
 
 

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..config.files import Controls
+    from ..config.files import ControlFiles
 
 TEMPORARY_NAME = users.FILE + ".tmp"
 
@@ -27,26 +27,26 @@ class Refused(Exception):
     """The file stays as it is; the reason."""
 
 
-def run(arguments: list[bytes], controls: Controls) -> bool:
+def run(arguments: list[bytes], files: ControlFiles) -> bool:
     """Do what these arguments say; return False if that is nothing that we know.
 
     Raises Refused and ControlError.
     """
     match arguments:
         case [b"--add", b"--cram", name]:
-            add(controls, name, users.Secret)
+            add(files, name, users.Secret)
         case [b"--add", name] if not name.startswith(b"-"):
-            add(controls, name, users.Hashed.of)
+            add(files, name, users.Hashed.of)
         case [b"--remove", name]:
-            remove(controls, name)
+            remove(files, name)
         case [b"--list"]:
-            show(controls)
+            show(files)
         case _:
             return False
     return True
 
 
-def add(controls: Controls, name: bytes, make: Callable[[bytes], users.Entry]) -> None:
+def add(files: ControlFiles, name: bytes, make: Callable[[bytes], users.Entry]) -> None:
     """Add a user, or replace the entry of one; `make` makes an entry of a password.
 
     Raises Refused and ControlError.
@@ -58,10 +58,10 @@ def add(controls: Controls, name: bytes, make: Callable[[bytes], users.Entry]) -
     def change(known: users.Users) -> None:
         known[name] = entry
 
-    edit(controls, change)
+    edit(files, change)
 
 
-def remove(controls: Controls, name: bytes) -> None:
+def remove(files: ControlFiles, name: bytes) -> None:
     """Remove a user.  Raises Refused if there is none, and ControlError."""
 
     def change(known: users.Users) -> None:
@@ -69,29 +69,29 @@ def remove(controls: Controls, name: bytes) -> None:
             raise Refused("there is no such user")
         del known[name]
 
-    edit(controls, change)
+    edit(files, change)
 
 
-def show(controls: Controls) -> None:
+def show(files: ControlFiles) -> None:
     """Print the name and the kind of every user; never a hash or a secret.
 
     Raises ControlError.
     """
-    for name, entry in sorted(users.parse(controls.read(users.FILE) or b"").items()):
+    for name, entry in sorted(users.parse(files.read(users.FILE) or b"").items()):
         os.write(1, name + b":" + entry.kind + b"\n")
 
 
-def edit(controls: Controls, change: Callable[[users.Users], None]) -> None:
+def edit(files: ControlFiles, change: Callable[[users.Users], None]) -> None:
     """Replace the file by one with this change.
 
     Nobody else edits in between: the lock is on the directory, which stays
     when the file is replaced.  Raises what `change` does, and ControlError.
     """
     try:
-        directory = os.open(controls.path("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(files.path("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            known = users.parse(controls.read(users.FILE) or b"")
+            known = users.parse(files.read(users.FILE) or b"")
             change(known)
             _replace(directory, users.serialize(known))
         finally:

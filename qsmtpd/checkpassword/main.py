@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ..config.files import Controls, home
+from ..config.files import ControlFiles, home
 from ..facts import ControlError
 from . import users
 
@@ -65,16 +65,16 @@ def run(arguments: list[bytes]) -> int:
     """
     if not arguments:
         raise Misused("no program to run\n" + USAGE.rstrip())
-    controls = Controls(home(os.environb))
+    files = ControlFiles(home(os.environb))
     if not arguments[0].startswith(b"--"):
-        return check(controls, arguments)
+        return check(files, arguments)
     if arguments == [b"--help"]:
         os.write(1, USAGE.encode())
         return 0
     from . import edit
 
     try:
-        if not edit.run(arguments, controls):
+        if not edit.run(arguments, files):
             raise Misused("an unknown option, or no name\n" + USAGE.rstrip())
     except edit.Refused as refused:
         say(str(refused))
@@ -82,7 +82,7 @@ def run(arguments: list[bytes]) -> int:
     return 0
 
 
-def check(controls: Controls, program: list[bytes]) -> int:
+def check(files: ControlFiles, program: list[bytes]) -> int:
     """Become `program` if fd 3 has a right login; else return REFUSED.
 
     Raises Misused if there is no login on fd 3, ControlError if the file or
@@ -92,7 +92,7 @@ def check(controls: Controls, program: list[bytes]) -> int:
     if len(data) > LOGIN_LIMIT:
         return REFUSED  # as checkpassword does: no password is so long
     name, answer, challenge = parse_login(data)
-    content = controls.read(users.FILE)
+    content = files.read(users.FILE)
     if content is None:
         raise ControlError("control/" + users.FILE, "is not there")
     known = users.parse(content)

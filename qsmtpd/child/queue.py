@@ -17,7 +17,7 @@ import posix as os
 import select
 from time import monotonic
 
-from .spawn import GRACE, LOST, Process, child_environ, close_all
+from .spawn import GRACE, LOST, Process, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ class Verdict:
 class Queue:
     """A running queue program.  Raises CannotStart or CannotExec.
 
-    `extra` goes into its environment.  After start: feed() the message, then
-    either commit() or abort(), once.
+    `environ` is its environment.  After start: feed() the message, then either
+    commit() or abort(), once.  As a context manager it aborts what was not
+    committed.
     """
 
     __slots__ = (
@@ -137,13 +138,15 @@ class Queue:
         "_said",
         "_broken",
         "_stalled",
+        "_ended",
     )
 
-    def __init__(self, settings: QueueSettings, extra: Mapping[bytes, bytes]) -> None:
+    def __init__(self, settings: QueueSettings, environ: Mapping[bytes, bytes]) -> None:
         self._settings = settings
         self._said = b""
         self._broken = False  # a write failed: exit 0 is no yes any more
         self._stalled = False  # it took no bytes for too long
+        self._ended = False  # there has been a verdict, or an abort
         pipes: list[int] = []
         try:
             for _ in range(3):
@@ -158,7 +161,7 @@ class Queue:
         try:
             self._process = Process(
                 [settings.program],
-                _environ(settings.environ, extra),
+                environ,
                 {message: 0, envelope: 1, said: settings.error_fd},
             )
         except OSError as error:
@@ -199,6 +202,7 @@ class Queue:
         if any(_unread(fd) for fd in readers):
             self._broken = True
         close_all([fd for fd in readers if fd >= 0])
+        self._ended = True
         return self._judge(ambiguous=committed and not ended)
 
     def abort(self) -> None:
@@ -209,6 +213,14 @@ class Queue:
         if not self._process.wait(monotonic() + self._patience(), self._poll):
             self._process.end()
         self._close_rest()
+        self._ended = True
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._ended:
+            self.abort()
 
     # -- inside ------------------------------------------------------------
 
@@ -319,13 +331,6 @@ class Queue:
             os.close(self._error)
             self._error = -1
         self._process.close()
-
-
-def _environ(ours: Mapping[bytes, bytes], extra: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    environ = child_environ(ours)
-    for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
-        environ.pop(name, None)
-    return {**environ, **extra}
 
 
 def _enlarge(pipe: int) -> None:

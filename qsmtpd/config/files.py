@@ -21,7 +21,7 @@ def home(environ: Mapping[bytes, bytes]) -> bytes:
     return environ.get(b"QMAILHOME") or b"/var/qmail"
 
 
-class Controls:
+class ControlFiles:
     """The files below `home`/control (bytes), read when first asked for.
 
     `kept` is for what others make of the files and want to have only once.
@@ -48,18 +48,23 @@ class Controls:
             self._files[name] = self._read(name)
         return self._files[name]
 
-    def cdb(self, name: str) -> Cdb | None:
-        """The cdb file of this name, open, or None where there is no such file."""
-        path = self.path(name)
+    def has(self, name: str) -> bool:
+        """Is there a file of this name?  Raises ControlError where that is not to be known."""
         try:
-            os.stat(path)
+            os.stat(self.path(name))
         except FileNotFoundError:
-            return None  # and the reader of cdb files need not be imported
+            return False
         except OSError as error:
             raise ControlError("control/" + name, error.strerror or "unreadable") from error
+        return True
+
+    def cdb(self, name: str) -> Cdb | None:
+        """The cdb file of this name, open, or None where there is no such file."""
+        if not self.has(name):
+            return None  # and the reader of cdb files need not be imported
         from .cdb import Cdb
 
-        return Cdb("control/" + name, path)
+        return Cdb("control/" + name, self.path(name))
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -1,29 +1,75 @@
-"""What a session allows: every setting but those of TLS and of the plugins.
+"""All settings of a session, read in one place.
 
-They are here, and not in the rooms that they are for, because most sessions
-enter none of those: what is not imported costs a cold start nothing.
+Nothing in them is of one client, so sessions with the same configuration can
+share them.  They are here, and not where they are used, because most sessions
+enter few of those modules: what is not imported costs a cold start nothing.
 """
 
 from __future__ import annotations
 
-from ..facts import ControlError
+from ..facts import ControlError, Reply
+from ..log import FORMATS
+from ..policy.spec import PolicySettings
 from ..smtp import replies
+from ..tls.settings import TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ..facts import Peer
-    from ..tls.settings import TlsSettings
     from .settings import Settings
 
 AUTH_LIMIT = 12288  # bytes of a response in base64 (RFC 4954, 4)
 
 
-class Limits:
-    """What a session allows.  Raises ControlError."""
+class SessionSettings:
+    """The settings of a session: load() them."""
 
     __slots__ = (
         "greeting",
         "localiphost",
+        "log_format",
+        "limits",
+        "data",
+        "tls",
+        "auth",
+        "policy",
+        "immune",
+    )
+    #: What they consist of, each to be made from the lookup alone.
+    PARTS: tuple[Callable[[Settings], object], ...]
+
+    def __init__(self, settings: Settings, checkpassword: Sequence[bytes]) -> None:
+        self.log_format = settings.choice(None, "LOGFORMAT", tuple(FORMATS))
+        self.tls = TlsSettings(settings)
+        self.auth = AuthSettings(settings, checkpassword)
+        me = settings.line("me")
+        greeting = settings.line("smtpgreeting")
+        localiphost = settings.line("localiphost")
+        self.localiphost = me if localiphost is None else localiphost
+        self.limits = Limits(settings)
+        self.data = DataSettings(settings)
+        if me is None and greeting is None:
+            raise ControlError("control/me", "is missing")
+        self.greeting = greeting or me or b""
+        self.policy = PolicySettings(settings)
+        self.immune = ImmuneClients(settings)
+
+    @classmethod
+    def load(cls, settings: Settings, checkpassword: Sequence[bytes] = ()) -> SessionSettings:
+        """Read them all.  Raises ControlError.
+
+        `checkpassword` is the program with its arguments that AUTH asks, if
+        there is one.
+        """
+        return cls(settings, checkpassword)
+
+
+class Limits:
+    """How much and how long.  Raises ControlError."""
+
+    __slots__ = (
         "timeout",
         "session",
         "line",
@@ -33,18 +79,9 @@ class Limits:
         "max_errors",
         "error_delay",
         "max_junk",
-        "data",
-        "tls",
-        "auth",
     )
 
-    def __init__(self, settings: Settings, tls: TlsSettings, auth: AuthSettings) -> None:
-        self.tls = tls
-        self.auth = auth
-        me = settings.line("me")
-        greeting = settings.line("smtpgreeting")
-        localiphost = settings.line("localiphost")
-        self.localiphost = me if localiphost is None else localiphost
+    def __init__(self, settings: Settings) -> None:
         self.timeout = settings.number("timeoutsmtpd", "TIMEOUTSMTPD", 1200, least=1)
         self.session = settings.number("sessiontimeout", "SESSION_TIMEOUT", 86400, least=1)
         self.line = settings.number("maxcmdlen", "MAXCMDLEN", 2048, least=512)
@@ -54,10 +91,31 @@ class Limits:
         self.max_errors = settings.number("maxerrors", "MAXERRORS", 20)
         self.error_delay = settings.number("errordelay", "ERRORDELAY", 1)
         self.max_junk = settings.number("maxjunk", "MAXJUNK", 100)
-        self.data = DataSettings(settings)
-        if me is None and greeting is None:
-            raise ControlError("control/me", "is missing")
-        self.greeting = greeting or me or b""
+
+
+class ImmuneClients:
+    """The clients that filters leave alone: `immunity` in qsmtpd-filters(5).  Raises ControlError.
+
+    The variable IMMUNE, set and not `0`, means all; control/immune has one
+    entry a line: an address, the beginning of one that ends in `.` or `:`, or a
+    `.` and the end of the client's name (TCPREMOTEHOST).
+    """
+
+    __slots__ = ("_all", "_entries")
+
+    def __init__(self, settings: Settings) -> None:
+        self._all = settings.flag("IMMUNE")
+        self._entries = [entry.lower() for entry in settings.lines("immune") or ()]
+
+    def names(self, peer: Peer) -> bool:
+        """Is this client one of them?"""
+        host = peer.host.lower()
+        return self._all or any(
+            entry == peer.ip
+            or (entry.startswith(b".") and host.endswith(entry))
+            or (entry.endswith((b".", b":")) and peer.ip.startswith(entry))
+            for entry in self._entries
+        )
 
 
 class DataSettings:
@@ -72,32 +130,28 @@ class DataSettings:
         fill = settings.choice("submissionheader", "SUBMISSIONHEADER", ("leave", "fill"))
         self.fill_header = fill == "fill"
         self.bare_lf = settings.choice("barelf", "BARELF", ("reject", "reject-all", "normalize"))
-        self.too_big = replies.TOO_BIG
-        if b"REPLY_MAXSIZE" in settings.environ:
-            from .wording import worded
-
-            text, _, status = replies.TOO_BIG.rpartition(b" ")
-            self.too_big = worded(settings, text, "REPLY_MAXSIZE") + b" " + status
+        usual = replies.TOO_BIG
+        text = settings.worded(usual.text, "REPLY_MAXSIZE")
+        self.too_big: Reply = usual if text == usual.text else Reply(usual.code, usual.status, text)
 
 
 class QueueSettings:
-    """Which program, its environment and its limits.  Raises ControlError."""
+    """Which queue program, and its limits.  Raises ControlError."""
 
     __slots__ = (
         "program",
         "error_fd",
         "write_timeout",
         "timeout",
-        "environ",
         "announce",
         "exits",
         "content",
     )
 
     def __init__(self, settings: Settings) -> None:
-        environ = settings.environ
         #: No search in PATH, no arguments; relative to QMAILHOME, our cwd.
-        self.program = environ.get(b"QMAILQUEUE") or settings.controls.home + b"/bin/qmail-queue"
+        default = settings.files.home + b"/bin/qmail-queue"
+        self.program = settings.variable("QMAILQUEUE") or default
         self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2)
         if self.error_fd > 9:
             raise ControlError("ERROR_FD", "is no descriptor from 2 to 9")
@@ -108,10 +162,7 @@ class QueueSettings:
         self.exits = settings.choice("queueexits", "QUEUEEXITS", whose)
         self.content = b""  # what is added to the refusal of a content
         if self.exits == "spamcontrol":
-            from .wording import worded
-
-            self.content = worded(settings, b"", "REPLY_CONTENT")
-        self.environ = environ
+            self.content = settings.worded(b"", "REPLY_CONTENT")
 
 
 class AuthSettings:
@@ -132,18 +183,17 @@ class AuthSettings:
         "delay",
         "max_failures",
         "hide",
-        "environ",
     )
 
-    def __init__(self, settings: Settings, command: list[bytes], peer: Peer) -> None:
+    def __init__(self, settings: Settings, command: Sequence[bytes] = ()) -> None:
         self.mechanisms, self.required = _switch(settings.line(None, "SMTPAUTH"))
         in_clear = settings.line("authclear", "AUTHCLEAR")
         self.in_clear = in_clear is not None and in_clear != b"0"
-        self.host = peer.local_host
+        self.host: bytes | None = None  # in challenges; None: the Peer's name for us
         with_host = settings.choice("authargv", "AUTHARGV", ("program", "host"))
         if with_host == "host" and command:
             self.host, *command = command
-        self.command = command
+        self.command = list(command)
         if not command:
             self.mechanisms = ()  # nobody to ask
         order = settings.choice("cramorder", "CRAMORDER", ("response", "challenge"))
@@ -153,7 +203,6 @@ class AuthSettings:
         self.max_failures = settings.number("maxauthfailures", "MAXAUTHFAILURES", 3, least=1)
         hide = settings.line("authhide", "AUTHHIDE")
         self.hide = hide is not None and hide != b"0"
-        self.environ = settings.environ
 
 
 def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:
@@ -169,3 +218,13 @@ def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:
     if word.startswith(b"cram"):
         return (b"CRAM-MD5",), required
     raise ControlError("SMTPAUTH", "is none of '', -, cram, +cram, !, !cram, !+cram")
+
+
+SessionSettings.PARTS = (
+    Limits,
+    DataSettings,
+    TlsSettings,
+    AuthSettings,
+    PolicySettings,
+    ImmuneClients,
+)

@@ -1,7 +1,7 @@
 """`qsmtpd --check`: what is set, from where, and what is wrong, one line each.
 
-It builds the very objects that a session builds, from Settings that take notes
-and carry on where the real ones would raise.
+It builds the very objects that a session builds, from a lookup that takes notes
+and carries on where the real one would raise.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import os
 import resource
 import sys
 
-from ..config.files import Controls
-from ..config.session import AuthSettings, Limits, QueueSettings
-from ..config.settings import Settings
+from ..config.files import ControlFiles
+from ..config.session import AuthSettings, QueueSettings, SessionSettings
+from ..config.settings import Options, PluginSettings, Settings
 from ..facts import ControlError
 from ..log import Log
 from ..net import ucspi
 from ..policy import load
-from ..tls import provider as door
+from ..policy.spec import PolicySettings
+from ..tls import provider
 from ..tls.errors import Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
 from . import foreign
@@ -36,8 +37,6 @@ ADDRESS_SPACE_FLOOR = 20 * 1024 * 1024
 DATA_FLOOR = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_FLOOR = 64 * 1024 * 1024
-#: Variables without a file, which are shown where they are set.
-VARIABLES = ("RELAYCLIENT", "QMAILQUEUE", "SMTPS", "UCSPITLS", "FORCETLS")
 
 
 class Report:
@@ -48,7 +47,9 @@ class Report:
 
     def ok(self, what: str, value: str, source: str) -> None:
         """A setting that is what it should be."""
-        self._lines["ok"].append(f"{what} = {value} ({source})")
+        line = f"{what} = {value} ({source})"
+        if line not in self._lines["ok"]:  # several parts may have asked for the same
+            self._lines["ok"].append(line)
 
     def warn(self, what: str, problem: str) -> None:
         """Something that is probably not what was meant."""
@@ -57,7 +58,7 @@ class Report:
     def wrong(self, what: str, problem: str) -> None:
         """Something that keeps mail from flowing."""
         line = f"{what}: {problem}"
-        if line not in self._lines["wrong"]:  # two rooms may have asked for the same
+        if line not in self._lines["wrong"]:  # as above
             self._lines["wrong"].append(line)
 
     def attempt(self, check: Callable[[], T]) -> T | None:
@@ -80,52 +81,37 @@ class Report:
         return 1 if self._lines["wrong"] else 0
 
 
-class NotedSettings(Settings):
-    """Settings that report each answer, and answer with the default where they would raise."""
+class _Noted(Settings):
+    """A lookup that reports each answer, and answers with the default where it would raise."""
 
-    def __init__(
-        self,
-        controls: Controls,
-        environ: Mapping[bytes, bytes],
-        report: Report,
-        plugin: str = "",
-        options: Mapping[bytes, bytes] | None = None,
-    ) -> None:
-        super().__init__(controls, environ, plugin, options or {})
-        self._report = report
+    report: Report
 
-    def of_plugin(self, name: str, options: Mapping[bytes, bytes], log: Log) -> Settings:
-        return NotedSettings(self.controls, self.environ, self._report, name, options)
+    def variable(self, name: str) -> bytes | None:
+        value = super().variable(name)
+        if value is not None:
+            self.report.ok(name, os.fsdecode(value), "environment")
+        return value
 
     def line(self, file: str | None, variable: str | None = None) -> bytes | None:
-        return self._noted(
-            file, variable, None, lambda: super(NotedSettings, self).line(file, variable)
-        )
+        read = super().line
+        return self._noted(file, variable, None, lambda: read(file, variable))
 
     def number(self, file: str | None, variable: str | None, default: int, least: int = 0) -> int:
-        return self._noted(
-            file,
-            variable,
-            default,
-            lambda: super(NotedSettings, self).number(file, variable, default, least),
-        )
+        read = super().number
+        return self._noted(file, variable, default, lambda: read(file, variable, default, least))
 
     def choice(self, file: str | None, variable: str | None, choices: tuple[str, ...]) -> str:
-        return self._noted(
-            file,
-            variable,
-            choices[0],
-            lambda: super(NotedSettings, self).choice(file, variable, choices),
-        )
+        read = super().choice
+        return self._noted(file, variable, choices[0], lambda: read(file, variable, choices))
 
     def lines(self, file: str) -> list[bytes] | None:
         try:
             entries = super().lines(file)
         except ControlError as error:
-            self._report.wrong(error.name, error.reason)
+            self.report.wrong(error.name, error.reason)
             return None
         if entries is not None:
-            self._report.ok(
+            self.report.ok(
                 file,
                 f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
                 "control/" + file,
@@ -141,63 +127,87 @@ class NotedSettings(Settings):
             found = self.text(file, variable)
             value = read()
         except ControlError as error:
-            self._report.wrong(error.name, error.reason)
+            self.report.wrong(error.name, error.reason)
             return default
         if found is not None and file is not None and found[0] != variable:
             self._look_for_cr(file)
         source = "default" if found is None else found[0]
         shown = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else value
         if value is not None:
-            self._report.ok(name, str(shown), source)
+            self.report.ok(name, str(shown), source)
         return value
 
     def _look_for_cr(self, file: str) -> None:
-        if b"\r" in (self.controls.read(file) or b""):
-            self._report.warn("control/" + file, "has a CR, which counts as part of its line")
+        if b"\r" in (self.files.read(file) or b""):
+            self.report.warn("control/" + file, "has a CR, which counts as part of its line")
+
+
+class NotedSettings(_Noted):
+    """The lookup of --check."""
+
+    def __init__(
+        self, files: ControlFiles, variables: Mapping[bytes, bytes], report: Report
+    ) -> None:
+        super().__init__(files, variables)
+        self.report = report
+
+    def for_plugin(
+        self, plugin: str, options: Mapping[bytes, bytes], log: Log
+    ) -> NotedPluginSettings:
+        own = NotedPluginSettings(self.files, self._variables, Options(plugin, options), log)
+        own.report = self.report
+        return own
+
+
+class NotedPluginSettings(_Noted, PluginSettings):
+    """The same for a plugin."""
 
 
 def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes]) -> int:
     """Report on everything a session would use; return 0 if mail would flow, else 1."""
     report = Report()
-    settings = NotedSettings(Controls(home), environ, report)
     attempt = report.attempt
+    files = ControlFiles(home)
+    plain = Settings(files, environ)
+    noted = NotedSettings(files, environ, report)
     try:
         os.chdir(home)
     except OSError as error:
         report.wrong(os.fsdecode(home), error.strerror or "cannot be entered")
         return report.print()
     report.ok("python", sys.executable, sys.version.split()[0])
-    report.ok("home", os.fsdecode(home), "QMAILHOME" if b"QMAILHOME" in environ else "default")
-    for name in VARIABLES:
-        if name.encode() in environ:
-            report.ok(name, os.fsdecode(environ[name.encode()]), "environment")
+    by_variable = plain.variable("QMAILHOME") is not None
+    report.ok("home", os.fsdecode(home), "QMAILHOME" if by_variable else "default")
     peer = ucspi.read_peer(environ)
-    tls = attempt(lambda: TlsSettings(settings))
-    auth = attempt(lambda: AuthSettings(settings, checkpassword, peer))
-    if tls is not None and auth is not None:
-        attempt(lambda: Limits(settings, tls, auth))
-    # Its settings have been noted with the limits.
-    queue = attempt(lambda: QueueSettings(Settings(settings.controls, environ)))
-    attempt(lambda: load.load(settings, Log(2)))
-    attempt(lambda: load.is_listed(settings, peer))
-    attempt(lambda: _check_plugins(report, Settings(settings.controls, environ)))
-    attempt(lambda: _check_rcpthosts(report, settings, relay=peer.relay is not None))
+    if peer.relay is not None:
+        report.ok("RELAYCLIENT", os.fsdecode(peer.relay), "environment")
+    if attempt(lambda: SessionSettings.load(noted, checkpassword)) is None:
+        for part in SessionSettings.PARTS:  # there may be more that is wrong
+            attempt(lambda part=part: part(noted))  # type: ignore[misc]
+    tls = attempt(lambda: TlsSettings(plain))
+    auth = attempt(lambda: AuthSettings(plain, checkpassword))
+    policy = attempt(lambda: PolicySettings(plain))
+    queue = attempt(lambda: QueueSettings(plain))
+    if policy is not None:
+        attempt(lambda: load.load(noted, policy, Log(2)))
+    attempt(lambda: _check_plugins(report, plain))
+    attempt(lambda: _check_rcpthosts(report, plain, relay=peer.relay is not None))
     if queue is not None:
-        _check_queue(report, queue, environ)
-    has_tls = tls is not None and bool(attempt(lambda: _check_tls(report, settings, tls)))
+        _check_queue(report, queue, plain)
+    has_tls = tls is not None and bool(attempt(lambda: _check_tls(report, tls)))
     if auth is not None:
-        _check_auth(report, environ, auth, has_tls)
+        _check_auth(report, plain, auth, has_tls)
     _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
     return report.print()
 
 
-def _check_queue(report: Report, queue: QueueSettings, environ: Mapping[bytes, bytes]) -> None:
+def _check_queue(report: Report, queue: QueueSettings, settings: Settings) -> None:
     name = os.fsdecode(queue.program)
     if not os.path.exists(name):
         report.wrong("queue program", f"{name} does not exist")
     elif not os.path.isfile(name) or not os.access(name, os.X_OK):
         report.wrong("queue program", f"{name} is not executable")
-    elif os.path.basename(name) == "qsmtpd-maildir" and not environ.get(b"QSMTPD_MAILDIR"):
+    elif os.path.basename(name) == "qsmtpd-maildir" and not settings.variable("QSMTPD_MAILDIR"):
         report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
     else:
         report.ok("queue program", name, "it is not run by this check")
@@ -210,26 +220,26 @@ def _check_plugins(report: Report, settings: Settings) -> None:
 
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
-    controls = settings.controls
-    if controls.read("rcpthosts") is None:
+    files = settings.files
+    if files.read("rcpthosts") is None:
         if not relay:
             report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
-    elif controls.cdb("morercpthosts.cdb") is not None:
+    elif files.cdb("morercpthosts.cdb") is not None:
         report.ok("morercpthosts.cdb", "a cdb", "control/morercpthosts.cdb")
-    if settings.environ.get(b"LOCALMFCHECK") == b"!" and not (
-        controls.read("mailfromrules") or controls.cdb("mailfromrules.cdb")
+    if settings.variable("LOCALMFCHECK") == b"!" and not (
+        files.read("mailfromrules") or files.cdb("mailfromrules.cdb")
     ):
         report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
 
 
-def _check_tls(report: Report, settings: Settings, tls: TlsSettings) -> bool:
+def _check_tls(report: Report, tls: TlsSettings) -> bool:
     """Would a session have TLS?"""
     if tls.mode == EXTERNAL:
         report.ok("tls", tls.mode, "done in front")
         return True
     way = None
     try:
-        way = door.find(settings, tls)
+        way = provider.find(tls)
         if way is not None:
             way.prepare()
             report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
@@ -283,10 +293,8 @@ def _check_expiry(report: Report, pair: Pair) -> None:
         report.warn(os.fsdecode(pair.certificate), "has expired")
 
 
-def _check_auth(
-    report: Report, environ: Mapping[bytes, bytes], auth: AuthSettings, has_tls: bool
-) -> None:
-    if environ.get(b"SMTPAUTH", b"-") == b"-":
+def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
+    if settings.variable("SMTPAUTH") in (None, b"-"):
         if auth.command:
             report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
         return

@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 
 from ..child.queue import Verdict
-from ..config.session import AuthSettings, Limits
+from ..config.session import SessionSettings
 from ..net.channel import Channel
 from ..policy import load, stages
 from ..policy.hooks import Entry
 from ..session import run
-from ..tls.settings import TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Memory:
     """A back end that queues nothing, and takes whatever it is given: `messages`."""
 
     #: For the reply: no process of this number is anybody's queue program.
-    pid = 0
+    pid: int = 0
 
     def __init__(self) -> None:
         #: (sender, recipients, the message with our Received and what plugins added)
@@ -55,6 +54,12 @@ class Memory:
 
     def abort(self) -> None:
         """It is not to be delivered."""
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.abort()
 
 
 class Script:
@@ -101,7 +106,7 @@ class Script:
             self._said = b""
 
 
-class Rehearsal:
+class DryRun:
     """A session to come: run() it once.  Raises ControlError.
 
     `tls` is the encryption that it is to believe in; `checkpassword`, the
@@ -110,7 +115,7 @@ class Rehearsal:
 
     def __init__(
         self,
-        settings: Settings,
+        lookup: Settings,
         peer: Peer,
         log: Log,
         tls: Tls | None = None,
@@ -121,10 +126,9 @@ class Rehearsal:
         self._peer = peer
         self._log = log
         self._tls = tls
-        wanted = TlsSettings(settings)
-        self._limits = Limits(settings, wanted, AuthSettings(settings, list(checkpassword), peer))
-        self.hooks = load.load(settings, log, [_in_front(self.back_end)])
-        self._listed = load.is_listed(settings, peer)
+        self._settings = SessionSettings.load(lookup, checkpassword)
+        policy = self._settings.policy
+        self.hooks = load.load(lookup, policy, log, [_in_front(self.back_end)])
 
     def run(
         self,
@@ -138,13 +142,12 @@ class Rehearsal:
         return run.run(
             channel,
             self._peer,
-            self._limits,
+            self._settings,
             self.hooks,
             self._log,
             self._tls,
             None,
             leave,
-            self._listed,
             dry_run=True,
         )
 

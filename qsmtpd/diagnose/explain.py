@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import os
 
-from ..config.files import Controls
+from ..config.files import ControlFiles
 from ..config.settings import Settings
 from ..facts import ControlError, Tls
 from ..log import Log, message
 from ..net import ucspi
 from ..policy import load, stages
-from .dryrun import Rehearsal
+from ..policy.spec import PolicySettings
+from .dryrun import DryRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def show_hooks(environ: Mapping[bytes, bytes], home: bytes) -> int:
     """Print which plugins sit at which stage, in order; return the exit status."""
     try:
         os.chdir(home)
-        hooks = load.load(Settings(Controls(home), environ), Log(2))
+        lookup = Settings(ControlFiles(home), environ)
+        hooks = load.load(lookup, PolicySettings(lookup), Log(2))
     except (ControlError, OSError) as error:
         return _wrong(error)
     commands = sorted(verb.decode("ascii") for verb in hooks.commands)
@@ -76,17 +78,18 @@ def explain(
     try:
         mail = _read(given["message"]) if "message" in given else MESSAGE
         os.chdir(home)
-        rehearsal = _prepare(environ, home, given)
+        dry_run = _prepare(environ, home, given)
     except (ControlError, OSError) as error:
         return _wrong(error)
     if ucspi.read_peer(_peer(given)).ip == ucspi.UNKNOWN:
         os.write(2, b"qsmtpd: ip= is no address\n")
         return 111
-    if "user" in given and environ.get(b"SMTPAUTH", b"-") == b"-":
+    auth = Settings(ControlFiles(home), environ).variable("SMTPAUTH")
+    if "user" in given and auth in (None, b"-"):
         _print("(SMTPAUTH is not set: a session would have no AUTH, here it is assumed)")
     elif "user" in given and given.get("tls") != "yes":
         _print("(A session may want TLS before AUTH, here it does not)")
-    rehearsal.hooks.watch = _show_verdict
+    dry_run.hooks.watch = _show_verdict
     shown = 0
 
     def sent(command: bytes) -> None:
@@ -94,14 +97,14 @@ def explain(
 
     def heard(reply: bytes) -> None:
         nonlocal shown
-        for seconds in rehearsal.pauses[shown:]:
+        for seconds in dry_run.pauses[shown:]:
             _print(f"    (here the client waits {seconds:g} seconds)")
-        shown = len(rehearsal.pauses)
+        shown = len(dry_run.pauses)
         for line in reply.split(b"\n"):
             _print("S: " + _text(line))
 
-    rehearsal.run(_commands(given, recipients, mail), sent, heard, leave)
-    taken = rehearsal.back_end.messages
+    dry_run.run(_commands(given, recipients, mail), sent, heard, leave)
+    taken = dry_run.back_end.messages
     if not taken:
         _print("The message would not be taken.")
         return 1
@@ -114,7 +117,7 @@ def explain(
     return 0
 
 
-def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str]) -> Rehearsal:
+def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str]) -> DryRun:
     environ = {**environ, **_peer(given)}
     if "host" in given:
         environ[b"TCPREMOTEHOST"] = os.fsencode(given["host"])
@@ -125,9 +128,9 @@ def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str])
         environ[b"AUTHCLEAR"] = b"1"
         checkpassword = [b"true"]
     tls = Tls(b"TLSv1.3", b"TLS_AES_256_GCM_SHA384") if given.get("tls") == "yes" else None
-    settings = Settings(Controls(home), environ)
+    settings = Settings(ControlFiles(home), environ)
     log = Log(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
-    return Rehearsal(settings, ucspi.read_peer(environ), log, tls, checkpassword)
+    return DryRun(settings, ucspi.read_peer(environ), log, tls, checkpassword)
 
 
 def _peer(given: Mapping[str, str]) -> dict[bytes, bytes]:

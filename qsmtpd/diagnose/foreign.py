@@ -85,7 +85,7 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
         if name not in running
     ]
     for variable, why in NOT_DONE_VARIABLES.items():
-        if settings.environ.get(variable.encode("ascii"), b"-") != b"-":
+        if settings.variable(variable) not in (None, b"-"):
             found.append((variable, why))
     for file, why in NOT_DONE_FILES.items():
         if _is_there(settings, "control/" + file):
@@ -99,5 +99,5 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
 def _is_there(settings: Settings, switch: str) -> bool:
     file = switch.removeprefix("control/")
     if file == switch:
-        return switch.encode("ascii") in settings.environ
-    return os.path.lexists(settings.controls.path(file))
+        return settings.variable(switch) is not None
+    return os.path.lexists(settings.files.path(file))

@@ -30,7 +30,6 @@ back patterns only.  With a pattern behind it, `?` is part of that, as there.
 
 from __future__ import annotations
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 
@@ -52,7 +51,7 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("badmailfrom") or []
-        self._refusal = reject(worded(settings, TEXT, "REPLY_BADMAILFROM"), 553, b"5.7.1")
+        self._refusal = reject(settings.worded(TEXT, "REPLY_BADMAILFROM"), 553, b"5.7.1")
         self._names: frozenset[bytes] = frozenset()
         self._rules: _Rules | None = None
         text = b"\n".join(entries) + b"\n"

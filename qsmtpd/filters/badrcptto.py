@@ -15,7 +15,6 @@ In SPAMCONTROL `!` takes back patterns only, and patterns mind the case.
 
 from __future__ import annotations
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from .wildmat import Listing
 
@@ -34,7 +33,7 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         self._listing = Listing("badrcptto", enumerate(settings.lines("badrcptto") or []))
-        self._refusal = reject(worded(settings, TEXT, "REPLY_BADRCPTTO"), 553, b"5.7.1")
+        self._refusal = reject(settings.worded(TEXT, "REPLY_BADRCPTTO"), 553, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         address = recipient.lower()

@@ -24,7 +24,7 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from ..facts import Client
 
 #: A client waits 300 seconds for its greeting (RFC 5321, 4.5.3.2.1), a
@@ -39,7 +39,7 @@ class Plugin:
     __slots__ = ("_seconds", "_drop", "_log")
     immune = ("relay", "listed")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         self._log = settings.log
         where, text = "SMTPD_GREETDELAY", settings.line(None, "SMTPD_GREETDELAY")
         other = settings.line("greetdelay", "GREETDELAY")

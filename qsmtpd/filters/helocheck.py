@@ -25,7 +25,6 @@ a host name passes as `unknown`.
 
 from __future__ import annotations
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from .wildmat import Listing
@@ -59,7 +58,7 @@ class Plugin:
                 listed.append((number, entry))
         self._listing = Listing("badhelo", listed)
         self._exempt = Listing("badhelo", exempt)
-        self._refusal = reject(worded(settings, TEXT, "REPLY_HELO"), 550, b"5.7.1")
+        self._refusal = reject(settings.worded(TEXT, "REPLY_HELO"), 550, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         name = (client.helo or b"").rstrip(b" ").lower()

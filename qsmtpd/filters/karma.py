@@ -19,7 +19,7 @@ from ..decision import DECLINED, REJECT, Decision, drop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from ..facts import Client, Envelope, Ruling
 
 TOO_LOW = drop(b"too many refusals, try again later", 421, b"4.7.0")
@@ -31,7 +31,7 @@ class Plugin:
     __slots__ = ("_limit", "_settings")
     immune = ("relay", "listed")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         self._settings = settings
         self._limit = settings.number(None, "KARMALIMIT", 0)
 
@@ -55,5 +55,5 @@ class Plugin:
         if ruling.decision.verdict != REJECT:
             return
         # Of qsmtpd's own refusals, not those of syntax and sequence: they are errors.
-        if ruling.plugin or ruling.stage == "unknown" or ruling.reply.startswith(b"535"):
+        if ruling.plugin or ruling.stage == "unknown" or ruling.code == 535:
             client.counters.karma -= 1

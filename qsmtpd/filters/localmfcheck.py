@@ -16,7 +16,6 @@ Log keys: by=localmfcheck.
 
 from __future__ import annotations
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from .rcpthosts import Domains
@@ -39,14 +38,14 @@ class Plugin:
         self._rule = rule.lower()
         self._hosts = Domains(settings) if rule == b"" else None
         self._invalid = INVALID
-        text = worded(settings, INVALID.text, "REPLY_SENDERINVALID")
+        text = settings.worded(INVALID.text, "REPLY_SENDERINVALID")
         if text != INVALID.text:
             self._invalid = reject(text, INVALID.code, INVALID.status)
         self._rules: dict[bytes, bytes] = {}
         self._cdb = None
         if rule == b"!":
             self._rules = _parse(settings.lines("mailfromrules") or [])
-            self._cdb = settings.controls.cdb("mailfromrules.cdb")
+            self._cdb = settings.files.cdb("mailfromrules.cdb")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         sender = envelope.sender.lower()

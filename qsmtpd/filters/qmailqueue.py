@@ -7,7 +7,7 @@ Log keys: qp=, exit=, ambiguous= of event=message.
 
 Another plugin with the hook `queue` comes before this one, and takes its place
 for the messages that it wants.  What it returns has to have what Queue has:
-feed(), commit() and abort(), and a pid for the reply.
+feed(), commit() and abort(), and a pid for the reply (see policy/backend.py).
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ class Plugin:
     def queue(self, client: Client, envelope: Envelope) -> Queue:
         """Raises CannotStart or CannotExec."""
         from ..child.queue import Queue  # now: most sessions bring no message
+        from ..child.spawn import child_environ
 
-        return Queue(self._settings, _announced(client, envelope, self._settings))
+        environ = child_environ(client.peer.environ)
+        for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
+            environ.pop(name, None)
+        environ.update(_announced(client, envelope, self._settings))
+        return Queue(self._settings, environ)
 
 
 def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:

@@ -33,14 +33,13 @@ from __future__ import annotations
 
 import posix as os
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
 from .rcpthosts import Domains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from ..facts import Client, Envelope
 
 YES, NO, NOT_NOW, ENOUGH = (0, 99, 112), 100, 111, 113
@@ -57,11 +56,11 @@ class Plugin:
 
     __slots__ = ("_settings", "_program", "_hosts", "_relay", "_timeout", "_refusal")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         self._settings = settings
         self._program = settings.line(None, "RCPTCHECK")
         if self._program:
-            home = b"" if self._program.startswith(b"/") else settings.controls.home + b"/"
+            home = b"" if self._program.startswith(b"/") else settings.files.home + b"/"
             try:
                 os.stat(home + self._program)
             except OSError as error:
@@ -70,7 +69,7 @@ class Plugin:
         relay = settings.line(None, "RCPTCHECKRELAYCLIENT")
         self._relay = relay is not None and relay not in (b"", b"0")
         self._timeout = settings.number(None, "RCPTCHECKTIMEOUT", 20, least=1)
-        text = worded(settings, b"sorry, no mailbox here by that name", "REPLY_MAILBOX")
+        text = settings.worded(b"sorry, no mailbox here by that name", "REPLY_MAILBOX")
         self._refusal = reject(text, 550, b"5.1.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
@@ -82,7 +81,7 @@ class Plugin:
         from ..child.query import ask
         from ..child.spawn import child_environ
 
-        environ = child_environ(self._settings.environ)
+        environ = child_environ(client.peer.environ)
         for name in (b"RCPTFOUND", b"RCPTHOSTS", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):
             environ.pop(name, None)  # we say so, or nobody does
         answer = ask([self._program], {**environ, **told}, self._timeout)

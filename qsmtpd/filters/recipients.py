@@ -43,14 +43,13 @@ from __future__ import annotations
 
 import posix as os
 
-from ..config.wording import worded
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.cdb import Cdb
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from ..facts import Client, Envelope
 
 FILE = "control/recipients"
@@ -110,7 +109,7 @@ class Plugin:
     )
     immune = ("relay",)
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         lines = settings.lines("recipients")
         self._settings = settings
         self._open = frozenset(line[1:].lower() for line in lines or () if line[:1] == b"!")
@@ -121,10 +120,10 @@ class Plugin:
         self._cdbs: dict[bytes, Cdb] = {}
         self._known: dict[tuple[bytes, ...], bool] = {}
         if settings.line(None, "RECIPIENTS450") is None:
-            text = worded(settings, b"sorry, no mailbox by that name", "REPLY_MAILBOX")
+            text = settings.worded(b"sorry, no mailbox by that name", "REPLY_MAILBOX")
             self._refusal = reject(text, 550, b"5.7.1")
         else:
-            text = worded(settings, b"sorry, mailbox currently unavailable", "REPLY_MAILBOX")
+            text = settings.worded(b"sorry, mailbox currently unavailable", "REPLY_MAILBOX")
             self._refusal = defer(text, 450, b"4.2.1")
         self._timeout = settings.number(None, "RECIPIENTSTIMEOUT", 20, least=1)
         for rule in self._rules:
@@ -147,20 +146,20 @@ class Plugin:
             listed = listed or named
             if named or rule.any:
                 try:
-                    known = self._asks(rule, box, domain)
+                    known = self._asks(rule, box, domain, client)
                 except NoAnswer:
                     return UNABLE
                 if known:
                     return DECLINED
         return DECLINED if self._pass_unlisted and not listed else self._refusal
 
-    def _asks(self, rule: Rule, box: bytes, domain: bytes) -> bool:
+    def _asks(self, rule: Rule, box: bytes, domain: bytes, client: Client) -> bool:
         address = box + b"@" + domain
         short, dash, _ = box.partition(BREAK)
         extended = bool(short and dash)
         if rule.command:
-            return self._program(rule, address) or (
-                extended and self._program(rule, short + b"@" + domain)
+            return self._program(rule, address, client) or (
+                extended and self._program(rule, short + b"@" + domain, client)
             )
         keys = [address, short + BREAK + b"@" + domain, short + b"@" + domain]
         cdb = self._cdb(rule.cdb)
@@ -170,14 +169,14 @@ class Plugin:
                 return True
         return False
 
-    def _program(self, rule: Rule, address: bytes) -> bool:
+    def _program(self, rule: Rule, address: bytes, client: Client) -> bool:
         question = (*rule.command, address)
         known = self._known.get(question)
         if known is None:
             from ..child.query import ask
             from ..child.spawn import child_environ
 
-            environ = child_environ(self._settings.environ)
+            environ = child_environ(client.peer.environ)
             answer = ask(rule.command, environ, self._timeout, address + b"\0\0\0", search=True)
             if answer.status not in (0, 1):
                 self._settings.log(program=rule.command[0], result=answer.how, to=address)
@@ -203,7 +202,7 @@ class Plugin:
             raise ControlError(self._called(path), error.strerror or "unreadable") from error
 
     def _path(self, path: bytes) -> bytes:
-        return path if path.startswith(b"/") else self._settings.controls.home + b"/" + path
+        return path if path.startswith(b"/") else self._settings.files.home + b"/" + path
 
     def _called(self, path: bytes) -> str:
         return FILE + ": " + path.decode("ascii", "backslashreplace")

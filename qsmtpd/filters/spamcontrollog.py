@@ -23,7 +23,7 @@ from ..smtp.received import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from ..facts import Client, Ruling
 
 FORM = "spamcontrol"
@@ -80,7 +80,7 @@ CONTENT = {
     b"33": b"DATA::Spam_Message",
     b"34": b"DATA::MIME_Attach",
 }
-INVALID_CONTENT = b"554 sorry, invalid message content"
+INVALID_CONTENT = b"sorry, invalid message content"
 
 
 class Plugin:
@@ -88,7 +88,7 @@ class Plugin:
 
     __slots__ = ("_log", "_sender", "_recipient", "_accepted_relay")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PluginSettings) -> None:
         on = settings.choice(None, "LOGFORMAT", tuple(FORMATS)) == FORM
         self._log = settings.raw_log if on else None
         self._sender = self._recipient = b""  # the first one that was accepted
@@ -129,7 +129,7 @@ class Plugin:
             sender, recipient = self._sender, ruling.about
         elif TYPES.get(ruling.stage) == b"DATA":
             sender, recipient = self._sender, self._recipient
-        if ruling.reply == replies.MAIL_FIRST:
+        if ruling.answer == replies.MAIL_FIRST:
             sender = recipient = b""
         helo = b"unknown" if client.helo is None else client.helo
         return b" H:%b F:%b T:%b" % (
@@ -150,20 +150,21 @@ def _refused(ruling: Ruling) -> bytes:
     """Type and condition of a refusal."""
     kind = TYPES.get(ruling.stage, OTHER_TYPE)
     if ruling.plugin:
-        if ruling.reply == replies.PLUGIN_TROUBLE:
+        if ruling.answer == replies.PLUGIN_TROUBLE:
             return kind + b"::Plugin_Trouble"
         name = _plain_name(ruling.plugin)
         own = name.encode("ascii", "replace").translate(_WORD)
         return PLUGINS.get(name) or kind + b"::" + own[:1].upper() + own[1:]
-    if ruling.reply in OWN:
-        return OWN[ruling.reply]
-    if ruling.reply.startswith(b"552 "):  # its text may be the administrator's
+    answer = ruling.answer
+    if answer in OWN:
+        return OWN[answer]
+    if ruling.code == 552:  # its text may be the administrator's
         return b"DATA::Invalid_Size"
-    if ruling.reply.startswith(INVALID_CONTENT):
+    if answer is not None and answer.code == 554 and answer.text.startswith(INVALID_CONTENT):
         return CONTENT.get(ruling.detail, b"DATA::Invalid_Content")
     if ruling.stage == "auth" and ruling.detail:
         return b"AUTH::" + _mechanism(ruling.detail)
-    if ruling.reply in replies.ERRORS:
+    if answer is not None and answer.error:
         return b"SMTP::Syntax_Error"
     return kind + (b"::Queue" if kind == b"DATA" else b"::Refused")
 

@@ -43,6 +43,7 @@ def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
             local_port=_port(ours(b"LOCALPORT")),
             local_host=ours(b"LOCALHOST") or local_ip or UNKNOWN,
             relay=relay,
+            environ=environ,
         )
     get = environ.get
     local_ip = _address(get(b"SOCAT_SOCKADDR"))
@@ -55,6 +56,7 @@ def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
         # tcpserver's name for a local host, which may be set by hand for the others.
         local_host=get(b"TCPLOCALHOST") or local_ip or UNKNOWN,
         relay=relay,
+        environ=environ,
     )
 
 

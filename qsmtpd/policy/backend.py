@@ -1,4 +1,4 @@
-"""What stands around the back end of a plugin: it is plugin code, with the limits of that.
+"""Back ends: where a message goes; and what a plugin's is wrapped in.
 
 A back end that raises, takes too long or returns nonsense has not taken the
 message, whatever it has done with it; so the client hears 451, and never 250.
@@ -7,7 +7,6 @@ message, whatever it has done with it; so the client hears 451, and never 250.
 from __future__ import annotations
 
 from ..child.queue import Verdict
-from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,21 +14,28 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class BackEnd(Protocol):
-        """One message on its way to wherever a back end puts it: see qsmtpd.child.queue.Queue."""
+        """One message on its way to wherever a back end puts it: see qsmtpd.child.queue.Queue.
+
+        A context manager: what was not committed when it is left is aborted.
+        """
 
         pid: int  # for the reply: `250 ok TIME qp PID`
 
         def feed(self, data: bytes) -> None: ...
         def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict: ...
         def abort(self) -> None: ...
+        def __enter__(self) -> BackEnd: ...
+        def __exit__(self, *error: object) -> None: ...
 
 
-_TROUBLE = replies.PLUGIN_TROUBLE[4:]
+_TROUBLE = b"policy trouble, try again later (#4.3.0)"
 TEXT_LIMIT = 400  # bytes
 
 
-class Fence:
-    """A back end around that of a plugin.  Raises TypeError where it is none.
+class PluginBackEnd:
+    """A back end around that of a plugin, with the limits of plugin code.
+
+    Raises TypeError where it is none.
 
     `call(function, *facts)` runs plugin code; it returns what was raised.
     `complain(error)` is told what came back that makes no sense.
@@ -81,3 +87,9 @@ class Fence:
         if not self._ended:
             self._ended = True
             self._call(self._inside.abort)
+
+    def __enter__(self) -> PluginBackEnd:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.abort()  # a plugin's is always called last (qsmtpd-plugins(7))

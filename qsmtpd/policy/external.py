@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings
     from .spec import PluginSpec
 
-    Outsider = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
+    ExternalPlugin = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
 
 _FILES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 #: path or name -> module: a warm server has them before its first connection.
@@ -50,12 +50,12 @@ _ARGUMENTS = {
 }
 
 
-def outsider(own: Settings, spec: PluginSpec) -> Outsider:
+def external_plugin(own: PluginSettings, spec: PluginSpec) -> ExternalPlugin:
     """A plugin from elsewhere: its module, itself, and its hooks.
 
     Raises ControlError, or whatever the plugin raises.
     """
-    module = find(spec.plugin, own.controls.home, spec.where)
+    module = find(spec.plugin, own.files.home, spec.where)
     plugin: object = module
     make = getattr(module, "Plugin", None)
     if make is None:

@@ -9,12 +9,12 @@ is refused.  A plugin that raises, takes too long or returns nonsense makes a
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DECLINE, DECLINED, DROP, REFUSALS, Decision, defer, reject
+from ..decision import ACCEPT, DECLINE, DECLINED, DROP, REFUSALS, Decision, defer
 from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
-from ..smtp import replies
 from . import stages
-from .timelimit import Guard, Overdue
+from .spec import AT_DATA, AT_RCPT, NO, NOBODY_ACCEPTS
+from .timelimit import Overdue, TimeLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +27,12 @@ if TYPE_CHECKING:
 
 
 TIMEOUT = 30.0  # seconds
-NOBODY_ACCEPTS = reject(b"sorry, that domain isn't in my list of allowed rcpthosts", 553, b"5.7.1")
 TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
-#: So many lines can plugins add to a header.
+#: Plugins can add this many lines to a header.
 HEADER_LINES = 100
 
 #: Which clients a plugin may want to leave alone.
 IMMUNITIES = ("relay", "auth", "listed")
-NO, AT_RCPT, AT_DATA = "none", "rcpt", "data"
 
 
 class Entry:
@@ -114,7 +112,7 @@ class Hooks:
 
     __slots__ = (
         "entries",
-        "guard",
+        "limit",
         "spools",
         "watch",
         "trouble",
@@ -132,10 +130,10 @@ class Hooks:
         make: Callable[[], Sequence[Entry]],
         log: Log,
         refuse: Decision = NOBODY_ACCEPTS,
-        guard: Guard | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
         self.entries = make()
-        self.guard = guard or Guard()
+        self.limit = limit or TimeLimit()
         self.refuse = refuse
         self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
         self.trouble = False
@@ -157,7 +155,7 @@ class Hooks:
 
         What a plugin decided when the client connected still holds.
         """
-        fresh = Hooks(self._make, self._log, self.refuse, self.guard)
+        fresh = Hooks(self._make, self._log, self.refuse, self.limit)
         fresh.watch = self.watch
         fresh.trouble = self.trouble
         for stage, (entry, decision) in self._postponed.items():
@@ -207,7 +205,7 @@ class Hooks:
                 if stage == stages.HELO and decision.verdict in REFUSALS:
                     # A client needs no HELO: who goes on without is refused at RCPT.
                     self._postponed.setdefault(stage, (entry, decision))
-                return _ruling(stage, entry.name, decision, about)
+                return Ruling(stage, entry.name, decision, about)
         return Ruling(stage, "", DECLINED, about)
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> tuple[Ruling, bytes]:
@@ -233,7 +231,7 @@ class Hooks:
             lines += decision.header
             if decision.verdict in REFUSALS:
                 if not self._is_postponed(entry, stage, decision):
-                    return _ruling(stage, entry.name, decision, asked), recipient
+                    return Ruling(stage, entry.name, decision, asked), recipient
                 later = later or (entry, decision)
                 continue
             if decision.recipient is not None:
@@ -248,9 +246,7 @@ class Hooks:
             self._add_lines(stage, lines)
             if later is not None:
                 self._postponed.setdefault(stage, later)
-        ruling = _ruling(stage, name, granted, asked)
-        ruling.detail = reason
-        return ruling, recipient
+        return Ruling(stage, name, granted, asked, reason), recipient
 
     def capabilities(self, client: Client) -> list[bytes] | None:
         """What plugins add to the answer to EHLO; None where one of them is in trouble."""
@@ -274,7 +270,7 @@ class Hooks:
             if said is not None and not isinstance(said, BaseException):
                 self._complain(entry, stages.BODY, TypeError("returned something"))
             if said is not None:
-                return _ruling(stages.BODY, entry.name, TROUBLE, b"")
+                return Ruling(stages.BODY, entry.name, TROUBLE)
         return None
 
     def back_end(self, client: Client, envelope: Envelope) -> BackEnd | None:
@@ -290,11 +286,11 @@ class Hooks:
             if isinstance(said, BaseException):
                 return None
             if said is not None:
-                return self._fenced(entry, said)
+                return self._wrapped(entry, said)
         return None
 
-    def _fenced(self, entry: Entry, said: object) -> BackEnd | None:
-        from .backend import Fence
+    def _wrapped(self, entry: Entry, said: object) -> BackEnd | None:
+        from .backend import PluginBackEnd
 
         def call(function: Callable[..., object], *facts: object) -> object:
             return self._run(entry, stages.QUEUE, function, *facts)
@@ -303,8 +299,8 @@ class Hooks:
             self._complain(entry, stages.QUEUE, error)
 
         # Its attributes may be code of the plugin's, too.
-        fence = self._run(entry, stages.QUEUE, lambda: Fence(said, call, complain))
-        return fence if isinstance(fence, Fence) else None
+        found = self._run(entry, stages.QUEUE, lambda: PluginBackEnd(said, call, complain))
+        return found if isinstance(found, PluginBackEnd) else None
 
     def tell(self, client: Client, ruling: Ruling) -> None:
         """Let the observers know; what they do wrong is only logged."""
@@ -359,7 +355,7 @@ class Hooks:
         if decision.verdict == DROP and stage == stages.RCPT:
             return False  # at RCPT a client can be told: no need to go on with it
         postpone = entry.postpone
-        if decision is TROUBLE and stage in stages.GOODBYE:
+        if decision is TROUBLE and stage in stages.ENDING:
             postpone = postpone if postpone != NO else AT_RCPT  # the next command works
         return postpone != NO and (stage != stages.RCPT or postpone != AT_RCPT)
 
@@ -368,7 +364,7 @@ class Hooks:
         for entry, decision in self._postponed.values():
             postpone = entry.postpone if entry.postpone != NO else AT_RCPT
             if postpone == when and not entry.skips(client):
-                return _ruling(stage, entry.name, decision, about)
+                return Ruling(stage, entry.name, decision, about)
         return None
 
     def _skips(self, entry: Entry, stage: str, client: Client) -> bool:
@@ -405,14 +401,17 @@ class Hooks:
     ) -> object:
         """Run plugin code; what it raises is logged and returned."""
         try:
-            said: object = self.guard.call((entry.name, stage), entry.timeout, function, *facts)
+            if entry.ours:  # those that ask a program have a bound of their own
+                said: object = function(*facts)
+            else:
+                said = self.limit.call((entry.name, stage), entry.timeout, function, *facts)
         except (Lost, ControlError):
             raise
         except Overdue as error:
             self._complain(entry, stage, error, f"took more than {entry.timeout:g} seconds")
             return error
         except BaseException as error:  # SystemExit as well: only we end the session
-            if self.guard.escaped:
+            if self.limit.escaped:
                 raise
             self._complain(entry, stage, error)
             return error
@@ -427,15 +426,6 @@ class Hooks:
         log_trouble(self._log, error, reason, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
-
-
-def _ruling(stage: str, plugin: str, decision: Decision, about: bytes) -> Ruling:
-    reply = b""
-    if decision is TROUBLE:
-        reply = replies.PLUGIN_TROUBLE
-    elif decision.verdict in REFUSALS:
-        reply = stages.render(stage, decision)
-    return Ruling(stage, plugin, decision, about, reply)
 
 
 def _is_capability(line: object) -> bool:

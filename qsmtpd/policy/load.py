@@ -4,102 +4,81 @@ from __future__ import annotations
 
 import sys
 
-from ..decision import reject
 from ..facts import ControlError
 from ..log import message
 from . import hooks
-from .spec import BUILT_IN, GRANTING, PluginSpec, plugin_specs
-from .timelimit import Guard, Overdue
+from .spec import BUILT_IN, GRANTING, POSTPONE
+from .timelimit import Overdue, TimeLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from ..config.settings import Settings
-    from ..facts import Peer
     from ..log import Log
+    from .spec import PluginSpec, PolicySettings
 
-MAX_TIMEOUT = 3600
-_POSTPONE = (hooks.NO, hooks.AT_RCPT, hooks.AT_DATA)
+MAX_TIMEOUT = 3600  # seconds
 
 
 def load(
     settings: Settings,
+    policy: PolicySettings,
     log: Log,
     first: Sequence[hooks.Entry] = (),
-    guard: Guard | None = None,
-    outsiders: Callable[[], None] | None = None,
+    limit: TimeLimit | None = None,
 ) -> hooks.Hooks:
     """The hooks of one session; with `first` in front of them.  Raises ControlError.
 
-    `guard` is what runs plugin code; outsiders() is called before any runs that
-    did not come with this package.
+    `limit` is what runs the code of plugins from elsewhere.
     """
-    specs = plugin_specs(settings)
-    postpone = settings.choice("postpone", "POSTPONE", _POSTPONE)
-    refuse = hooks.NOBODY_ACCEPTS
-    if b"REPLY_NOGATEWAY" in settings.environ:
-        from ..config.wording import worded
+    runs = limit or TimeLimit()
 
-        refuse = reject(
-            worded(settings, refuse.text, "REPLY_NOGATEWAY"), refuse.code, refuse.status
-        )
-    runs = guard or Guard()
-    if outsiders is not None and any(spec.plugin not in BUILT_IN for spec in specs):
-        outsiders()
-    return hooks.Hooks(
-        lambda: [*first, *(_entry(spec, settings, log, postpone, runs) for spec in specs)],
-        log,
-        refuse,
-        runs,
-    )
+    def make() -> list[hooks.Entry]:
+        return [*first, *(_entry(spec, settings, log, policy, runs) for spec in policy.plugins)]
+
+    return hooks.Hooks(make, log, policy.refusal, runs)
 
 
 def forget() -> None:
     """Read plugins' files anew: for a server, on HUP."""
-    outside = sys.modules.get(f"{__package__}.external")
-    if outside is not None:
-        outside.forget()
-
-
-def is_listed(settings: Settings, peer: Peer) -> bool:
-    """Is this client listed as immune against filters?  Raises ControlError."""
-    if b"IMMUNE" not in settings.environ and settings.lines("immune") is None:
-        return False
-    from ..filters.immune import listed
-
-    return listed(settings, peer)
+    external = sys.modules.get(f"{__package__}.external")
+    if external is not None:
+        external.forget()
 
 
 def _entry(
-    spec: PluginSpec, settings: Settings, log: Log, postpone: str, guard: Guard
+    spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings, limit: TimeLimit
 ) -> hooks.Entry:
-    """Make the plugin of a spec.  Raises ControlError."""
+    """Make the plugin of a line.  Raises ControlError."""
     ours = spec.plugin in BUILT_IN
     options = dict(spec.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
-    own = settings.of_plugin(spec.name, options, log)
-    limit = hooks.TIMEOUT if timeout is None else _seconds(timeout, spec)
+    if ours and timeout is not None:
+        raise ControlError(spec.where, f"{spec.name}: timeout is for plugins from elsewhere")
+    seconds = hooks.TIMEOUT if timeout is None else _seconds(timeout, spec)
+    own = settings.for_plugin(spec.name, options, log)
     if ours:
         module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
         functions = hooks.methods(plugin)
     else:
-        from .external import outsider
+        from .external import external_plugin
 
         try:
-            module, plugin, functions = guard.call((spec.name, "start"), limit, outsider, own, spec)
+            made = limit.call((spec.name, "start"), seconds, external_plugin, own, spec)
+            module, plugin, functions = made
         except Overdue as error:
-            what = f"{spec.name} takes more than {limit:g} seconds to start"
+            what = f"{spec.name} takes more than {seconds:g} seconds to start"
             raise ControlError(spec.where, what) from error
         except ControlError:
             raise
         except BaseException as error:  # whatever it does: to make it and look at it runs its code
             what = f"{spec.name}: {type(error).__name__}: {message(error)}"
             raise ControlError(spec.where, what) from error
-    if own.unused:
-        key = min(own.unused).decode("ascii", "backslashreplace")
+    if own.options.unused:
+        key = min(own.options.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")
     immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, spec)
     return hooks.Entry(
@@ -107,8 +86,8 @@ def _entry(
         functions,
         immune,
         getattr(plugin, "spool", False) is True,
-        limit,
-        postpone if later is None else _later(later, spec),
+        seconds,
+        policy.postpone if later is None else _later(later, spec),
         spec.plugin in GRANTING,
         ours,
         getattr(module, "__file__", None),
@@ -131,7 +110,7 @@ def _immunities(text: bytes, spec: PluginSpec) -> tuple[str, ...]:
 
 
 def _later(text: bytes, spec: PluginSpec) -> str:
-    for word in _POSTPONE:
+    for word in POSTPONE:
         if text == word.encode("ascii"):
             return word
-    raise ControlError(spec.where, f"{spec.name}: postpone is none of {', '.join(_POSTPONE)}")
+    raise ControlError(spec.where, f"{spec.name}: postpone is none of {', '.join(POSTPONE)}")

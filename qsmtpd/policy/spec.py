@@ -21,8 +21,7 @@ that name, or comes behind those of control/plugins.
 
 from __future__ import annotations
 
-import posix as os
-
+from ..decision import reject
 from ..facts import ControlError
 
 TYPE_CHECKING = False
@@ -67,6 +66,10 @@ VARIABLE = "QSMTPD_PLUGINS"
 BUILTINS = "builtins"
 MAX_INCLUDES = 10
 
+#: Until when a refusal may be postponed: not at all, to RCPT, to DATA.
+NO, AT_RCPT, AT_DATA = POSTPONE = ("none", "rcpt", "data")
+NOBODY_ACCEPTS = reject(b"sorry, that domain isn't in my list of allowed rcpthosts", 553, b"5.7.1")
+
 
 class PluginSpec:
     """A plugin as it is asked for: a line of control/plugins, or what stands for it.
@@ -87,11 +90,30 @@ class PluginSpec:
         self.where = where
 
 
+class PolicySettings:
+    """What is set of plugins.  Raises ControlError.
+
+    `plugins` are those of a session, in order; `postpone` says until when they
+    keep a refusal to themselves where their line does not; `refusal` is the
+    decision on a recipient whom nobody accepts.
+    """
+
+    __slots__ = ("plugins", "postpone", "refusal")
+
+    def __init__(self, settings: Settings) -> None:
+        self.plugins = plugin_specs(settings)
+        self.postpone = settings.choice("postpone", "POSTPONE", POSTPONE)
+        text = settings.worded(NOBODY_ACCEPTS.text, "REPLY_NOGATEWAY")
+        self.refusal = NOBODY_ACCEPTS
+        if text != NOBODY_ACCEPTS.text:
+            self.refusal = reject(text, NOBODY_ACCEPTS.code, NOBODY_ACCEPTS.status)
+
+
 def plugin_specs(settings: Settings) -> list[PluginSpec]:
     """The plugins of a session, in order.  Raises ControlError."""
     on = [name for name in BUILT_IN if is_on(name, settings)]
     written = settings.lines("plugins")
-    words = settings.environ.get(b"QSMTPD_PLUGINS")
+    words = settings.variable(VARIABLE)
     if written is None and words is None:
         return [PluginSpec(name, {}, "") for name in on]
     return _combined(settings, on, written or [], words or b"")
@@ -105,16 +127,8 @@ def is_on(name: str, settings: Settings) -> bool:
 def switches(name: str, settings: Settings) -> list[str]:
     """The files and variables that do."""
     files, variables = BUILT_IN[name]
-    found = [variable for variable in variables if variable.encode("ascii") in settings.environ]
-    for file in files:
-        try:
-            os.stat(settings.controls.path(file))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise ControlError("control/" + file, error.strerror or "unreadable") from error
-        found.append("control/" + file)
-    return found
+    found = [variable for variable in variables if settings.variable(variable) is not None]
+    return found + ["control/" + file for file in files if settings.files.has(file)]
 
 
 def _combined(

@@ -1,18 +1,20 @@
 """The stages of a session at which plugins are asked, as data.
 
 qpsmtpd's vocabulary.  REPLIES has the codes of a refusal that names none: for
-good, for now.  At the stages in GOODBYE a refusal ends the connection, because
+good, for now.  At the stages in ENDING a refusal ends the connection, because
 there is no command that it could answer.
 """
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DEFER, DROP
-from ..smtp import replies
+from ..decision import ACCEPT, DEFER, DROP, REFUSALS
+from ..facts import Reply
+from ..smtp.replies import split_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..decision import Decision
+    from ..facts import Ruling
 
 CONNECT, HELO, CAPABILITIES, STARTTLS = "connect", "helo", "capabilities", "starttls"
 AUTH, MAIL, RCPT, DATA = "auth", "mail", "rcpt", "data"
@@ -39,7 +41,7 @@ REPLIES = {
 }
 _OTHERS = (550, 451)  # a command of a plugin's own
 
-GOODBYE = (CONNECT, STARTTLS)
+ENDING = (CONNECT, STARTTLS)
 #: A refusal at one of these may be postponed to RCPT or to DATA.
 POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
 #: What belongs to the transaction under way, and ends with it.
@@ -54,24 +56,31 @@ LINES_LIMIT = 20
 _PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
 
 
-def render(stage: str, decision: Decision) -> bytes:
-    """The reply that a decision makes at a stage: the one place where that is done.
+def reply_to(ruling: Ruling) -> Reply:
+    """The reply that a ruling makes: the one place where a decision becomes one."""
+    stage, decision = ruling.stage, ruling.decision
+    code, status, text = render(stage, decision)
+    end = None
+    if decision.verdict == DROP or (decision.verdict in REFUSALS and stage in ENDING):
+        end = "dropped-by-" + ruling.plugin
+    return Reply(code, status, text, end=end, ruling=ruling)
+
+
+def render(stage: str, decision: Decision) -> tuple[int, bytes, bytes]:
+    """Code, status and text of the reply to a decision at a stage.
 
     A line feed in the text makes a reply of several lines; every other byte
-    that is not printable ASCII becomes `?`.  The status is put at the end,
-    unless the text has one.
+    that is not printable ASCII becomes `?`.  A status that the text has
+    itself, at its end, counts.
     """
     for_good, for_now = REPLIES.get(stage, _OTHERS)
-    usual = {DEFER: for_now, DROP: 421}.get(decision.verdict, for_good)
-    if decision.verdict == ACCEPT:
-        usual = 250
+    usual = {ACCEPT: 250, DEFER: for_now, DROP: 421}.get(decision.verdict, for_good)
     code = decision.code or usual
-    status = decision.status or (b"5.7.1" if code >= 500 else b"4.7.1")
-    end = b" (#%b)" % status
-    if code < 400 or (decision.text.endswith(b")") and b"(#" in decision.text):
-        end = b""
     text = decision.text.rstrip(b"\n") or (b"ok" if code < 400 else b"refused")
+    status = decision.status or (b"5.7.1" if code >= 500 else b"4.7.1")
+    if code < 400:
+        status = b""
+    elif text.endswith(b")") and b"(#" in decision.text:
+        text, status = split_status(text)
     lines = text.split(b"\n")[:LINES_LIMIT]
-    shown = [line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines]
-    shown[-1] += end[:32].translate(_PRINTABLE)
-    return replies.multiline(code, shown)
+    return code, status, b"\n".join(line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines)

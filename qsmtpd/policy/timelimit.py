@@ -1,13 +1,21 @@
-"""The time limit of plugin code.
+"""The time limit of plugins from elsewhere.
 
-An interval timer is armed while a plugin runs, and only then.  When it fires,
-Overdue is raised inside the plugin.  A plugin that swallows that, and is still
-running GRACE seconds later, cannot be stopped from within: `escape` then ends
-the session.  One that hangs in C hears no signal at all; for those there is a
-second process (see policy/guardian.py).
+1. At its limit, Overdue is raised inside the plugin, by an interval timer (SIGALRM).
+2. One that swallows that, and is still running GRACE seconds later, cannot be
+   stopped from within: `escape` then ends the session with a last reply.
+3. Code that never comes back to Python runs no signal handler.  For that there
+   is a watchdog, a thread in C (faulthandler): it writes where the code was, and
+   ends the process.  Nothing is queued then, and the client hears nothing.
+
+To arm both takes a few system calls and a thread, so it is not done for each
+call: a timer that goes off too early for the call under way is armed for what
+is left, and the watchdog has twice the time, so that a call that begins just
+before the timer goes off has still all of its own.
 """
 
 from __future__ import annotations
+
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,63 +23,75 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    class Watcher(Protocol):
-        """Who looks at the time from outside: a Guardian."""
+    class Running(Protocol):
+        """Where it is noted for another process which plugin runs."""
 
-        def expect(self, who: tuple[str, str], seconds: float) -> None: ...
-        def relax(self) -> None: ...
-        def hush(self) -> None: ...
-        def stop(self) -> None: ...
+        def begin(self, plugin: str, hook: str, deadline: float) -> None: ...
+        def end(self) -> None: ...
 
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
 GRACE = 2.0  # seconds
+#: Of the watchdog's thread (bytes): the usual 8 MB would count as address space.
+STACK = 128 * 1024
+NEVER = float("inf")
 
 
 class Overdue(BaseException):
     """A plugin has had its time.  No Exception, so that `except Exception` lets it pass."""
 
 
-class Guard:
-    """Calls plugin code.  `escape(plugin, stage)` must not return."""
+class TimeLimit:
+    """Calls plugin code.  `escape(plugin, hook)` must not return.
 
-    __slots__ = ("escape", "escaped", "guardian", "_who", "_running", "_fired")
+    `traceback` is the descriptor that the watchdog writes to before it ends
+    the process.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "escape",
+        "escaped",
+        "_traceback",
+        "_noted",
+        "_who",
+        "_deadline",
+        "_running",
+        "_fired",
+        "_alarm",
+        "_watchdog",
+    )
+
+    def __init__(self, traceback: int = 2, noted: Running | None = None) -> None:
         self.escape: Callable[[str, str], object] | None = None
         self.escaped = False  # that did not end the process, but raised
-        self.guardian: Watcher | None = None
+        self._traceback = traceback
+        self._noted = noted
         self._who = ("", "")
+        self._deadline = NEVER  # of the call under way
         self._running = False
         self._fired = 0
+        self._alarm = NEVER  # when the timer goes off
+        self._watchdog = 0.0  # when the process would be ended
 
     def call(
         self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
     ) -> Any:
         """function(*facts), within so many seconds; else Overdue.
 
-        `who` are the names of plugin and stage.
+        `who` are the names of plugin and hook.
         """
-        if self.guardian is not None:
-            self.guardian.expect(who, seconds)
         self._who = who
         self._fired = 0
+        self._begin(seconds)
         try:
-            self._running = True
-            signal.signal(signal.SIGALRM, self._fire)
             try:
-                signal.setitimer(signal.ITIMER_REAL, seconds, GRACE)
                 found = function(*facts)
             finally:
                 self._running = False
         finally:
-            # Once more: the timer may have fired in the `finally` above.
-            self._running = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
-            if self.guardian is not None:
-                self.guardian.relax()
+            # Once more: the timer may have gone off in the `finally` above.
+            self._end()
         if self._fired:  # it has swallowed that, and come back all the same
             raise Overdue
         return found
@@ -80,34 +100,64 @@ class Guard:
         """function(seconds), which a plugin has asked for: that is not the plugin's time."""
         if not self._running:
             return function(seconds)
-        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-        self._running = False
-        if self.guardian is not None:
-            self.guardian.relax()
+        left = self._deadline - monotonic()
+        self._end()
         try:
             return function(seconds)
         finally:
-            if self.guardian is not None:
-                self.guardian.expect(self._who, left)
-            self._running = True
-            signal.setitimer(signal.ITIMER_REAL, left or GRACE, GRACE)
-
-    def hush(self) -> None:
-        """From here on no other process may speak to the client, which understands no plain text.
-
-        Or has heard the last reply.
-        """
-        if self.guardian is not None:
-            self.guardian.hush()
+            self._begin(left)
 
     def stop(self) -> None:
         """There will be no more calls."""
-        if self.guardian is not None:
-            self.guardian.stop()
-            self.guardian = None
+        if self._alarm != NEVER:
+            import faulthandler
 
-    def _fire(self, number: int, frame: object) -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
+            faulthandler.cancel_dump_traceback_later()
+            self._alarm, self._watchdog = NEVER, 0.0
+
+    def _begin(self, seconds: float) -> None:
+        now = monotonic()
+        self._deadline = now + seconds
+        if self._alarm > self._deadline or self._watchdog < self._deadline + 2 * GRACE:
+            self._arm(now, seconds)
+        if self._noted is not None:
+            self._noted.begin(*self._who, self._deadline)
+        self._running = True
+
+    def _end(self) -> None:
+        self._running = False
+        if self._noted is not None:
+            self._noted.end()
+        # A plugin may have used the alarm for something else.
+        if signal.getsignal(signal.SIGALRM) != self._on_alarm or not any(
+            signal.getitimer(signal.ITIMER_REAL)
+        ):
+            self._watchdog = 0.0
+
+    def _arm(self, now: float, seconds: float) -> None:
+        import _thread
+        import faulthandler
+
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), GRACE)
+        self._alarm = now + seconds
+        whole = 2 * seconds + 2 * GRACE
+        before = _thread.stack_size(STACK)
+        try:
+            faulthandler.dump_traceback_later(whole, exit=True, file=self._traceback)
+        finally:
+            _thread.stack_size(before)
+        self._watchdog = now + whole
+
+    def _on_alarm(self, number: int, frame: object) -> None:
         if not self._running:
+            self.stop()
+            return
+        now = monotonic()
+        if now < self._deadline and not self._fired:
+            self._arm(now, self._deadline - now)
             return
         self._fired += 1
         if self._fired == 1:

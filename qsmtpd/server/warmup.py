@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import os
 
-from ..config.files import Controls, home
-from ..config.session import AuthSettings, Limits
+from ..config.files import ControlFiles, home
+from ..config.session import SessionSettings
 from ..config.settings import Settings
 from ..facts import ControlError, Peer
 from ..log import Log, log_trouble
-from ..net import channel, ucspi
+from ..net import channel
 from ..policy import load
 from ..policy.spec import BUILT_IN
+from ..policy.timelimit import TimeLimit
 from ..session import run
 from ..session.connection import enter
-from ..tls import provider as door
+from ..tls import provider
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
@@ -44,18 +45,17 @@ _LATER = (
     "qsmtpd.config.cdb",
     "qsmtpd.session.auth",
     "qsmtpd.session.data",
+    "qsmtpd.session.inspection",
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
-    "qsmtpd.filters.immune",
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
-    "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
     "qsmtpd.tls.external",
     *("qsmtpd.filters." + name for name in BUILT_IN),
 )
 #: What plugins from elsewhere may want.
-_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.guardian")
+_FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
@@ -80,7 +80,7 @@ def import_all() -> None:
         __import__(name)
 
 
-class Nowhere(Controls):
+class Nowhere(ControlFiles):
     """The control files of nobody, who has a name."""
 
     def __init__(self) -> None:
@@ -112,12 +112,11 @@ def practise() -> None:
     peer = Peer(relay=b"")
     try:
         for _ in range(_TIMES):
-            settings = Settings(Nowhere(), {})
-            wanted = TlsSettings(settings)
-            limits = Limits(settings, wanted, AuthSettings(settings, [], peer))
+            lookup = Settings(Nowhere(), {})
+            settings = SessionSettings.load(lookup)
             line = channel.Channel(_Script())
-            hooks = load.load(settings, log)
-            run.run(line, peer, limits, hooks, log, None, None, _ignore_status)
+            hooks = load.load(lookup, settings.policy, log)
+            run.run(line, peer, settings, hooks, log, None, None, _ignore_status)
     finally:
         os.close(null)
 
@@ -144,7 +143,7 @@ def prepare_tls(settings: TlsSettings, log: Log) -> None:
     if settings.mode not in (STARTTLS, IMPLICIT):
         return
     from ..tls import context
-    from ..tls.openssl import Tunnel
+    from ..tls.openssl import TlsTransport
 
     for name, error in context.keep_names(settings):
         log.line("tls", verdict="unavailable", sni=name, reason=str(error))
@@ -153,10 +152,10 @@ def prepare_tls(settings: TlsSettings, log: Log) -> None:
     kept = settings.kept_context()
     if kept is not None:
         for _ in range(_TIMES):
-            tunnel = Tunnel(kept, _TlsClient())
-            tunnel.handshake(float("inf"))
-            tunnel.facts()
-            tunnel.write(b"250 ok\r\n", float("inf"))
+            transport = TlsTransport(kept, _TlsClient())
+            transport.handshake(float("inf"))
+            transport.facts()
+            transport.write(b"250 ok\r\n", float("inf"))
 
 
 class _TlsClient:
@@ -186,7 +185,7 @@ class _TlsClient:
         pass
 
 
-def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Controls:
+def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> ControlFiles:
     """For a server, before its first connection and on HUP: do what each one will do.
 
     So what is wrong is in the log at once, not only when a client comes; what
@@ -194,24 +193,25 @@ def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Control
     imported.
     """
     log = Log(2, pid=os.getpid())
-    controls = Controls(home(environ))
+    controls = ControlFiles(home(environ))
+    limit = TimeLimit()
     import_all()
     try:
-        settings = enter(controls, environ)
-        wanted = TlsSettings(settings)
-        peer = ucspi.read_peer(environ)
-        Limits(settings, wanted, AuthSettings(settings, checkpassword, peer))
+        lookup = enter(controls, environ)
+        settings = SessionSettings.load(lookup, checkpassword)
         practise()
         load.forget()
-        prepare_plugins(load.load(settings, log))
-        way = door.find(settings, wanted)
+        prepare_plugins(load.load(lookup, settings.policy, log, limit=limit))
+        way = provider.find(settings.tls)
         if way is not None:
             way.prepare()
-            prepare_tls(wanted, log)
+            prepare_tls(settings.tls, log)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
     except Exception as error:  # HUP must not end a server, whatever it finds
         log_trouble(log, error)
+    finally:
+        limit.stop()
     return controls

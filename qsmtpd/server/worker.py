@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
 
-    from ..config.files import Controls
+    from ..config.files import ControlFiles
     from .options import Options
     from .rules import Rules
 else:
@@ -58,7 +58,7 @@ class Stock:
         options: Options,
         environ: Mapping[bytes, bytes],
         rules: Rules | None,
-        controls: Controls,
+        controls: ControlFiles,
     ) -> None:
         self.options = options
         self.environ = environ

@@ -12,6 +12,7 @@ from . import sasl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import AuthSettings
+    from ..facts import Peer, Reply
     from ..net.channel import Channel
     from .sasl import Credentials
 
@@ -26,7 +27,7 @@ class Result:
     __slots__ = ("reply", "verdict", "user", "mechanism")
 
     def __init__(
-        self, reply: bytes, verdict: str | None = None, user: bytes = b"", mechanism: bytes = b""
+        self, reply: Reply, verdict: str | None = None, user: bytes = b"", mechanism: bytes = b""
     ) -> None:
         self.reply = reply
         self.verdict = verdict
@@ -45,7 +46,7 @@ class _Cancelled(Exception):
     """The client has sent `*`."""
 
 
-def authenticate(channel: Channel, argument: bytes, settings: AuthSettings) -> Result:
+def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer: Peer) -> Result:
     """Carry out `AUTH argument`.  Raises what the channel raises, but LineTooLong."""
     name, space, initial = argument.partition(b" ")
     name = name.upper()
@@ -53,7 +54,8 @@ def authenticate(channel: Channel, argument: bytes, settings: AuthSettings) -> R
         return Result(replies.AUTH_UNKNOWN)
     try:
         first = _decode_initial(initial) if space else None
-        exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(settings.host))
+        host = peer.local_host if settings.host is None else settings.host
+        exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(host))
         credentials = _converse(channel, exchange)
     except LineTooLong:
         return Result(replies.LINE_TOO_LONG)
@@ -61,7 +63,7 @@ def authenticate(channel: Channel, argument: bytes, settings: AuthSettings) -> R
         return Result(replies.AUTH_CANCELLED)
     except (sasl.Malformed, binascii.Error):
         return Result(replies.AUTH_MALFORMED)
-    verdict = sasl.check(credentials, settings)
+    verdict = sasl.check(credentials, settings, peer.environ)
     return Result(_REPLIES[verdict], verdict, credentials.user, name)
 
 

@@ -1,26 +1,33 @@
-"""DATA: from 354 to the verdict of the back end (RFC 5321, 4.1.1.4)."""
+"""DATA: from 354 to the verdict of the back end (RFC 5321, 4.1.1.4).
+
+The way of a byte: channel, decoder, message stream; then the hop count, the
+missing header lines, the plugins, the back end.
+"""
 
 from __future__ import annotations
 
 from time import time
 
 from ..child.queue import CannotExec, CannotStart
-from ..decision import DROP, REFUSALS
+from ..decision import REFUSALS
+from ..facts import Reply
+from ..policy import stages
 from ..smtp import replies
 from ..smtp.decoder import Decoder
+from ..smtp.header import add_missing, count_hops
 from ..smtp.received import clean, date, received
-from ..smtp.submission import HeaderFiller
-from .ending import Hangup
+from .message import BODY, END, HEADER, MessageStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..child.queue import Verdict
-    from ..config.session import DataSettings
-    from ..facts import Client, Envelope, Ruling
+    from ..config.session import SessionSettings
+    from ..facts import Client, Envelope
     from ..net.channel import Channel
+    from ..policy.backend import BackEnd
     from ..policy.hooks import Hooks
+    from .inspection import Inspection
 
-    Report = dict[str, int | str | bytes]
+    Fields = dict[str, int | str | bytes]
 
 
 def receive(
@@ -28,111 +35,172 @@ def receive(
     client: Client,
     envelope: Envelope,
     hooks: Hooks,
-    limits: DataSettings,
-    hide: bool,
-    report: Report,
-) -> tuple[bytes, Ruling | None]:
-    """Take one message and hand it to the back end; (the reply, a plugin's ruling if one decided).
+    settings: SessionSettings,
+    fields: Fields,
+) -> Reply:
+    """Take one message and hand it to the back end; the reply.
 
     The back end is started before 354 is said, so that one that cannot be is
-    known in time.  `hide`: an authenticated client's address is not shown in
-    the message.  `report` is filled with what the log should know, also
-    where this raises: BareLF, Hangup, or what the channel raises, with nothing
-    queued.
+    known in time.  `fields` is filled with what the log should know, also
+    where this raises: BareLF, or what the channel raises, with nothing queued.
     """
-    ruling = hooks.ask("data", client, envelope)
+    ruling = hooks.ask(stages.DATA, client, envelope)
     if ruling.decision.verdict in REFUSALS:
-        return _refused(ruling), ruling
+        return stages.reply_to(ruling)
     try:
-        queue = hooks.back_end(client, envelope)
-    except CannotStart as error:
-        report["exit"] = str(error)
-        return replies.QUEUE_PIPES, None
+        back_end = hooks.back_end(client, envelope)
     except CannotExec as error:
-        report["exit"] = str(error)
-        return replies.QUEUE_EXEC, None
-    if queue is None:
-        return replies.PLUGIN_TROUBLE, None
-    report["qp"] = queue.pid
-    decoder = Decoder(normalize=limits.bare_lf == "normalize")
-    inspection = None
-    try:
-        filler = _filler(client, queue.pid) if limits.fill_header else None
-        ours = received(client, time(), hide=hide and client.auth is not None)
-        if hooks.has("header", "body", "data_post"):
-            from .message import Inspection
-
-            try:
-                inspection = Inspection(hooks, client, envelope, ours)
-            except OSError as error:  # no room for a spool, or no place
-                hooks.log_trouble(error)
-                return replies.SPOOL_TROUBLE, None
-        channel.write(replies.GO_AHEAD + b"\r\n")
-        if inspection is None:
-            queue.feed(ours + hooks.header_lines())
-        channel.start_data(limits.min_rate)
-        while not decoder.ended:
-            text = decoder.feed(channel.chunk())
-            if limits.databytes and decoder.size > limits.databytes:
-                queue.abort()  # the rest is read, to stay in step, and goes nowhere
-                if inspection is not None:
-                    inspection.end()
-            if filler is not None:
-                text = filler.feed(text, last=decoder.ended)
-            if inspection is not None:
-                text = inspection.feed(text, decoder.ended)
-                if inspection.refusal is not None:
-                    queue.abort()
-                    _refused(inspection.refusal)
-            queue.feed(text)
-        channel.unread(decoder.rest)
-        if decoder.hops >= limits.max_hops:
-            return replies.TOO_MANY_HOPS, None
-        if limits.databytes and decoder.size > limits.databytes:
-            return limits.too_big, None
-        if inspection is not None:
-            ruling = inspection.judge(decoder.size, decoder.hops)
-            if ruling.decision.verdict in REFUSALS:
-                return _refused(ruling), ruling
-            try:
-                inspection.hand_over(queue)
-            except OSError as error:
-                hooks.log_trouble(error)
-                return replies.SPOOL_TROUBLE, None
-        return _reply(queue.commit(envelope.sender, envelope.recipients), queue.pid, report), None
-    finally:
-        report["size"] = decoder.size
-        report["hops"] = decoder.hops
-        if inspection is not None:
-            inspection.end()
-        queue.abort()
+        fields["exit"] = str(error)
+        return replies.QUEUE_PIPES if isinstance(error, CannotStart) else replies.QUEUE_EXEC
+    if back_end is None:
+        return replies.PLUGIN_TROUBLE
+    fields["qp"] = back_end.pid
+    with back_end:
+        transfer = _Transfer(channel, client, envelope, hooks, settings, back_end)
+        try:
+            return transfer.run(fields)
+        finally:
+            fields["size"] = transfer.decoder.size
+            fields["hops"] = transfer.hops
+            transfer.close()
 
 
-def _refused(ruling: Ruling) -> bytes:
-    """The reply of a refusal; one that ends the session is raised."""
-    if ruling.decision.verdict == DROP:
-        raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
-    return ruling.reply
+class _Transfer:
+    """One message on its way to the back end."""
 
-
-def _filler(client: Client, pid: int) -> HeaderFiller | None:
-    """What adds the lines that a submitted message lacks; None for mail from elsewhere."""
-    if client.relay is None:
-        return None
-    now = time()
-    host = clean(client.peer.local_host)
-    return HeaderFiller(
-        {
-            b"date": b"Date: %b\n" % date(now),
-            b"message-id": b"Message-ID: <%d.%d@%b>\n" % (now * 1_000_000, pid, host),
-        }
+    __slots__ = (
+        "decoder",
+        "hops",
+        "_channel",
+        "_client",
+        "_envelope",
+        "_hooks",
+        "_settings",
+        "_back_end",
+        "_first",
+        "_missing",
+        "_inspection",
+        "_stopped",
     )
 
+    def __init__(
+        self,
+        channel: Channel,
+        client: Client,
+        envelope: Envelope,
+        hooks: Hooks,
+        settings: SessionSettings,
+        back_end: BackEnd,
+    ) -> None:
+        self.decoder = Decoder(normalize=settings.data.bare_lf == "normalize")
+        self.hops = 0
+        self._channel = channel
+        self._client = client
+        self._envelope = envelope
+        self._hooks = hooks
+        self._settings = settings
+        self._back_end = back_end
+        self._missing = _missing_lines(client, back_end.pid) if settings.data.fill_header else {}
+        hide = settings.auth.hide and client.auth is not None
+        self._first = received(client, time(), hide=hide)  # stands in front of the message
+        self._inspection: Inspection | None = None
+        self._stopped = False
 
-def _reply(verdict: Verdict, pid: int, report: Report) -> bytes:
-    report["exit"] = verdict.exit
-    if verdict.accepted:
-        return b"250 ok %d qp %d" % (time(), pid)
-    if verdict.ambiguous:
-        report["ambiguous"] = "may be queued all the same"
-    return (b"554 " if verdict.permanent else b"451 ") + verdict.text
+    def run(self, fields: Fields) -> Reply:
+        """Say 354, read the message to its end, and commit it."""
+        if self._hooks.has(stages.HEADER, stages.BODY, stages.DATA_POST):
+            from .inspection import Inspection
+
+            try:
+                self._inspection = Inspection(
+                    self._hooks, self._client, self._envelope, self._back_end, self._first
+                )
+            except OSError as error:  # no room for a file, or no place
+                self._hooks.log_trouble(error)
+                return replies.SPOOL_TROUBLE
+        self._channel.write(replies.GO_AHEAD.wire() + b"\r\n")
+        self._channel.start_data(self._settings.data.min_rate)
+        decoder, message = self.decoder, MessageStream()
+        databytes = self._settings.data.databytes
+        while True:
+            text = decoder.feed(self._channel.chunk())
+            if databytes and decoder.size > databytes:
+                self._stop()
+            for event, part in message.feed(text, decoder.ended):
+                if event is HEADER:
+                    self._header(part, message.whole)
+                elif event is BODY:
+                    self._body(part)
+                elif event is END:
+                    self._channel.unread(decoder.rest)
+                    return self._refusal() or self._commit(fields)
+            refusal = None if self._inspection is None else self._inspection.refusal
+            if refusal is not None:
+                self._stop()
+                if refusal.end is not None:
+                    return refusal
+
+    def close(self) -> None:
+        """Nothing of it is wanted any more."""
+        if self._inspection is not None:
+            self._inspection.close()
+
+    def _stop(self) -> None:
+        """The rest is read, to stay in step, and goes nowhere."""
+        if not self._stopped:
+            self._stopped = True
+            self._back_end.abort()
+            self.close()
+
+    def _header(self, header: bytes, whole: bool) -> None:
+        self.hops = count_hops(header)
+        if self._stopped:
+            return
+        if self._missing and whole:
+            header = add_missing(header, self._missing)
+        if self._inspection is not None:
+            self._inspection.header(header, whole)
+        else:
+            self._back_end.feed(self._first + self._hooks.header_lines() + header)
+
+    def _body(self, text: bytes) -> None:
+        if self._stopped:
+            return
+        if self._inspection is not None:
+            self._inspection.body(text)
+        else:
+            self._back_end.feed(text)
+
+    def _refusal(self) -> Reply | None:
+        """What there is against the whole message, or None."""
+        limits = self._settings.data
+        if self.hops >= limits.max_hops:
+            return replies.TOO_MANY_HOPS
+        if limits.databytes and self.decoder.size > limits.databytes:
+            return limits.too_big
+        if self._inspection is None:
+            return None
+        self._inspection.judge(self.decoder.size, self.hops)
+        return self._inspection.refusal
+
+    def _commit(self, fields: Fields) -> Reply:
+        pid = self._back_end.pid
+        verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
+        fields["exit"] = verdict.exit
+        if verdict.accepted:
+            return Reply(250, b"", b"ok %d qp %d" % (time(), pid))
+        if verdict.ambiguous:
+            fields["ambiguous"] = "may be queued all the same"
+        return replies.with_status(554 if verdict.permanent else 451, verdict.text)
+
+
+def _missing_lines(client: Client, pid: int) -> dict[bytes, bytes]:
+    """The lines that a submitted message gets where it lacks them; none for mail from elsewhere."""
+    if client.relay is None:
+        return {}
+    now = time()
+    host = clean(client.peer.local_host)
+    return {
+        b"date": b"Date: %b\n" % date(now),
+        b"message-id": b"Message-ID: <%d.%d@%b>\n" % (now * 1_000_000, pid, host),
+    }

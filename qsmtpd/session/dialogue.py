@@ -1,7 +1,7 @@
 """The dialogue: reads a line, looks it up, dispatches, replies.
 
 What a command may do in which state is data (smtp/states.py); what is refused
-to whom is policy (policy/); what becomes of a message is commands/data.py.
+to whom is policy (policy/); what becomes of a message is data.py.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 from time import monotonic
 
 from ..config.session import AUTH_LIMIT
-from ..decision import ACCEPT, ACCEPTED, DEFER, DROP, REFUSALS, REJECT, Decision
-from ..facts import Auth, Envelope, Ruling
+from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
+from ..facts import Auth, Envelope, Reply, Ruling
 from ..net.channel import LineTooLong
 from ..policy import stages
 from ..smtp import replies, states
 from ..smtp.command import BareLF, parse_command
 from . import envelope
-from .ending import Hangup
+from .ending import QUIT, Ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
-    from ..config.session import Limits
+    from ..config.session import SessionSettings
     from ..facts import Client, Tls
     from ..log import Log
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
-    from ..tls.provider import Door
+    from ..tls.provider import TlsProvider
+
+    Fields = dict[str, bytes | str | int]
 
 LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command of ours
-_VERDICTS = {b"4": Decision(DEFER), b"5": Decision(REJECT)}
 
 
-class Secured(Exception):
-    """STARTTLS has succeeded: this session is over, and a fresh one begins."""
+class TlsStarted(Exception):
+    """STARTTLS has succeeded: this dialogue is over, and a fresh one begins."""
 
     def __init__(self, tls: Tls) -> None:
         super().__init__()
@@ -50,27 +50,25 @@ class Dialogue:
         self,
         channel: Channel,
         client: Client,
-        limits: Limits,
+        settings: SessionSettings,
         hooks: Hooks,
         log: Log,
-        door: Door | None,
+        provider: TlsProvider | None,
     ) -> None:
         self._channel = channel
-        self._limits = limits
+        self._settings = settings
         self._hooks = hooks
         self._log = log
         self._counters = client.counters
         self._client = client
-        self._door = door
+        self._provider = provider
         self._state = states.IDLE
         self._envelope = Envelope(b"")
-        self._about: dict[str, bytes | str | int] = {}  # what the log should say of this command
+        self._about: Fields = {}  # what the log should say of this command
         self._logged = False  # it has had its own line
-        self._verb: bytes | None = None  # the command under way, as the log should name it
-        self._ruling: Ruling | None = None  # what policy said of it
-        self._ended = False  # it was a DATA that ended the transaction
-        self._greeting = limits.greeting
-        self._commands: dict[bytes, Callable[[bytes], bytes]] = {
+        self._message_over = False  # it was a DATA that was carried out
+        self._over = False
+        self._commands: dict[bytes, Callable[[bytes], Reply]] = {
             b"HELO": self._helo,
             b"EHLO": self._ehlo,
             b"MAIL": self._mail,
@@ -82,69 +80,78 @@ class Dialogue:
             b"HELP": lambda argument: replies.HELP,
             b"QUIT": self._quit,
         }
-        if door is not None or client.tls is not None:
+        if provider is not None or client.tls is not None:
             self._commands[b"STARTTLS"] = self._starttls
-        if limits.auth.mechanisms:
+        if settings.auth.mechanisms:
             self._commands[b"AUTH"] = self._auth
         for verb in hooks.commands:
-            self._commands[verb] = self._own(verb)
+            self._commands[verb] = self._plugin_command(verb)
 
-    def greet(self) -> None:
-        """Say the first word.  Raises Hangup where a plugin wants nothing of this client."""
-        self._refused(self._hooks.ask(stages.CONNECT, self._client))
-        self._channel.write(b"220 " + self._greeting + b" ESMTP\r\n")
+    def greet(self) -> Ending | None:
+        """Say the first word; the end where a plugin wants nothing of this client."""
+        ruling = self._hooks.ask(stages.CONNECT, self._client)
+        if ruling.decision.verdict in REFUSALS:
+            return self._refused_at_start(ruling)
+        self._channel.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
+        return None
 
-    def welcome(self) -> None:
-        """After STARTTLS the client speaks first.  Raises Hangup as greet() does."""
+    def welcome(self) -> Ending | None:
+        """After STARTTLS the client speaks first; returns as greet() does."""
         tls = self._client.tls
         cipher = b"" if tls is None else tls.cipher or b""
         self._hooks.tell(self._client, Ruling(stages.STARTTLS, "", ACCEPTED, cipher))
-        self._refused(self._hooks.ask(stages.STARTTLS, self._client))
+        ruling = self._hooks.ask(stages.STARTTLS, self._client)
+        if ruling.decision.verdict in REFUSALS:
+            return self._refused_at_start(ruling)
+        return None
 
-    def converse(self) -> NoReturn:
-        """Serve commands.  The end is raised: Secured, Hangup, or what a room below raises."""
-        self._send_strangers_away()
+    def converse(self) -> Ending:
+        """Serve commands until one ends the session; its reply is not sent here.
+
+        Raises TlsStarted, BareLF, ControlError, and what the channel raises.
+        """
+        foreign = self._channel.starts_with(states.FOREIGN_PROTOCOLS)
+        if foreign is not None:
+            return Ending(*states.FOREIGN_PROTOCOLS[foreign])
         while True:
-            self._counters.commands += 1
             self._about = {}
             self._logged = False
-            self._ruling = None
-            self._ended = False
-            self._verb = None
+            self._message_over = False
             try:
-                line = self._channel.line(self._limits.line, LONGER)
+                line = self._channel.line(self._settings.limits.line, LONGER)
             except LineTooLong as error:
                 verb, _ = parse_command(error.start)
+                self._counters.commands += 1
                 self._reset(verb)
                 reply = replies.LINE_TOO_LONG
             else:
                 verb, argument = parse_command(line)
-                # What an unknown command says is not logged: it may be half an AUTH.
-                self._verb = verb if verb in self._commands else UNKNOWN
+                self._counters.commands += 1
                 reply = self._refusal(line, verb) or self._commands[verb](argument)
-            self._answer(verb, reply)
+            reply = self._answer(verb, reply)
+            if reply.end is not None:
+                return Ending(reply.end, reply)
 
-    def end(self, hangup: Hangup | None = None) -> None:
-        """Tell the plugins that it is over."""
+    def end(self, last: Reply | None = None) -> None:
+        """Tell the plugins that it is over, once; with the last reply, if there was one."""
+        if self._over:
+            return
+        self._over = True
         try:
-            if hangup is not None and hangup.ruling is not None:
-                self._hooks.tell(self._client, hangup.ruling)
+            if last is not None and last.ruling is not None:
+                self._tell(last.ruling, last)
+            if self._message_over:
+                self._end_transaction()
             self._hooks.notify(stages.DISCONNECT, self._client)
         except Exception as error:
             self._hooks.log_trouble(error)
 
     # -- around the commands -----------------------------------------------
 
-    def _send_strangers_away(self) -> None:
-        prefix = self._channel.starts_with(states.STRANGERS)
-        if prefix is not None:
-            protocol, reply = states.STRANGERS[prefix]
-            raise Hangup("not-smtp-" + protocol, reply)
-
-    def _refusal(self, line: bytes, verb: bytes) -> bytes | None:
+    def _refusal(self, line: bytes, verb: bytes) -> Reply | None:
         """The reply to a command that is not carried out, or None."""
         # A line that was too long and then skipped counts as well.
-        if self._limits.data.bare_lf == "reject-all" and self._channel.bare_lf:
+        if self._settings.data.bare_lf == "reject-all" and self._channel.bare_lf:
             raise BareLF
         if b"\0" in line:
             self._reset(verb)
@@ -170,70 +177,93 @@ class Dialogue:
         self._hooks.forget(stages.TRANSACTION)
         self._hooks.notify(stages.RESET, self._client)
 
-    def _lacks_tls(self) -> bytes | None:
-        tls, wanted = self._client.tls, self._limits.tls
+    def _lacks_tls(self) -> Reply | None:
+        tls, wanted = self._client.tls, self._settings.tls
         if wanted.required and tls is None:
             return replies.TLS_REQUIRED
         if wanted.client_required and tls is not None and tls.fingerprint is None:
             return replies.CERTIFICATE_REQUIRED
         return None
 
-    def _answer(self, verb: bytes, reply: bytes) -> None:
-        """Send a reply, count it, and slow down or end what goes wrong too often."""
-        counters, limits = self._counters, self._limits
+    def _answer(self, verb: bytes, reply: Reply) -> Reply:
+        """Count a reply, log it and send it; slow down what goes wrong too often.
+
+        Returns the reply: this one, or the last of the session where there
+        were too many errors.  A last reply is not sent here.
+        """
+        counters, limits = self._counters, self._settings.limits
         if verb in states.JUNK:
             counters.junk += 1
         if (
-            reply in replies.ERRORS
+            reply.error
             or verb not in self._commands
             or (verb in states.JUNK and counters.junk > limits.max_junk)
         ):
             counters.errors += 1
             if counters.errors > limits.max_errors:
-                raise Hangup("errors", replies.TOO_MANY_ERRORS)
+                return replies.TOO_MANY_ERRORS
             if counters.errors > limits.soft_errors:
                 self._channel.pause(limits.error_delay)
-        if reply[0] in b"45":
+        if reply.refused and not self._logged and (reply.end is None or reply.ruling is not None):
+            # What an unknown command says is not logged: it may be half an AUTH.
+            self._log_refusal(verb if verb in self._commands else UNKNOWN, reply)
+        if reply.end is not None:
+            return reply
+        if reply.refused:
             counters.refused += 1
-            if not self._logged:
-                known = verb if verb in self._commands else UNKNOWN
-                self._log.line("refused", command=known, reply=reply, **self._about)
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
-        self._channel.write(reply + b"\r\n")
-        if self._ended and self._hooks.has(stages.OK, stages.DENY, stages.RESET):
+        self._channel.write(reply.wire() + b"\r\n")
+        if self._message_over and self._hooks.has(stages.OK, stages.DENY, stages.RESET):
             self._channel.flush()  # what then goes wrong cannot take the 250 back
-        self._tell(verb, reply)
-        if self._ended:
+        if self._hooks.has(stages.OK, stages.DENY):
+            self._tell_outcome(verb, reply)
+        if self._message_over:
             self._end_transaction()
+        return reply
+
+    # -- the log -----------------------------------------------------------
+
+    def _log_refusal(self, command: bytes | None, reply: Reply) -> None:
+        ruling = reply.ruling
+        by = None
+        if ruling is not None and ruling.plugin:
+            why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
+            by = ruling.plugin + why
+        known = self._known()
+        if self._client.helo is None and command not in (b"MAIL", b"RCPT"):
+            del known["helo"]
+        self._log.line("refused", command=command, reply=reply.wire(), by=by, **known)
+
+    def _known(self) -> Fields:
+        """The log's fields of who sends what to whom, as far as that is known."""
+        known: Fields = {"helo": self._client.helo or b""}
+        if self._client.auth is not None:
+            known["user"] = self._client.auth.user
+        if self._state != states.IDLE or self._message_over:
+            known["from"] = self._envelope.sender
+        return {**known, **self._about}
 
     # -- policy ------------------------------------------------------------
 
-    def _refused(self, ruling: Ruling) -> bytes | None:
-        """The reply where a plugin refuses, else None.  Raises Hangup where that is the end."""
-        self._ruling = ruling
-        if ruling.decision.verdict not in REFUSALS:
-            return None
-        why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
-        self._about = {"by": ruling.plugin + why, **self._about}
-        if ruling.decision.verdict == DROP or ruling.stage in stages.GOODBYE:
-            self._log.line("refused", command=self._verb, reply=ruling.reply, **self._about)
-            raise Hangup("dropped-by-" + ruling.plugin, ruling.reply, ruling=ruling)
-        return ruling.reply
+    def _refused_at_start(self, ruling: Ruling) -> Ending:
+        reply = stages.reply_to(ruling)
+        self._log_refusal(None, reply)
+        return Ending(reply.end or "", reply)
 
-    def _tell(self, verb: bytes, reply: bytes) -> None:
+    def _tell_outcome(self, verb: bytes, reply: Reply) -> None:
         """Let the observers know what became of a command that matters."""
-        refused = _VERDICTS.get(reply[:1])
-        if refused is None and verb not in states.OUTCOMES:
+        if not reply.refused and verb not in states.OUTCOMES:
             return
-        if not self._hooks.has(stages.OK, stages.DENY):
-            return
-        ruling = self._ruling
+        ruling = reply.ruling
         # An acceptance by policy may have become a refusal since, as of a message by the queue.
-        if ruling is None or (ruling.decision.verdict in REFUSALS) != (refused is not None):
+        if ruling is None or (ruling.decision.verdict in REFUSALS) != reply.refused:
             stage = states.OUTCOMES.get(verb, stages.UNKNOWN)
-            ruling = Ruling(stage, "", refused or ACCEPTED, self._subject(verb))
-        ruling.reply = reply
+            ruling = Ruling(stage, "", _own_decision(reply), self._subject(verb))
+        self._tell(ruling, reply)
+
+    def _tell(self, ruling: Ruling, reply: Reply) -> None:
+        ruling.answer = reply
         self._hooks.tell(self._client, ruling)
 
     def _subject(self, verb: bytes) -> bytes:
@@ -244,156 +274,147 @@ class Dialogue:
             return self._client.auth.user
         return b""
 
-    def _unknown(self, line: bytes) -> bytes:
+    def _unknown(self, line: bytes) -> Reply:
         self._counters.unknown += 1
         ruling = self._hooks.ask(stages.UNKNOWN, self._client, line.rstrip(b"\r\n"))
-        return self._refused(ruling) or replies.UNIMPLEMENTED
+        return _judged(ruling, replies.UNIMPLEMENTED)
 
-    def _own(self, verb: bytes) -> Callable[[bytes], bytes]:
+    def _plugin_command(self, verb: bytes) -> Callable[[bytes], Reply]:
         """A command that a plugin brings."""
         stage = "command_" + verb.decode("ascii").lower()
 
-        def carry_out(argument: bytes) -> bytes:
+        def carry_out(argument: bytes) -> Reply:
             ruling = self._hooks.ask(stage, self._client, argument)
             if ruling.decision.verdict == ACCEPT:
-                return stages.render(stage, ruling.decision)
-            return self._refused(ruling) or replies.UNIMPLEMENTED
+                return stages.reply_to(ruling)
+            return _judged(ruling, replies.UNIMPLEMENTED)
 
         return carry_out
 
     # -- the commands: argument -> reply -----------------------------------
 
-    def _helo(self, argument: bytes) -> bytes:
-        return self._hello(argument, esmtp=False) or b"250 " + self._greeting
+    def _helo(self, argument: bytes) -> Reply:
+        return self._hello(argument, False, Reply(250, b"", self._settings.greeting))
 
-    def _ehlo(self, argument: bytes) -> bytes:
-        refusal = self._hello(argument, esmtp=True)
-        if refusal is not None:
-            return refusal
-        size = b"SIZE %d" % self._limits.data.databytes  # 0: no limit (RFC 1870, 3)
-        lines = [self._greeting, b"PIPELINING", b"8BITMIME", size]
-        if self._door is not None and self._client.tls is None:
+    def _ehlo(self, argument: bytes) -> Reply:
+        reply = self._hello(argument, True, replies.OK)
+        if reply.refused:
+            return reply
+        size = b"SIZE %d" % self._settings.data.databytes  # 0: no limit (RFC 1870, 3)
+        lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME", size]
+        if self._provider is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
         if self._may_authenticate() and self._client.auth is None:
-            lines.append(b"AUTH " + b" ".join(self._limits.auth.mechanisms))
+            lines.append(b"AUTH " + b" ".join(self._settings.auth.mechanisms))
         more = self._hooks.capabilities(self._client)
         if more is None:
             return replies.PLUGIN_TROUBLE
-        return replies.multiline(250, lines + more)
+        return Reply(250, b"", b"\n".join(lines + more), ruling=reply.ruling)
 
-    def _hello(self, name: bytes, esmtp: bool) -> bytes | None:
-        """The refusal of HELO or EHLO, or None."""
+    def _hello(self, name: bytes, esmtp: bool, reply: Reply) -> Reply:
+        """HELO or EHLO: this reply, or a refusal."""
         self._client.helo = name
         self._client.esmtp = esmtp
-        self._about = {"helo": name}
-        return self._refused(self._hooks.ask(stages.HELO, self._client, name, about=name))
+        return _judged(self._hooks.ask(stages.HELO, self._client, name, about=name), reply)
 
-    def _starttls(self, argument: bytes) -> bytes:
+    def _starttls(self, argument: bytes) -> Reply:
         if argument:
             return replies.NO_PARAMETERS
-        if self._door is None or self._client.tls is not None:
+        if self._provider is None or self._client.tls is not None:
             return replies.TLS_ACTIVE
-        if self._limits.tls.refuse_injection and self._channel.pending:
-            raise Hangup("starttls-injection", replies.TLS_PIPELINED)
+        if self._settings.tls.refuse_injection and self._channel.pending:
+            return replies.TLS_PIPELINED
         from . import starttls
 
-        tls = starttls.negotiate(self._channel, self._door, self._log)
+        tls = starttls.negotiate(self._channel, self._provider, self._log)
         if tls is None:
             return replies.TLS_UNAVAILABLE
-        raise Secured(tls)
+        raise TlsStarted(tls)
 
     def _may_authenticate(self) -> bool:
-        wanted = self._limits.auth
+        wanted = self._settings.auth
         return bool(wanted.mechanisms) and (self._client.tls is not None or wanted.in_clear)
 
-    def _auth(self, argument: bytes) -> bytes:
+    def _auth(self, argument: bytes) -> Reply:
         if self._client.auth is not None:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
         from . import auth, sasl
 
-        result = auth.authenticate(self._channel, argument, self._limits.auth)
+        settings, peer = self._settings.auth, self._client.peer
+        result = auth.authenticate(self._channel, argument, settings, peer)
         if result.verdict is None:
             return result.reply
-        reply, hangup = result.reply, None
-        refusal = None
-        if result.verdict == sasl.ACCEPTED:
-            refusal = self._admit(Auth(result.user, result.mechanism))
-            reply = refusal or reply
+        accepted = result.verdict == sasl.ACCEPTED
+        reply = result.reply
+        if accepted:
+            reply = self._admit(Auth(result.user, result.mechanism), reply)
         else:  # who cannot be checked may be guessing, too
             self._counters.auth_failures += 1
-            if self._counters.auth_failures >= self._limits.auth.max_failures:
+            if self._counters.auth_failures >= settings.max_failures:
                 reply = replies.TOO_MANY_FAILURES
-            who, how = result.user, result.mechanism
-            self._ruling = Ruling(stages.AUTH, "", _VERDICTS[reply[:1]], who, reply, how)
-            if reply == replies.TOO_MANY_FAILURES:
-                hangup = Hangup("auth-failures", reply, ruling=self._ruling)
+            decision = _own_decision(reply)
+            reply = reply.of(Ruling(stages.AUTH, "", decision, result.user, result.mechanism))
         self._logged = True
         self._log.line(
             "auth",
-            verdict=result.verdict if refusal is None else sasl.REFUSED,
-            by=None if refusal is None or self._ruling is None else self._ruling.plugin,
+            verdict=sasl.REFUSED if accepted and reply.refused else result.verdict,
+            by=reply.ruling.plugin if accepted and reply.refused and reply.ruling else None,
             mechanism=result.mechanism,
             user=result.user,
-            reply=reply,
+            reply=reply.wire(),
         )
-        if result.verdict != sasl.ACCEPTED:
-            self._channel.pause(self._limits.auth.delay)
-        if hangup is not None:
-            raise hangup
+        if not accepted:
+            self._channel.pause(settings.delay)
         return reply
 
-    def _admit(self, who: Auth) -> bytes | None:
-        """The password was right: the refusal of a plugin all the same, or None."""
+    def _admit(self, who: Auth, reply: Reply) -> Reply:
+        """The password was right: this reply, or a plugin's refusal all the same."""
         ruling = self._hooks.ask(stages.AUTH, self._client, who.user, who.mechanism, about=who.user)
-        refusal = self._refused(ruling)
-        if refusal is None:
+        reply = _judged(ruling, reply)
+        if not reply.refused:
             self._client.auth = who
             if self._client.relay is None:
                 self._client.relay = b""
-        return refusal
+        return reply
 
-    def _mail(self, argument: bytes) -> bytes:
-        if self._limits.auth.required and self._client.auth is None:
+    def _mail(self, argument: bytes) -> Reply:
+        if self._settings.auth.required and self._client.auth is None:
             return replies.AUTH_REQUIRED
         try:
-            self._envelope = envelope.sender(argument, self._limits)
-        except envelope.Refused as error:
+            self._envelope = envelope.sender(argument, self._settings)
+        except envelope.BadPath as error:
+            if error.address is not None:
+                self._about = {"from": error.address}
             return error.reply
         sender = self._envelope.sender
-        self._about = {"helo": self._client.helo or b"", "from": sender}
+        self._about = {"from": sender}
         ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
-        return self._refused(ruling) or replies.OK
+        return _judged(ruling, replies.OK)
 
-    def _rcpt(self, argument: bytes) -> bytes:
+    def _rcpt(self, argument: bytes) -> Reply:
         try:
-            asked = envelope.recipient(argument, self._limits)
-        except envelope.Refused as error:
+            asked = envelope.recipient(argument, self._settings)
+        except envelope.BadPath as error:
+            if error.address is not None:
+                self._about = {"to": error.address}
             return error.reply
-        self._about = self._transaction(asked)
-        if len(self._envelope.recipients) >= self._limits.recipients:
-            self._ruling = Ruling(stages.RCPT, "", _VERDICTS[b"4"], asked)
-            return replies.TOO_MANY_RECIPIENTS
+        self._about = {"to": asked}
+        if len(self._envelope.recipients) >= self._settings.limits.recipients:
+            reply = replies.TOO_MANY_RECIPIENTS
+            return reply.of(Ruling(stages.RCPT, "", _own_decision(reply), asked))
         self._counters.recipients += 1
         ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
-        self._counters.bad_recipients += ruling.reply[:1] == b"5"
-        refusal = self._refused(ruling)
-        if refusal is not None:
-            return refusal
-        self._envelope.recipients.append(recipient)
-        return replies.OK
+        reply = _judged(ruling, replies.OK)
+        if reply.refused:
+            self._counters.bad_recipients += not reply.temporary
+        else:
+            self._envelope.recipients.append(recipient)
+        return reply
 
-    def _transaction(self, recipient: bytes) -> dict[str, bytes | str | int]:
-        """The log's fields of who sends what to whom."""
-        return {
-            "helo": self._client.helo or b"",
-            **({"user": self._client.auth.user} if self._client.auth is not None else {}),
-            "from": self._envelope.sender,
-            "to": recipient,
-        }
-
-    def _data(self, argument: bytes) -> bytes:
+    def _data(self, argument: bytes) -> Reply:
+        self._message_over = True
         try:
             from . import data
         except (ImportError, OSError) as error:  # no descriptor to be had, say
@@ -401,43 +422,45 @@ class Dialogue:
             return replies.QUEUE_PIPES
         recipients = self._envelope.recipients
         started = monotonic()
-        report: dict[str, int | str | bytes] = {"rcpts": len(recipients)}
-        verdict, reply = "aborted", None
+        fields: dict[str, int | str | bytes] = {"rcpts": len(recipients)}
+        reply: Reply | None = None
         try:
-            reply, ruling = data.receive(
-                self._channel,
-                self._client,
-                self._envelope,
-                self._hooks,
-                self._limits.data,
-                self._limits.auth.hide,
-                report,
+            reply = data.receive(
+                self._channel, self._client, self._envelope, self._hooks, self._settings, fields
             )
-            if ruling is None:
-                how = str(report.get("exit", "")).encode("ascii", "replace")
-                ruling = Ruling(stages.QUEUE, "", _VERDICTS.get(reply[:1], ACCEPTED), detail=how)
-            else:
-                report["by"] = ruling.plugin
-            self._ruling = ruling
-            verdict = "accepted" if reply.startswith(b"250") else "refused"
-        except Hangup as hangup:  # a plugin wants no more of this client
-            if hangup.ruling is not None:
-                verdict, report["by"] = "refused", hangup.ruling.plugin
-                report["reply"] = hangup.ruling.reply
-            raise
         finally:
-            report["seconds"] = f"{monotonic() - started:.3f}"
-            # What we say comes first: a line that is too long loses its end.
-            message = {"reply": reply, **report, **self._transaction(recipients[0])}
-            self._log.line("message", verdict=verdict, **message)
+            fields["seconds"] = f"{monotonic() - started:.3f}"
+            verdict = "aborted"
+            if reply is not None:
+                verdict = "refused" if reply.refused else "accepted"
+                # What we say comes first: a line that is too long loses its end.
+                fields = {"reply": reply.wire(), **fields}
+                if reply.ruling is not None:
+                    fields["by"] = reply.ruling.plugin
+            self._about = {"to": recipients[0]}
+            self._log.line("message", verdict=verdict, **{**fields, **self._known()})
             self._logged = True
-            if reply is None:  # the session ends with it
-                self._end_transaction()
-        self._ended = True
-        if verdict == "accepted":
+        if not reply.refused:
             self._counters.messages += 1
             self._counters.forgive()
+        if reply.ruling is None:
+            how = str(fields.get("exit", "")).encode("ascii", "replace")
+            reply = reply.of(Ruling(stages.QUEUE, "", _own_decision(reply), detail=how))
         return reply
 
-    def _quit(self, argument: bytes) -> bytes:
-        raise Hangup("quit", b"221 " + self._greeting, status=0)
+    def _quit(self, argument: bytes) -> Reply:
+        return Reply(221, b"", self._settings.greeting, end=QUIT)
+
+
+def _judged(ruling: Ruling, reply: Reply) -> Reply:
+    """The refusal that a ruling is, or this reply."""
+    if ruling.decision.verdict in REFUSALS:
+        return stages.reply_to(ruling)
+    return reply.of(ruling)
+
+
+def _own_decision(reply: Reply) -> Decision:
+    """What a reply of qsmtpd itself decides."""
+    if not reply.refused:
+        return ACCEPTED
+    return Decision(DEFER if reply.temporary else REJECT)

@@ -1,6 +1,8 @@
-"""Why a session ends: a word for the log, a last reply, an exit status."""
+"""The end of a session: why it ends, the goodbye, and its line in the log."""
 
 from __future__ import annotations
+
+from time import monotonic
 
 from ..facts import ControlError
 from ..log import log_trouble
@@ -11,47 +13,77 @@ from ..tls.errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..facts import Ruling
+    from ..facts import Counters, Peer, Reply
     from ..log import Log
+    from ..net.channel import Channel
+
+QUIT, TLS_FAILED = "quit", "tls-failed"
+
+#: What is raised, the more special before the more general, and how it ends the
+#: session: the last reply, or the word for the log where nothing is said.
+_ENDS: tuple[tuple[type[Exception], Reply | str], ...] = (
+    (SessionOver, replies.SESSION_OVER),
+    (Timeout, replies.TIMEOUT),
+    (Gone, "client-gone"),
+    (Flood, "line-without-end"),
+    (HandshakeFailed, TLS_FAILED),
+    (BareLF, replies.BARE_LF),
+    (ControlError, replies.NO_CONTROLS),
+    (MemoryError, replies.OUT_OF_MEMORY),
+)
 
 
-class Hangup(Exception):
-    """The session ends: a word for the log, the last reply if there is one, the exit status."""
+class Ending:
+    """Why a session ends: a word for the log, and the last reply if there is one."""
 
-    def __init__(
-        self,
-        end: str,
-        reply: bytes | None = None,
-        status: int = 1,
-        ruling: Ruling | None = None,
-    ) -> None:
-        super().__init__(end)
-        self.end = end
+    __slots__ = ("word", "reply")
+
+    def __init__(self, word: str, reply: Reply | None = None) -> None:
+        self.word = word
         self.reply = reply
-        self.status = status
-        self.ruling = ruling  # of the plugin that wanted it
+
+    @property
+    def status(self) -> int:
+        """The exit status of the process."""
+        return 0 if self.word == QUIT else 1
 
 
-def explain(error: Exception, log: Log) -> Hangup:
-    """Why a session ends, whatever was raised."""
-    if isinstance(error, Hangup):
-        return error
-    if isinstance(error, SessionOver):
-        return Hangup("session-limit", replies.SESSION_OVER)
-    if isinstance(error, Timeout):
-        return Hangup("timeout", replies.TIMEOUT)
-    if isinstance(error, Gone):
-        return Hangup("client-gone")
-    if isinstance(error, Flood):
-        return Hangup("line-without-end")
-    if isinstance(error, HandshakeFailed):
-        return Hangup("tls-failed")
-    if isinstance(error, BareLF):
-        return Hangup("bare-lf", replies.BARE_LF)
+def ending_of(error: Exception, log: Log) -> Ending:
+    """How a session ends in which this was raised."""
     if isinstance(error, ControlError):
         log.line("control", name=error.name, reason=error.reason)
-        return Hangup("control", replies.NO_CONTROLS)
-    if isinstance(error, MemoryError):
-        return Hangup("memory", replies.OUT_OF_MEMORY)
+    for kind, end in _ENDS:
+        if isinstance(error, kind):
+            return Ending(end) if isinstance(end, str) else Ending(end.end or "", end)
     log_trouble(log, error)
-    return Hangup("trouble", replies.TROUBLE)
+    return Ending("trouble", replies.TROUBLE)
+
+
+def say_goodbye(channel: Channel, ending: Ending) -> None:
+    """Send the last reply, and end what is below SMTP.  Raises nothing."""
+    try:
+        if ending.reply is not None:
+            channel.write(ending.reply.wire() + b"\r\n")
+        if ending.word != TLS_FAILED:  # then not another plain byte
+            channel.close()
+    except (Gone, Timeout):
+        pass
+
+
+def log_session(log: Log, channel: Channel, peer: Peer, counters: Counters, ending: Ending) -> None:
+    """The line event=session."""
+    log.line(
+        "session",
+        end=ending.word,
+        reply=None if ending.reply is None else ending.reply.wire(),
+        port=peer.port,
+        local_ip=peer.local_ip,
+        local_port=peer.local_port,
+        seconds=f"{monotonic() - counters.start:.3f}",
+        bytes_in=channel.bytes_in,
+        bytes_out=channel.bytes_out,
+        commands=counters.commands,
+        messages=counters.messages,
+        refused=counters.refused,
+        errors=counters.errors,
+    )

@@ -15,21 +15,23 @@ from ..smtp.address import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.session import Limits
+    from ..config.session import SessionSettings
+    from ..facts import Reply
 
 
-class Refused(Exception):
-    """The argument makes no sense, or too much of it: the `reply`."""
+class BadPath(Exception):
+    """An argument of MAIL or RCPT that makes no sense: the `reply`, the `address` if it has one."""
 
-    def __init__(self, reply: bytes) -> None:
+    def __init__(self, reply: Reply, address: bytes | None = None) -> None:
         super().__init__(reply)
         self.reply = reply
+        self.address = address
 
 
-def sender(argument: bytes, limits: Limits) -> Envelope:
-    """The argument of MAIL -> an envelope without recipients.  Raises Refused."""
+def sender(argument: bytes, settings: SessionSettings) -> Envelope:
+    """The argument of MAIL -> an envelope without recipients.  Raises BadPath."""
+    address, parameters = _path(argument, settings)
     try:
-        address, parameters = _path(argument, limits)
         size = parse_size(parameters[b"SIZE"]) if b"SIZE" in parameters else 0
         if b"AUTH" in parameters:
             # Nothing is done with it: who the client is, is known.
@@ -38,31 +40,31 @@ def sender(argument: bytes, limits: Limits) -> Envelope:
         if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
             raise BadParameter(body)
     except BadParameter as error:
-        raise Refused(replies.BAD_PARAMETER) from error
-    if limits.data.databytes and size > limits.data.databytes:
-        raise Refused(limits.data.too_big)
+        raise BadPath(replies.BAD_PARAMETER, address) from error
+    if settings.data.databytes and size > settings.data.databytes:
+        raise BadPath(settings.data.too_big, address)
     return Envelope(address, parameters, size)
 
 
-def recipient(argument: bytes, limits: Limits) -> bytes:
-    """The argument of RCPT -> an address.  Raises Refused."""
-    try:
-        return _path(argument, limits)[0]
-    except BadParameter as error:
-        raise Refused(replies.BAD_PARAMETER) from error
+def recipient(argument: bytes, settings: SessionSettings) -> bytes:
+    """The argument of RCPT -> an address.  Raises BadPath."""
+    return _path(argument, settings)[0]
 
 
-def _path(argument: bytes, limits: Limits) -> tuple[bytes, dict[bytes, bytes | None]]:
+def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes, bytes | None]]:
     """(the address, the parameters)"""
     address, rest = parse_path(argument)
     literal = split_literal(address)
-    if literal is not None and limits.localiphost is not None:
+    if literal is not None and settings.localiphost is not None:
         from ..net.ip import is_local
 
         box, text = literal
         if is_local(text):
-            address = box + b"@" + limits.localiphost
+            address = box + b"@" + settings.localiphost
     # The limit counts the NUL that ends an address in the envelope.
-    if len(address) >= limits.address:
-        raise Refused(replies.SYNTAX)
-    return address, parse_parameters(rest)
+    if len(address) >= settings.limits.address:
+        raise BadPath(replies.SYNTAX)
+    try:
+        return address, parse_parameters(rest)
+    except BadParameter as error:
+        raise BadPath(replies.BAD_PARAMETER, address) from error

@@ -17,7 +17,7 @@ from ..child.spawn import child_environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from ..config.session import AuthSettings
 
@@ -89,14 +89,15 @@ def make_challenge(host: bytes) -> bytes:
     return b"<%d.%d.%x@%b>" % (os.getpid(), time(), random, host)
 
 
-def check(credentials: Credentials, settings: AuthSettings) -> str:
+def check(credentials: Credentials, settings: AuthSettings, environ: Mapping[bytes, bytes]) -> str:
     """Ask the checkpassword program: ACCEPTED, REFUSED or TEMPORARY.
 
-    Its fd 0 is /dev/null, its fd 1 is the log; only exit 0 is a yes, only
-    exit 1 a no.  One that takes longer than the timeout is ended.
+    `environ` is that of the connection.  The program's fd 0 is /dev/null, its
+    fd 1 is the log; only exit 0 is a yes, only exit 1 a no.  One that takes
+    longer than the timeout is ended.
     """
-    environ, fields = child_environ(settings.environ), _fields(credentials, settings)
-    answer = ask(settings.command, environ, settings.timeout, fields, search=True)
+    fields = _fields(credentials, settings)
+    answer = ask(settings.command, child_environ(environ), settings.timeout, fields, search=True)
     if answer.status == 0:
         return ACCEPTED
     return REFUSED if answer.status == 1 else TEMPORARY

@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from ..facts import Tls
     from ..log import Log
     from ..net.channel import Channel
-    from ..tls.provider import Door
+    from ..tls.provider import TlsProvider
 
 
-def negotiate(channel: Channel, door: Door, log: Log) -> Tls | None:
-    """Say 220 and go through the door; None where there is no TLS to be had now.
+def negotiate(channel: Channel, provider: TlsProvider, log: Log) -> Tls | None:
+    """Say 220 and do the handshake; None where there is no TLS to be had now.
 
     Raises HandshakeFailed: then not another plain byte may be sent.
     """
     try:
-        door.prepare()
+        provider.prepare()
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
         return None
-    channel.write(replies.TLS_READY + b"\r\n")
+    channel.write(replies.TLS_READY.wire() + b"\r\n")
     channel.flush()
     discarded = channel.discard()
     if discarded:
         log.line("starttls", discarded=discarded)
-    return go_through(channel, door, log)
+    return start(channel, provider, log)
 
 
-def go_through(channel: Channel, door: Door, log: Log) -> Tls:
+def start(channel: Channel, provider: TlsProvider, log: Log) -> Tls:
     """The handshake, and its line in the log.  Raises HandshakeFailed."""
     try:
-        tls = door.open(channel)
+        tls = provider.open(channel)
     except HandshakeFailed as error:
         log.line("tls", verdict="failed", reason=str(error))
         raise

@@ -20,19 +20,11 @@ _DOT = b"\r\n."
 #: The longest first: what could still become _END.
 _PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
-#: Only so much of a header is searched for hops.  Each host puts its Received
-#: line on top, so a loop shows there.
-HEADER_LIMIT = 256 * 1024
-
-_RECEIVED = b"\nreceived"
-_DELIVERED = b"\ndelivered"
-
 
 class Decoder:
     """Feed it chunks until `ended`; `rest` is then what came after the end.
 
-    `size` counts the decoded bytes, `hops` the Received and Delivered lines of
-    the header.  With `normalize`, a bare LF is a line end of the text (but
+    `size` counts the decoded bytes.  With `normalize`, a bare LF is a line end of the text (but
     never part of the end of data, and no dot is removed behind it); without,
     it raises BareLF.
     """
@@ -41,24 +33,18 @@ class Decoder:
         "ended",
         "rest",
         "size",
-        "hops",
         "_normalize",
         "_held",
         "_first",
-        "_header",
-        "_tail",
     )
 
     def __init__(self, normalize: bool = False) -> None:
         self.ended = False
         self.rest = b""
         self.size = 0
-        self.hops = 0
         self._normalize = normalize
         self._held = b"\r\n"  # the end of the DATA command's own line
         self._first = True
-        self._header = HEADER_LIMIT  # bytes of header that may still be searched
-        self._tail = b"\n"  # the end of the header seen so far: it may begin a hop line
 
     def feed(self, chunk: bytes) -> bytes:
         """Decode the next bytes; return text with LF line ends and without dot-stuffing."""
@@ -79,18 +65,15 @@ class Decoder:
                     break
         if not text:
             return b""
-        lines, decoded = self._decode(text, dots)
+        decoded = self._decode(text, dots)
         if self._first:
             decoded = decoded[1:]  # the LF of the DATA command's line
-            lines = lines[1:]
             self._first = False
         self.size += len(decoded)
-        if self._header > 0:
-            self._count_hops(lines)
         return decoded
 
-    def _decode(self, text: bytes, dots: bool) -> tuple[bytes, bytes]:
-        """(the text with LF line ends, the same without dot-stuffing).  Raises BareLF.
+    def _decode(self, text: bytes, dots: bool) -> bytes:
+        """The text with LF line ends and without dot-stuffing.  Raises BareLF.
 
         `dots`: some line begins with one.
         """
@@ -101,23 +84,8 @@ class Decoder:
             if lines.count(b"\n") != len(text) - len(lines):
                 if not self._normalize:
                     raise BareLF
-                return lines, _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
-        return lines, _remove_dots(lines, b"\n") if dots else lines
-
-    def _count_hops(self, lines: bytes) -> None:
-        # As they were sent: with its dot, a stuffed line is no hop (qmail-smtpd).
-        header = self._tail + lines[: self._header].lower()
-        self._header -= len(lines)
-        end = header.find(b"\n\n")
-        if end >= 0:
-            header = header[:end]
-            self._header = 0
-        self.hops += header.count(_RECEIVED) + header.count(_DELIVERED)
-        # Keep an unfinished line start, unless it has been counted already.
-        start = header.rfind(b"\n")
-        self._tail = header[start:] if start >= 0 and len(header) - start < len(_DELIVERED) else b""
-        if self._tail.startswith(_RECEIVED):
-            self._tail = b""
+                return _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
+        return _remove_dots(lines, b"\n") if dots else lines
 
 
 def _remove_dots(text: bytes, line_end: bytes) -> bytes:

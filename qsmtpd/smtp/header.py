@@ -63,3 +63,25 @@ def is_name(name: bytes) -> bool:
 def unfold(value: bytes) -> bytes:
     """A value as one line (RFC 5322, 2.2.3), without blanks at its ends."""
     return value.replace(b"\n", b"").strip(b" \t")
+
+
+def count_hops(header: bytes) -> int:
+    """How many servers a message has passed: its Received and Delivered… lines (qmail-smtpd)."""
+    lines = b"\n" + header.lower()
+    return lines.count(b"\nreceived") + lines.count(b"\ndelivered")
+
+
+def add_missing(header: bytes, lines: dict[bytes, bytes]) -> bytes:
+    """The header with those of these lines that it lacks, at its end (RFC 6409, 8).
+
+    `lines` maps the name of a line, in lower case, to the whole line with its
+    LF.  What does not begin with a header line is no header, and left alone.
+    """
+    if header:
+        first, colon, _ = header.partition(b"\n")[0].partition(b":")
+        if not colon or not is_name(first.rstrip(b" \t")):
+            return header
+    names = {line.partition(b":")[0].rstrip(b" \t").lower() for line in header.split(b"\n")}
+    missing = b"".join(line for name, line in lines.items() if name not in names)
+    gap = b"\n" if missing and header and not header.endswith(b"\n") else b""
+    return header + gap + missing

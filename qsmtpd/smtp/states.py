@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from . import replies
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..facts import Reply
+
 IDLE = "idle"  # no transaction
 SENDER = "sender"  # MAIL was accepted
 RECIPIENT = "recipient"  # and so was at least one RCPT
 
-REFUSALS: dict[str, dict[bytes, bytes]] = {
+REFUSALS: dict[str, dict[bytes, Reply]] = {
     IDLE: {b"RCPT": replies.MAIL_FIRST, b"DATA": replies.MAIL_FIRST},
     SENDER: {
         b"DATA": replies.RCPT_FIRST,
@@ -50,14 +54,14 @@ WITHOUT_TLS = frozenset((b"NOOP", b"EHLO", b"HELO", b"STARTTLS", b"RSET", b"QUIT
 
 _HTTP = b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split()
 
-#: What other protocols begin with: a word for the log, and what we say before
-#: we hang up.  TLS (RFC 8446, 5.1: a handshake record of version 3.x) and SSH
+#: How other protocols begin: the end of the session for the log, and what we say
+#: before we close.  TLS (RFC 8446, 5.1: a handshake record of version 3.x) and SSH
 #: (RFC 4253, 4.2) do not speak in lines.  A browser can be made to send mail
 #: commands in the body of a request, so that is not waited for.
-STRANGERS: dict[bytes, tuple[str, bytes | None]] = {
-    b"\x16\x03": ("tls", None),
-    b"SSH-": ("ssh", None),
-    **{verb + b" ": ("http", replies.NOT_SMTP) for verb in _HTTP},
+FOREIGN_PROTOCOLS: dict[bytes, tuple[str, Reply | None]] = {
+    b"\x16\x03": ("not-smtp-tls", None),
+    b"SSH-": ("not-smtp-ssh", None),
+    **{verb + b" ": ("not-smtp-http", replies.NOT_SMTP) for verb in _HTTP},
 }
 
 #: Verbs whose success plugins may want to know of, and the stage that it is of.

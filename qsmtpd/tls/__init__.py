@@ -1,9 +1,9 @@
-"""TLS through one of three doors.
+"""TLS in one of three ways.
 
-1. In this process, with pyOpenSSL: STARTTLS, or before the greeting (tunnel.py).
-2. UCSPI-TLS: a helper of the UCSPI server does it when we ask (helper.py).
-3. Already there: the server or a proxy in front did it (environ.py reads what it says).
+1. In this process, with pyOpenSSL: STARTTLS, or before the greeting (openssl.py).
+2. UCSPI-TLS: a helper of the UCSPI server does it when we ask (ucspitls.py).
+3. In front of us: the server or a proxy has done it (external.py reads what it says).
 
-door.py decides which.  Nothing here knows SMTP, and nothing but tunnel.py and
-context.py imports pyOpenSSL, which costs more than all the rest of a session.
+provider.py decides which.  Nothing here knows SMTP, and nothing but openssl.py
+and context.py imports pyOpenSSL, which costs more than all the rest of a session.
 """

@@ -1,4 +1,4 @@
-"""The OpenSSL context of door 1: certificates, versions, ciphers, SNI, ALPN."""
+"""The OpenSSL context for TLS in this process: certificates, versions, ciphers, SNI, ALPN."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _ask_for_a_certificate(context: SSL.Context, ca: bytes, crl: bytes | None) -
                 store.add_crl(x509.load_pem_x509_crl(part + _CRL_END + b"\n"))
     # A certificate that is not good does not end the handshake: it gives no
     # right.  A callback that says yes makes OpenSSL forget the error, so it is
-    # remembered with the connection (see tunnel.py).
+    # remembered with the connection (see openssl.py).
     context.set_verify(SSL.VERIFY_PEER, _remember)
 
 

@@ -1,4 +1,4 @@
-"""The tunnel behind door 1: pyOpenSSL over memory buffers.
+"""TLS in this process: pyOpenSSL over memory buffers.
 
 OpenSSL never sees a descriptor: what comes from the client is put into one
 buffer, what OpenSSL wants to send is taken from another, so sockets and pipes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
 
 
-class Tunnel:
+class TlsTransport:
     """The transport of a channel through TLS, over another transport."""
 
     __slots__ = ("_tls", "_below", "_late", "verified", "problem")

@@ -1,4 +1,4 @@
-"""Which door this connection has."""
+"""Which way to TLS a connection has: in this process, by a helper, or done in front."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from time import monotonic
 
 from ..net.channel import Gone, Timeout
 from .errors import HandshakeFailed, Unavailable
-from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, ucspi_descriptors
+from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Protocol
 
     from OpenSSL import SSL
 
-    from ..config.settings import Settings
     from ..facts import Tls
     from ..net.channel import Channel
     from .settings import TlsSettings
 
-    class Door(Protocol):
+    class TlsProvider(Protocol):
         """A way to get from plain text to TLS."""
 
         def prepare(self) -> None:
@@ -29,48 +29,47 @@ if TYPE_CHECKING:
             """Do the handshake and change the channel's transport.  Raises HandshakeFailed."""
 
 
-def external(settings: Settings, tls: TlsSettings) -> Tls | None:
+def external(tls: TlsSettings, environ: Mapping[bytes, bytes]) -> Tls | None:
     """What a front end says of the encryption that it does; None in every other mode."""
     if tls.mode != EXTERNAL:
         return None
     from .external import describe
 
-    return tls.judge(describe(settings.environ.items()))
+    return tls.judge(describe(environ.items()))
 
 
-def find(settings: Settings, tls: TlsSettings) -> Door | None:
-    """The door of this connection, or None where there is none.  Raises Unavailable.
+def find(tls: TlsSettings) -> TlsProvider | None:
+    """The provider of TLS, or None where there is none.  Raises Unavailable.
 
-    A door of the first kind is there when its files look right; that they are
+    That of this process is there when its files look right; that they are
     right is known when it is prepared.
     """
     if tls.mode == UCSPI:
-        descriptors = ucspi_descriptors(settings)
-        if descriptors is None:
+        if tls.descriptors is None:
             raise Unavailable("SSLCTLFD, SSLREADFD and SSLWRITEFD are not three open descriptors")
-        from .ucspitls import HelperDoor
+        from .ucspitls import UcspiTlsProvider
 
-        return HelperDoor(tls, descriptors)
+        return UcspiTlsProvider(tls, tls.descriptors)
     if tls.mode in (STARTTLS, IMPLICIT):
         if not tls.pairs:
             raise Unavailable("there is no certificate")
-        inside = InsideDoor(tls)
-        if inside.ready:
-            return inside
+        provider = OpensslProvider(tls)
+        if provider.ready:
+            return provider
         for pair in tls.pairs:
             problem = pair.problem()
             if problem is not None:
                 raise Unavailable(problem)
-        return inside
+        return provider
     assert tls.mode in (OFF, EXTERNAL)
     return None
 
 
-class InsideDoor:
+class OpensslProvider:
     """TLS in this process: it needs nothing but a certificate.
 
     Most sessions see this door and do not go through; so all that is behind it
-    (tunnel.py), and pyOpenSSL above all, is imported when somebody does.
+    (openssl.py), and pyOpenSSL above all, is imported when somebody does.
     """
 
     __slots__ = ("_settings", "_context")
@@ -99,7 +98,7 @@ class InsideDoor:
                 import site
 
                 site.main()
-            from . import openssl as tunnel  # noqa: F401  (once we have said 220, no import may fail)
+            from . import openssl  # noqa: F401  (once we have said 220, no import may fail)
 
             self._context = keep(self._settings)
         except Unavailable:
@@ -112,14 +111,14 @@ class InsideDoor:
     def open(self, channel: Channel) -> Tls:
         """Do the handshake and go over to TLS.  Raises HandshakeFailed."""
         assert self._context is not None, "prepare() comes first"
-        from .openssl import Tunnel
+        from .openssl import TlsTransport
 
-        tunnel = Tunnel(self._context, channel.transport)
+        transport = TlsTransport(self._context, channel.transport)
         try:
-            tunnel.handshake(monotonic() + self._settings.timeout)
+            transport.handshake(monotonic() + self._settings.timeout)
         except Timeout as error:
             raise HandshakeFailed("the client took too long") from error
         except Gone as error:
             raise HandshakeFailed("the client went away") from error
-        channel.change_transport(tunnel)
-        return self._settings.judge(tunnel.facts())
+        channel.change_transport(transport)
+        return self._settings.judge(transport.facts())

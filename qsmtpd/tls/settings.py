@@ -81,15 +81,14 @@ class TlsSettings:
         "names",
         "client_ca",
         "client_crl",
+        "descriptors",
         "kept",
         "_clients",
     )
 
     def __init__(self, settings: Settings) -> None:
-        environ = settings.environ
-        switch = environ.get(b"UCSPITLS")
-        force = environ.get(b"FORCETLS")
-        self.required = (force is not None and force != b"0") or switch in (b"!", b"@")
+        switch = settings.variable("UCSPITLS")
+        self.required = settings.flag("FORCETLS") or switch in (b"!", b"@")
         self.client_required = switch == b"@"
         injection = settings.choice("starttlsinjection", "STARTTLSINJECTION", ("discard", "refuse"))
         self.refuse_injection = injection == "refuse"
@@ -100,22 +99,22 @@ class TlsSettings:
         )
         self.require_alpn = settings.choice("tlsalpn", "TLSALPN", ("any", "smtp")) == "smtp"
         self.pairs = _pairs(settings)
-        self.names = settings.controls.path("servercerts")
-        self.client_ca = _if_there(settings.controls.path("clientca.pem"))
-        self.client_crl = _if_there(settings.controls.path("clientcrl.pem"))
+        self.names = settings.files.path("servercerts")
+        self.client_ca = _if_there(settings.files.path("clientca.pem"))
+        self.client_crl = _if_there(settings.files.path("clientcrl.pem"))
         self._clients = frozenset(_client(entry) for entry in settings.lines("tlsclients") or ())
+        self.descriptors = ucspi_descriptors(settings)
         self.mode = self._choose(settings)
-        self.kept = settings.controls.kept  # a warm server's contexts (see context.py)
+        self.kept = settings.files.kept  # a warm server's contexts (see context.py)
 
     def _choose(self, settings: Settings) -> str:
-        environ = settings.environ
-        switch = environ.get(b"UCSPITLS")
+        switch = settings.variable("UCSPITLS")
         words = (AUTO, OFF, STARTTLS, IMPLICIT, UCSPI, EXTERNAL)
         mode = settings.choice(None, "QSMTPD_TLS", words)
         if mode == AUTO:
-            if environ.get(b"SMTPS", b"0") != b"0":
+            if settings.flag("SMTPS"):
                 mode = IMPLICIT
-            elif switch not in (None, b"-") and ucspi_descriptors(settings) is not None:
+            elif switch not in (None, b"-") and self.descriptors is not None:
                 mode = UCSPI
             elif _says_tls(settings):
                 mode = EXTERNAL
@@ -160,7 +159,7 @@ class TlsSettings:
 def _pairs(settings: Settings) -> list[Pair]:
     certificate = settings.line(None, "SERVERCERT")
     if certificate is None:
-        return find_pairs(settings.controls.home + b"/control")
+        return find_pairs(settings.files.home + b"/control")
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
 
@@ -199,16 +198,15 @@ def _says_tls(settings: Settings) -> bool:
 
     sslserver and s6-tlsd both set these two; one alone is somebody's leftover.
     """
-    environ = settings.environ
-    protocol = environ.get(b"SSL_PROTOCOL", b"")
-    return protocol.startswith((b"TLSv1", b"SSLv3")) and bool(environ.get(b"SSL_CIPHER"))
+    protocol = settings.variable("SSL_PROTOCOL") or b""
+    return protocol.startswith((b"TLSv1", b"SSLv3")) and bool(settings.variable("SSL_CIPHER"))
 
 
 def ucspi_descriptors(settings: Settings) -> tuple[int, int, int] | None:
     """(control, read, write) of UCSPI-TLS, or None unless all three are open (ucspi-tls(2))."""
     found = []
-    for name in (b"SSLCTLFD", b"SSLREADFD", b"SSLWRITEFD"):
-        text = settings.environ.get(name, b"")
+    for name in ("SSLCTLFD", "SSLREADFD", "SSLWRITEFD"):
+        text = settings.variable(name) or b""
         if not 0 < len(text) <= 6 or not text.isdigit() or int(text) < 3:
             return None
         try:

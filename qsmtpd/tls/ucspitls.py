@@ -1,4 +1,4 @@
-"""Door 2: UCSPI-TLS.  A helper of the server does the encryption when asked.
+"""UCSPI-TLS: a helper of the server does the encryption when asked.
 
 We write one byte, `Y`, to the control descriptor.  From then on the helper owns
 the client's socket; it does the handshake, reports it as NAME=value NUL … NUL
@@ -30,8 +30,8 @@ AFTERTHOUGHT = 0.1
 BLOCK_LIMIT = 65536  # bytes; sslserver's report is a few thousand
 
 
-class HelperDoor:
-    """The door of sslserver -n and s6-ucspitlsd."""
+class UcspiTlsProvider:
+    """TLS by sslserver -n or s6-ucspitlsd."""
 
     __slots__ = ("_settings", "_control", "_read", "_write")
 
