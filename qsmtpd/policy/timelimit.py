@@ -152,6 +152,8 @@ class TimeLimit:
         self._watchdog = now + whole
 
     def _on_alarm(self, number: int, frame: object) -> None:
+        if self.escaped:
+            return  # the watchdog is what ends a goodbye that takes too long
         if not self._running:
             self.stop()
             return
@@ -163,9 +165,5 @@ class TimeLimit:
         if self._fired == 1:
             raise Overdue
         if self.escape is not None:
-            self._running = False  # to say goodbye may take longer than until the next alarm
             self.escaped = True
-            try:
-                self.escape(*self._who)
-            finally:
-                self._running = True
+            self.escape(*self._who)

@@ -48,6 +48,13 @@ def serve(
     channel = Channel(Descriptors(*client))
     limit = limit or TimeLimit()
     implicit = False  # nothing that we could say before the handshake would be understood
+
+    def stop(plugin: str, hook: str) -> None:
+        """A plugin does not stop at its time limit when it is made: this is the end."""
+        log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
+        leave(_refuse(channel, log, replies.PLUGIN_HANGS, 1).status)
+
+    limit.escape = stop
     try:
         lookup = enter(files, environ)
         settings = SessionSettings.load(lookup, checkpassword)

@@ -50,8 +50,8 @@ def run(
         log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
         reply = replies.PLUGIN_HANGS
         ending = Ending(reply.end or "", None if over else reply)
+        log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
         say_goodbye(channel, ending)
-        log_session(log, channel, peer, counters, ending)
         hooks.limit.stop()
         leave(ending.status)
 
