@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conversation import Conversation, Helper
+from child import Child
 from harness import Home
 from tls_home import S6, SERVER, SSLSERVER, Open
+from ucspitls import Helper
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def door(request: pytest.FixtureRequest, home: Home) -> Open:
     if request.param == "inside":
         SERVER.save(home.control_dir / "servercert.pem")
 
-    def start(**environ: str) -> Conversation:
+    def start(**environ: str) -> Child:
         if request.param == "inside":
-            return Conversation(home, **environ)
+            return home.talk(**environ)
         report = SSLSERVER if request.param == "sslserver" else S6
-        return Conversation(home, Helper(path, report), **{"UCSPITLS": "", **environ})
+        return home.talk(helper=Helper(path, report), **{"UCSPITLS": "", **environ})
 
     return start

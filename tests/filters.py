@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import smtplib
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
-from test_servers import needs
+from run import parse_events
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
@@ -76,44 +73,4 @@ def script(home: Path, text: str, name: str = "check") -> Path:
 
 def logged(path: Path) -> list[dict[str, str]]:
     """The lines of a log."""
-    return [parse_log(line) for line in path.read_text().splitlines() if line[:6] == "event="]
-
-
-def ended(path: Path, count: int) -> list[dict[str, str]]:
-    """The lines of a log, as soon as so many sessions have ended."""
-    wait_for(lambda: path.read_text().count("event=session ") == count)
-    return logged(path)
-
-
-def alive(pid: int) -> bool:
-    """Is it there, and no zombie?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def served(home: Home, *rules: str, program: str = "tcpserver") -> Listener:
-    """qsmtpd under tcpserver, which gives it what tcprules has made of these rules."""
-    cdb = home.path / "rules.cdb"
-    text = "".join(rule + "\n" for rule in rules).encode()
-    subprocess.run([needs("tcprules"), cdb, home.path / "rules.tmp"], input=text, check=True)
-    environ = {k: v for k, v in home.environ.items() if k != "PROTO" and not k.startswith("TCP")}
-    options = ["-1", "-HR", "-l", "mx.example", "-x", str(cdb), "127.0.0.1", "0"]
-    return Listener([needs(program), *options, BIN / "qsmtpd"], environ, home.path / "log")
-
-
-def connected(listener: Listener, source: str = "127.0.0.1") -> smtplib.SMTP:
-    """Python's own client, from this address."""
-    smtp = smtplib.SMTP(timeout=PATIENCE, local_hostname="me.example")
-    smtp.connect("127.0.0.1", listener.port, source_address=(source, 0))
-    return smtp
-
-
-def answers(smtp: smtplib.SMTP, *commands: str) -> list[bytes]:
-    """The last line of the reply to each command."""
-    found = []
-    for command in commands:
-        code, text = smtp.docmd(command)
-        found.append(b"%d " % code + text.split(b"\n")[-1])
-    return found
+    return parse_events(path.read_text())

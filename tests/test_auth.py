@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificate
-from conversation import Conversation, Helper, client_context
-from harness import BIN, PATIENCE, PROGRAMS, Home, Listener, Run
+from client import PATIENCE, client_context
+from harness import BIN, PROGRAMS, Home, needs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_servers import needs
+from listeners import Listener
+from run import Run
+from ucspitls import Helper
 
 from qsmtpd.config.session import AUTH_LIMIT
 from qsmtpd.session.message import HEADER, HEADER_LIMIT, MessageStream
@@ -141,13 +143,13 @@ def test_cram_md5(submission: Home, order: str, host: bool) -> None:
         arguments = ["name.example", *arguments]
     talk = submission.talk(*arguments, **environ)
     talk.reply()
-    (challenge,) = talk.ask(b"AUTH CRAM-MD5")
+    challenge = talk.ask(b"AUTH CRAM-MD5")
     text = base64.b64decode(challenge[4:])
     name = b"name.example" if host else b"mx.example"
     assert re.fullmatch(rb"<\d+\.\d+\.[0-9a-f]+@" + name + b">", text)
     digest = hmac.new(b"secret", text, hashlib.md5).hexdigest().encode()
-    assert talk.ask(b64(b"joe " + digest)) == [b"535 authentication failed (#5.7.1)"]
-    assert talk.ask(b"AUTH PLAIN " + RIGHT)[0][:3] == b"235"
+    assert talk.ask(b64(b"joe " + digest)) == b"535 authentication failed (#5.7.1)"
+    assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
     talk.end()
     first, second = seen(submission)
     proof = [digest, text] if order == "response" else [text, digest]
@@ -295,7 +297,7 @@ def test_what_the_program_inherits(submission: Home) -> None:
     ]
     helper = Helper(SERVER.save(submission.path / "certificate"), b"\0\0")
     submission.environ.update(UCSPITLS="", KEYFILE="/key", LD_DEBUG_OUTPUT="/x")
-    with Conversation(submission, helper, arguments=submission.arguments) as talk:
+    with submission.talk(*submission.arguments, helper=helper) as talk:
         talk.reply()
         assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
         talk.ask(b"QUIT")
@@ -319,7 +321,7 @@ def test_never_in_clear_by_default(submission: Home) -> None:
     assert done.codes == [220, 250, 538, 538, 502, 221]
     assert b"AUTH" not in done.out.partition(b"538")[0]
     assert seen(submission) == []
-    with Conversation(submission, arguments=submission.arguments) as talk:
+    with submission.talk(*submission.arguments) as talk:
         talk.reply()
         assert talk.ask(b"EHLO me") == b"250 STARTTLS"
         talk.starttls()
@@ -334,7 +336,7 @@ def test_never_in_clear_by_default(submission: Home) -> None:
 
 
 def test_auth_does_not_survive_starttls(submission: Home) -> None:
-    with Conversation(submission, arguments=submission.arguments, SMTPAUTH="!") as talk:
+    with submission.talk(*submission.arguments, SMTPAUTH="!") as talk:
         talk.reply()
         assert talk.ask(b"AUTH PLAIN " + RIGHT)[:3] == b"235"
         assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
@@ -354,7 +356,7 @@ def test_starttls_inside_auth_is_a_response(submission: Home) -> None:
 
 
 def test_failures_are_counted_across_starttls(submission: Home) -> None:
-    with Conversation(submission, arguments=submission.arguments) as talk:
+    with submission.talk(*submission.arguments) as talk:
         talk.reply()
         for _ in range(2):
             assert talk.ask(b"AUTH PLAIN " + WRONG)[:3] == b"535"

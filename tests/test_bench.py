@@ -16,8 +16,7 @@ from bench.goals import goals
 from bench.plan import FULL
 from bench.report import MARKERS, main_table, quote, spread
 from bench.results import Results
-from harness import ROOT
-from test_servers import needs
+from harness import ROOT, needs
 
 
 def line(document: str, row: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import BIN, PATIENCE, Home
+from client import PATIENCE
+from harness import BIN, Home
 from hypothesis import given
 from hypothesis import strategies as st
 from tools import find

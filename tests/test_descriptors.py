@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BIN, PATIENCE, Home, descriptors, parse_log
+from child import descriptors
+from client import PATIENCE
+from harness import BIN, Home
+from run import parse_log
 
 QSMTPD = str(BIN / "qsmtpd")
 MESSAGE = b"MAIL FROM:<a@no.example>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\nx\r\n.\r\n"
@@ -358,9 +361,9 @@ def test_idle(home: Home) -> None:
     talk = home.talk(TIMEOUTSMTPD="1")
     talk.reply()
     time.sleep(0.6)
-    assert talk.ask("NOOP") == [b"250 ok"]
+    assert talk.ask(b"NOOP") == b"250 ok"
     time.sleep(0.6)
-    assert talk.ask("NOOP") == [b"250 ok"]
+    assert talk.ask(b"NOOP") == b"250 ok"
     assert talk.reply() == b"451 timeout (#4.4.2)"
     run = talk.end(quit=False)
     assert 2 <= float(run.event("session")["seconds"]) < 4
@@ -370,7 +373,7 @@ def drip(home: Home, pieces: int, **environ: str) -> tuple[bytes, float]:
     """A message of which 20 bytes come every 0.1 s: the reply, and how long it took."""
     talk = home.talk(**environ)
     assert talk.reply().startswith(b"220 ")
-    talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
     for _ in range(pieces):
         if not talk.send(b"x" * 20):
             break
@@ -399,7 +402,7 @@ def test_data_rate(home: Home) -> None:
 def test_silence_in_data(home: Home) -> None:
     talk = home.talk(TIMEOUTSMTPD="1")
     talk.reply()
-    talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
     talk.send(b"x\r\n.\r")
     assert talk.reply() == b"451 timeout (#4.4.2)"
     run = talk.end(quit=False)
@@ -415,7 +418,7 @@ def test_session_limit(home: Home, data: bool) -> None:
     talk.reply()
     piece = b"NOOP\r\n"
     if data:
-        talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+        talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
         piece = b"text\r\n"
     for _ in range(100):
         if not talk.send(piece):
@@ -489,7 +492,7 @@ def test_the_session_limit_holds_for_a_client_that_never_stops(home: Home) -> No
     slow = home.script("while head -c 4096 | grep -q .; do sleep 0.05; done; exit 1\n")
     talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1")
     talk.reply()
-    talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
     block = b"x" * 62 + b"\r\n"
     while talk.send(block * 1024):
         pass  # until it has closed

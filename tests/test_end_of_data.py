@@ -12,9 +12,10 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
-from harness import Home, Run
+from harness import Home
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run import Run
 
 from qsmtpd.smtp.command import BareLF
 from qsmtpd.smtp.decoder import Decoder

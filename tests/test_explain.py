@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import BIN, PROGRAMS, ROOT, Home
-from test_plugins import PLUGINS, decide, label
+from plugin_lines import PLUGINS, decide, label
 
 MESSAGE = "Subject: a dry run\n\nqsmtpd --explain\n"
 TO = ("x@ok.example", "y@elsewhere.example", "z@ok.example")

@@ -8,8 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from harness import ROOT, Home
-from test_servers import needs
+from harness import ROOT, Home, needs
 
 
 def examples(page: str) -> list[str]:

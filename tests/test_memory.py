@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import time
-from pathlib import Path
 
 import pytest
-from harness import Home, Talk
+from child import Child
+from harness import Home
 
 MB = 1024 * 1024
 #: How much more than a message of 1 KB anything may take.
 ALLOWED = 2 * MB
 
 
-def start(home: Home, **environ: str) -> Talk:
+def start(home: Home, **environ: str) -> Child:
     count = home.script(f"wc -c >{home.path}/count; cat <&1 >/dev/null\n")
     talk = home.talk(QMAILQUEUE=count, **environ)
     assert talk.reply().startswith(b"220 ")
     return talk
 
 
-def peak(talk: Talk) -> int:
-    """The most memory that it ever had, in bytes (its own: a child counts for itself)."""
-    status = Path(f"/proc/{talk.pid}/status").read_text()
-    (found,) = re.findall(r"(?m)^VmHWM:\s+(\d+) kB$", status)
-    return int(found) * 1024
-
-
-def message(talk: Talk, block: bytes, times: int = 1) -> bytes:
+def message(talk: Child, block: bytes, times: int = 1) -> bytes:
     """Send a message that is a block many times over; the last reply."""
-    replies = talk.ask("MAIL FROM:<>", "RCPT TO:<b@ok.example>", "DATA")
-    assert replies[-1] == b"354 go ahead"
+    assert talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA") == b"354 go ahead"
     for _ in range(times):
         talk.send(block)
     talk.send(b"\r\n.\r\n")
@@ -49,7 +40,7 @@ def floor(home: Home) -> int:
     talk = start(home)
     assert message(talk, b"x" * 1024).startswith(b"250 ok ")
     assert 1024 < stored(home) < 2048
-    found = peak(talk)
+    found = talk.peak_memory()
     talk.end()
     return found
 
@@ -77,7 +68,7 @@ def test_10_mb(home: Home, floor: int, block: bytes, mode: str) -> None:
     reply = message(talk, block * 16384, times=10 * MB // size)
     assert reply.startswith(b"250 ok ")
     assert stored(home) > 4 * MB
-    used = peak(talk) - floor
+    used = talk.peak_memory() - floor
     print(f"{used // 1024} KB more")
     assert used < ALLOWED
     assert talk.end().status == 0
@@ -87,7 +78,7 @@ def test_10_mb_of_bare_lf(home: Home, floor: int) -> None:
     talk = start(home, BARELF="normalize")
     assert message(talk, b"\n." * MB, times=5).startswith(b"250 ok ")
     assert stored(home) > 10 * MB
-    assert peak(talk) - floor < ALLOWED
+    assert talk.peak_memory() - floor < ALLOWED
     talk.end()
 
 
@@ -97,9 +88,9 @@ def test_command_line_of_10_mb(home: Home, floor: int) -> None:
         talk.send(b"NOOP ")
         for _ in range(10):
             talk.send(b"x" * MB)
-        assert talk.ask("") == [b"500 line too long (#5.5.2)"]
-        assert talk.ask("HELP")[0].startswith(b"214 ")  # it is in step
-    used = peak(talk) - floor
+        assert talk.ask(b"") == b"500 line too long (#5.5.2)"
+        assert talk.ask(b"HELP").startswith(b"214 ")  # it is in step
+    used = talk.peak_memory() - floor
     print(f"{used // 1024} KB more")
     assert used < ALLOWED
     assert talk.end().status == 0
@@ -111,10 +102,10 @@ def test_command_line_without_end(home: Home, floor: int) -> None:
     most = 0
     for _ in range(100):
         try:
-            most = peak(talk)
+            most = talk.peak_memory()
         except (OSError, ValueError):
             break  # it has ended
-        if not talk.send(b"x" * MB, read=True):
+        if not talk.send_each(b"x" * MB):
             break
     else:
         raise AssertionError("100 MB are no command")
@@ -140,7 +131,7 @@ def large(home: Home, floor: int, megabytes: int) -> None:
     assert message(talk, line * (MB // 64), times=megabytes).startswith(b"250 ok ")
     seconds = time.monotonic() - started
     assert stored(home) // MB == megabytes * 63 // 64
-    used = peak(talk) - floor
+    used = talk.peak_memory() - floor
     print(f"{megabytes} MB: {used // 1024} KB more, {megabytes / seconds:.0f} MB/s")
     assert used < ALLOWED
     run = talk.end()

@@ -9,24 +9,12 @@ import zlib
 from pathlib import Path
 
 import pytest
-from conversation import Conversation
 from harness import BIN, PROGRAMS, ROOT, Home, wait_for
-from test_memory import peak
+from plugin_lines import PLUGINS, decide, label
 from tls_home import SERVER
 
-PLUGINS = ROOT / "tests" / "plugins"
 MB = 1024 * 1024
 JOE = b"AUTH PLAIN AGpvZQBzZWNyZXQ="
-
-
-def decide(**options: str) -> str:
-    """A line of control/plugins for the plugin `decide`."""
-    return " ".join([f"{PLUGINS}/decide.py", *(f"{k}={v}" for k, v in options.items())])
-
-
-def label(line: str, name: str) -> str:
-    """The same, as another instance."""
-    return line.replace("decide.py", f"decide.py:{name}")
 
 
 def session(*commands: bytes, to: tuple[bytes, ...] = (b"x@ok.example",)) -> bytes:
@@ -46,7 +34,7 @@ def test_every_stage_in_its_order(home: Home) -> None:
     SERVER.save(home.control_dir / "servercert.pem")
     home.control("plugins", f"{PLUGINS}/record.py")
     arguments = (str(PROGRAMS / "checker"), "true")
-    with Conversation(home, None, arguments, SMTPAUTH="", SEEN=str(home.path / "seen")) as talk:
+    with home.talk(*arguments, SMTPAUTH="", SEEN=str(home.path / "seen")) as talk:
         talk.reply()
         talk.ask(b"EHLO one.example")
         assert b"250 XLIMIT 5\r\n" in talk.said
@@ -141,7 +129,7 @@ def test_refusals(home: Home, stage: str) -> None:
 def test_refusals_of_starttls_and_auth(inside: Home, stage: str) -> None:
     inside.control("plugins", decide(at=stage, say="reject", text="no", code="535"))
     arguments = (str(PROGRAMS / "checker"), "true")
-    with Conversation(inside, None, arguments, SMTPAUTH="", SEEN=str(inside.path / "seen")) as talk:
+    with inside.talk(*arguments, SMTPAUTH="", SEEN=str(inside.path / "seen")) as talk:
         talk.reply()
         talk.starttls()
         if stage == "auth":
@@ -295,14 +283,14 @@ def test_what_was_decided_at_connect_holds_after_starttls(inside: Home) -> None:
         label(decide(at="connect", header="X-Seen:%20early"), "a"),
         label(decide(at="connect", say="reject", text="no", postpone="data"), "b"),
     )
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
         assert talk.ask(b"RCPT TO:<x@ok.example>") == b"250 ok"
         assert talk.ask(b"DATA") == b"554 no (#5.7.1)"
     inside.control("plugins", decide(at="connect", header="X-Seen:%20early"))
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA"):
@@ -409,13 +397,13 @@ def test_a_refusal_at_the_header_ends_the_queue_program_and_is_said_at_the_end(h
     queue = home.script(f"cat >{home.path}/got; cat <&1 >{home.path}/envelope; : >{over}\n")
     talk = home.talk(QMAILQUEUE=queue)
     talk.reply()
-    talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
-    talk.send(b"Subject: x\r\n\r\nsecret\r\n", read=True)
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
+    talk.send_each(b"Subject: x\r\n\r\nsecret\r\n")
     wait_for(over.exists)  # while the body is still arriving
     for _ in range(100):
         talk.send(b"more\r\n" * 1000)
-    assert talk.ask(".") == [b"554 no (#5.7.1)"]
-    assert talk.ask("NOOP") == [b"250 ok"]
+    assert talk.ask(b".") == b"554 no (#5.7.1)"
+    assert talk.ask(b"NOOP") == b"250 ok"
     talk.end()
     assert (home.path / "got").read_bytes() == b""
     assert (home.path / "envelope").read_bytes() == b""
@@ -481,12 +469,12 @@ def test_100_mb_in_flat_memory(home: Home, spool: str) -> None:
     talk.reply()
 
     def deliver(megabytes: int) -> int:
-        assert talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")[-1] == b"354 go ahead"
+        assert talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA") == b"354 go ahead"
         talk.send(b"Subject: x\r\n\r\n")
         for _ in range(megabytes):
             talk.send((b"x" * 62 + b"\r\n") * (MB // 64))
-        assert talk.ask(".")[0].startswith(b"250 ok ")
-        return peak(talk)
+        assert talk.ask(b".").startswith(b"250 ok ")
+        return talk.peak_memory()
 
     first = deliver(1)
     assert deliver(100) - first < 2 * MB
@@ -611,7 +599,7 @@ def test_back_ends_that_take_too_long(home: Home) -> None:
         talks[how] = home.talk()
         talks[how].reply()  # by then it has read its control files
     for talk in talks.values():
-        talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
+        talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
         talk.send(MESSAGE)
     for how, talk in talks.items():
         reply = talk.reply()
@@ -621,7 +609,7 @@ def test_back_ends_that_take_too_long(home: Home) -> None:
             assert reply == b"421 policy trouble, try again later (#4.3.0)"
         else:
             assert reply == b"451 policy trouble, try again later (#4.3.0)"
-            assert talk.ask("NOOP") == [b"250 ok"]
+            assert talk.ask(b"NOOP") == b"250 ok"
         run = talk.end()
         assert {line["hook"] for line in run.events("trouble")} == {"queue"}
     assert len(list((home.path / "folder" / "new").iterdir())) == 2  # a message and its envelope
@@ -631,8 +619,8 @@ def test_the_client_goes_while_another_back_end_has_half(home: Home) -> None:
     path = folder(home)
     talk = home.talk()
     talk.reply()
-    talk.ask("MAIL FROM:<>", "RCPT TO:<x@ok.example>", "DATA")
-    talk.send(b"Subject: x\r\n\r\nhalf", read=True)
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
+    talk.send_each(b"Subject: x\r\n\r\nhalf")
     talk.hang_up()
     assert list((path / "new").iterdir()) == list((path / "tmp").iterdir()) == []
 

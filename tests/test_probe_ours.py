@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from certificates import Certificate
-from conversation import Helper
-from harness import BIN, Home, Listener
+from harness import BIN, Home, needs
+from listeners import Listener
 from probe_servers import PASSWORD, USER
-from test_probe_server import assert_safe
-from test_servers import needs
+from probing import assert_safe
 from tls_home import S6, SSLSERVER
+from ucspitls import Helper
 
 SERVER = Certificate("127.0.0.1")
 

@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import BIN, Home, Listener, wait_for
-from listening import HANDS_OVER, Client, Server, mail, rules
-from test_servers import needs
+from harness import BIN, Home, needs, wait_for
+from listeners import HANDS_OVER, Listener, Server, mail, make_rules
 
 from qsmtpd.server.client import network, plain
 from qsmtpd.server.rules import Rules, denies, keys
@@ -55,8 +54,7 @@ HOSTS = [None, "host.example", "other.example", "example", "a.sub.test", "sub.te
 
 @pytest.mark.parametrize("default", [True, False])
 def test_rules_as_tcprulescheck(tmp_path: Path, default: bool) -> None:
-    needs("tcprules")
-    cdb = rules(tmp_path / "rules.cdb", *(TABLE if default else TABLE[:-4]))
+    cdb = make_rules(tmp_path / "rules.cdb", *(TABLE if default else TABLE[:-4]))
     ours = Rules(os.fsencode(cdb), optional=False)
     denied = 0
     for ip in ADDRESSES:
@@ -91,7 +89,6 @@ def either(request: pytest.FixtureRequest, home: Home) -> str:
     for name in list(home.environ):
         if name.startswith("TCP") or name == "PROTO":
             del home.environ[name]
-    needs("tcprules")
     return str(request.param)
 
 
@@ -101,7 +98,7 @@ def seen_by_the_queue(home: Home, program: str) -> dict[str, str]:
     home.environ["QMAILQUEUE"] = home.script(
         f"cat >/dev/null; {env} >{home.path}/seen; cat <&1 >/dev/null"
     )
-    cdb = rules(
+    cdb = make_rules(
         home.path / "rules.cdb",
         '127.0.0.1:allow,A="b",RELAYCLIENT="",TCPLOCALHOST="other.example"',
     )
@@ -141,12 +138,12 @@ def masked(log: str, port: int) -> list[str]:
 
 
 def test_status_lines_as_tcpserver(either: str, home: Home) -> None:
-    cdb = rules(home.path / "rules.cdb", "127.0.0.2:deny", ":allow")
+    cdb = make_rules(home.path / "rules.cdb", "127.0.0.2:deny", ":allow")
     command = run_script(home, either, "-HR", "-l", "mx.example", "-x", str(cdb))
     with Listener(command, home.environ, home.path / "log") as listener:
         mail(listener.port)
         wait_for(lambda: listener.log().count("status: 0/7") == 2)
-        with Client(listener.port, "127.0.0.2") as client:
+        with listener.client("127.0.0.2") as client:
             assert client.reply() == b""
         wait_for(lambda: "deny" in listener.log())
         lines = masked(listener.log(), listener.port)
@@ -167,24 +164,24 @@ def test_rules_without_a_file(either: str, home: Home) -> None:
     for option, served in ((["-x"], False), (["-X", "-x"], True)):
         command = run_script(home, either, "-HR", "-l0", *option, str(home.path / "none.cdb"))
         with Listener(command, home.environ, home.path / "log") as listener:
-            with Client(listener.port) as client:
+            with listener.client() as client:
                 assert client.reply().startswith(b"220 ") == served
             if not served:
                 wait_for(lambda: "dropping connection, unable to read" in listener.log())
 
 
 def test_rules_are_read_anew(either: str, home: Home) -> None:
-    cdb = rules(home.path / "rules.cdb", ":allow")
+    cdb = make_rules(home.path / "rules.cdb", ":allow")
     command = run_script(home, either, "-HR", "-l0", "-x", str(cdb))
     with Listener(command, home.environ, home.path / "log") as listener:
         for rule, text in ((':allow,RELAYCLIENT=""', b"250 ok"), (":allow", b"553 sorry")):
-            rules(cdb, rule)
-            with Client(listener.port) as client:
+            make_rules(cdb, rule)
+            with listener.client() as client:
                 assert client.reply().startswith(b"220 ")
                 client.ask(b"MAIL FROM:<>")
                 assert client.ask(b"RCPT TO:<x@else.example>").startswith(text)
-        rules(cdb, ":deny")
-        with Client(listener.port) as client:
+        make_rules(cdb, ":deny")
+        with listener.client() as client:
             assert client.reply() == b""
 
 
@@ -201,15 +198,14 @@ def test_names(home: Home) -> None:
     name = socket.getnameinfo(("127.0.0.1", 0), 0)[0]
     if name == "127.0.0.1":
         pytest.skip("127.0.0.1 has no name here")
-    needs("tcprules")
-    cdb = rules(home.path / "rules.cdb", f'={name}:allow,RELAYCLIENT=""', ":deny")
+    cdb = make_rules(home.path / "rules.cdb", f'={name}:allow,RELAYCLIENT=""', ":deny")
     with Server(home, "-h", "-x", str(cdb)) as server:
         mail(server.port)
         with server.client() as client:
             client.reply()
             client.ask(b"MAIL FROM:<>")
             assert client.ask(b"RCPT TO:<x@else.example>") == b"250 ok"
-        rules(cdb, f"={name}:deny", ":allow")
+        make_rules(cdb, f"={name}:deny", ":allow")
         with server.client() as client:
             assert client.reply() == b""
         wait_for(lambda: " status 25600" in server.log())  # tcpserver's 100
@@ -249,7 +245,7 @@ def test_client_limit(home: Home) -> None:
         wait_for(lambda: server.busy() == 1)
         with server.client("127.0.0.3") as third:
             assert third.reply().startswith(b"220 ")
-        clients[1].socket.close()
+        clients[1].close()
 
 
 def test_what_counts_as_one_client() -> None:
@@ -274,8 +270,7 @@ def test_ipv6(home: Home) -> None:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("there is no IPv6 here")
-    needs("tcprules")
-    cdb = rules(home.path / "rules.cdb", '127.0.0.1:allow,A="4"', ':allow,A="other"')
+    cdb = make_rules(home.path / "rules.cdb", '127.0.0.1:allow,A="4"', ':allow,A="other"')
     home.environ["QMAILQUEUE"] = home.script(
         f"cat >/dev/null; echo $TCPREMOTEIP $TCPLOCALIP $A >>{home.path}/seen; cat <&1 >/dev/null"
     )
@@ -386,8 +381,7 @@ def test_all_that_was_written_is_still_checked(of_nobody: Home) -> None:
 @ROOT_ONLY
 def test_check_says_what_the_user_cannot_read(of_nobody: Home) -> None:
     home = of_nobody
-    needs("tcprules")
-    cdb = rules(home.path / "rules.cdb", ":allow")
+    cdb = make_rules(home.path / "rules.cdb", ":allow")
     command = [
         BIN / "qsmtpd-server",
         "--check",

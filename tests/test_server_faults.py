@@ -20,10 +20,9 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificate
-from conversation import client_context
-from harness import BIN, PATIENCE, Home, wait_for
-from listening import HANDS_OVER, Client, Server, gone, mail, rules
-from test_servers import needs
+from client import PATIENCE, Client, client_context
+from harness import BIN, Home, wait_for
+from listeners import HANDS_OVER, Server, gone, mail, make_rules
 from tls_home import SERVER
 
 SEVERAL = ("--sessions", "100")
@@ -54,7 +53,7 @@ def in_data(client: Client) -> None:
     """As far as the middle of a message."""
     for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA"):
         assert client.ask(command)[:1] in b"23"
-    client.socket.sendall(b"Subject: x\r\n\r\nhalf")
+    client.send(b"Subject: x\r\n\r\nhalf")
 
 
 # -- F01, F02, F03 ---------------------------------------------------------
@@ -70,7 +69,7 @@ def test_f01_a_killed_worker(home: Home, options: tuple[str, ...]) -> None:
         in_data(other)
         os.kill(victim, signal.SIGKILL)
         assert one.reply() == b""
-        other.socket.sendall(b"\r\n.\r\n")
+        other.send(b"\r\n.\r\n")
         assert other.reply().startswith(b"250 ")
         wait_for(lambda: f"end {victim} status 9" in server.said())
         mail(server.port)
@@ -221,7 +220,7 @@ def test_f04_reload(home: Home, options: tuple[str, ...]) -> None:
         other = Certificate("new.example")
         other.save(home.control_dir / "servercert.pem")
         server.reload()
-        old.socket.sendall(b"\r\n.\r\n")
+        old.send(b"\r\n.\r\n")
         assert old.reply().startswith(b"250 ")
         assert old.ask(b"MAIL FROM:<>") == b"250 ok"
         assert old.ask(b"RCPT TO:<x@ok.example>") == b"250 ok"
@@ -229,8 +228,7 @@ def test_f04_reload(home: Home, options: tuple[str, ...]) -> None:
             with server.client() as new:
                 assert new.reply() == b"220 new.example ESMTP"
                 new.starttls()
-                assert isinstance(new.socket, ssl.SSLSocket)
-                seen = new.socket.getpeercert(binary_form=True)
+                seen = new.tls.getpeercert(binary_form=True)
                 assert seen is not None
                 assert hashlib.sha256(seen).hexdigest() == other.fingerprint
                 assert new.ask(b"MAIL FROM:<>") == b"250 ok"
@@ -276,7 +274,7 @@ def test_f05_terminate(home: Home, options: tuple[str, ...]) -> None:
         server.signal(signal.SIGTERM)
         wait_for(lambda: refuses(server.port))
         wait_for(lambda: len(server.children()) == 1)  # the idle ones have gone
-        client.socket.sendall(b"\r\n.\r\n")
+        client.send(b"\r\n.\r\n")
         assert client.reply().startswith(b"250 ")
         client.quit()
         assert server.wait() == 0
@@ -308,8 +306,7 @@ LOGIN = b"AUTH PLAIN AGpvZQBzZWNyZXQ="
 @pytest.fixture
 def several(home: Home) -> Home:
     """Logins, and a rule that gives rights to one address and breaks a setting for another."""
-    needs("tcprules")
-    rules(
+    make_rules(
         home.path / "rules.cdb",
         '127.0.0.4:allow,RELAYCLIENT="",DATABYTES="1000"',
         '127.0.0.5:allow,DATABYTES="nonsense"',
@@ -374,7 +371,7 @@ def test_a_rule_that_sets_an_address_to_nonsense(several: Home) -> None:
 def test_a_rule_that_is_longer_than_a_packet(several: Home) -> None:
     """It comes to the process whole, or to one that need not be sent it."""
     cdb = several.path / "rules.cdb"
-    rules(cdb, f'127.0.0.2:allow,X="{"x" * 70_000}",DATABYTES="1"', ":allow")
+    make_rules(cdb, f'127.0.0.2:allow,X="{"x" * 70_000}",DATABYTES="1"', ":allow")
     with Server(several, *ONE, "-x", str(cdb)) as server:
         for address, reply in (("1", b"250 "), ("2", b"552 "), ("2", b"552 "), ("1", b"250 ")):
             wait_for(server.children)
@@ -387,7 +384,7 @@ def test_a_rule_that_is_longer_than_a_packet(several: Home) -> None:
 def test_a_status_line_is_no_longer_than_the_log_takes(several: Home) -> None:
     """A name from a rule may be of any length, and the log's pipe all but full."""
     cdb = several.path / "rules.cdb"
-    rules(cdb, f'127.0.0.2:deny,TCPREMOTEHOST="{"x" * 100_000}"', ":allow")
+    make_rules(cdb, f'127.0.0.2:deny,TCPREMOTEHOST="{"x" * 100_000}"', ":allow")
     pipe, log = os.pipe()
     os.set_blocking(log, False)
     environ = {k: v for k, v in several.environ.items() if k != "PROTO" and k[:3] != "TCP"}
@@ -397,7 +394,7 @@ def test_a_status_line_is_no_longer_than_the_log_takes(several: Home) -> None:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         os.set_blocking(log, True)  # which it shares with the server
-        with Client(port, "127.0.0.2") as client:
+        with Client.connect(port, "127.0.0.2") as client:
             assert client.reply() == b""
         mail(port)
         assert max(map(len, os.read(pipe, 65536).splitlines())) < 4096
@@ -493,10 +490,11 @@ def processes(server: Server, sessions: int) -> int:
 def test_f06_files_that_qsmtpd_has_open(several: Home, names: str) -> None:
     """The cdb files of rules and of controls are no reason to give up a process."""
     cdb = several.path / "rules.cdb"
-    rules(several.control_dir / "morercpthosts.cdb", "more.example:allow")
+    make_rules(several.control_dir / "morercpthosts.cdb", "more.example:allow")
     with Server(several, *ONE, names, "-x", str(cdb)) as server:
         assert processes(server, 5) == 1
-        rules(cdb, '127.0.0.1:allow,DATABYTES="1"', ":allow")  # a new file: opened in its place
+        # A new file: opened in its place.
+        make_rules(cdb, '127.0.0.1:allow,DATABYTES="1"', ":allow")
         for _ in range(2):
             with server.client() as client:
                 client.reply()
@@ -611,7 +609,7 @@ def test_f08_counters_of_the_killed(home: Home, options: tuple[str, ...]) -> Non
                 os.kill(pid, signal.SIGKILL)
             wait_for(lambda: server.busy() == 0)
             for client in clients:
-                client.socket.close()
+                client.close()
         mail(server.port)
 
 
@@ -632,7 +630,7 @@ def test_f09_a_dead_master(home: Home, options: tuple[str, ...]) -> None:
             wait_for(lambda pid=pid: gone(pid))  # type: ignore[misc]
         assert refuses(server.port)
         assert not gone(busy)
-        client.socket.sendall(b"\r\n.\r\n")
+        client.send(b"\r\n.\r\n")
         assert client.reply().startswith(b"250 ")
         client.quit()
         wait_for(lambda: gone(busy))
@@ -641,14 +639,14 @@ def test_f09_a_dead_master(home: Home, options: tuple[str, ...]) -> None:
 
 def server_random(port: int) -> bytes:
     """The random of a ServerHello (RFC 8446, 4.1.3), and what of it OpenSSL does not show."""
-    with Client(port) as client:
+    with Client.connect(port) as client:
         client.reply()
         client.ask(b"STARTTLS")
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         engine = client_context().wrap_bio(incoming, outgoing)
         with pytest.raises(ssl.SSLWantReadError):
             engine.do_handshake()
-        client.socket.sendall(outgoing.read())
+        client.send(outgoing.read())
         answer = b""
         while len(answer) < 43:
             answer += client.socket.recv(4096)
@@ -700,7 +698,7 @@ def test_500_idle_connections(home: Home) -> None:
         for client in (clients[0], clients[-1]):
             assert client.deliver().startswith(b"250 ")
         for client in clients:
-            client.socket.close()
+            client.close()
         wait_for(lambda: server.busy() == 0)
     assert len(home.messages()) == 12
 
@@ -726,7 +724,7 @@ def test_memory_of_idle_connections(home: Home) -> None:
             client.ask(b"EHLO x")
         assert each(server) < 2_000_000
         for client in clients:
-            client.socket.close()
+            client.close()
     SERVER.save(home.control_dir / "servercert.pem")
     with Server(home, "-c", "10") as server:
         clients = [server.client() for _ in range(10)]
@@ -736,7 +734,7 @@ def test_memory_of_idle_connections(home: Home) -> None:
             client.ask(b"EHLO x")
         assert each(server) < 3_500_000
         for client in clients:
-            client.socket.close()
+            client.close()
 
 
 @pytest.mark.parametrize(

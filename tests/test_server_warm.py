@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificate
-from conversation import client_context
-from harness import Home, wait_for
-from listening import Server, rules, state
-from test_servers import needs
+from harness import Home, needs, wait_for
+from listeners import Server, make_rules, state
 from tls_home import SERVER
 
 CODE = re.compile(r"\.(py|pyc|so)(\.\d+)*$")
@@ -38,14 +36,12 @@ def test_a_worker_opens_no_code(home: Home, options: tuple[str, ...]) -> None:
         with server.client() as client:
             client.reply()
             client.ask(b"EHLO [192.0.2.7]")
-            assert client.deliver(b"x@[127.0.0.1]").startswith((b"250 ", b"553 "))
+            assert client.deliver(recipient=b"x@[127.0.0.1]").startswith((b"250 ", b"553 "))
             assert client.deliver().startswith(b"250 ")
             client.quit()
         with server.client() as client:
             client.reply()
-            assert client.ask(b"STARTTLS").startswith(b"220 ")
-            context = client_context()
-            client.socket = context.wrap_socket(client.socket, server_hostname="other.example")
+            client.starttls(name="other.example")
             assert client.ask(b"EHLO x").startswith(b"250 ")
             assert client.ask(b"AUTH PLAIN AGpvZQBzZWNyZXQ=").startswith(b"235 ")
             assert client.deliver().startswith(b"250 ")
@@ -72,10 +68,8 @@ def test_a_new_name_after_reload(home: Home) -> None:
     def presented(name: str) -> str:
         with server.client() as client:
             client.reply()
-            client.ask(b"STARTTLS")
-            secured = client_context().wrap_socket(client.socket, server_hostname=name)
-            der = secured.getpeercert(binary_form=True)
-            secured.close()
+            client.starttls(name=name)
+            der = client.tls.getpeercert(binary_form=True)
             assert der is not None
             return ssl.DER_cert_to_PEM_cert(der)
 
@@ -94,11 +88,10 @@ def test_a_new_name_after_reload(home: Home) -> None:
 
 def test_settings_of_tls_per_client(home: Home) -> None:
     """A rule may still choose another certificate, or none, for some clients."""
-    needs("tcprules")
     SERVER.save(home.control_dir / "servercert.pem")
     other = Certificate("other.example")
     other.save(home.path / "other.pem")
-    cdb = rules(
+    cdb = make_rules(
         home.path / "rules.cdb",
         f'127.0.0.2:allow,SERVERCERT="{home.path}/other.pem"',
         '127.0.0.3:allow,UCSPITLS="-"',
@@ -110,8 +103,7 @@ def test_settings_of_tls_per_client(home: Home) -> None:
             with server.client(address) as client:
                 client.reply()
                 client.starttls()
-                assert isinstance(client.socket, ssl.SSLSocket)
-                seen.append(client.socket.getpeercert(binary_form=True))
+                seen.append(client.tls.getpeercert(binary_form=True))
         assert seen[0] == seen[2] != seen[1]
         with server.client("127.0.0.3") as client:
             client.reply()
@@ -137,7 +129,7 @@ def test_a_warm_handshake_is_quick(home: Home) -> None:
     for _ in range(3):
         talk = home.talk()
         session(talk.reply())
-        assert talk.ask("STARTTLS") == [b"220 Ready to start TLS (#5.7.0)"]
+        assert talk.ask(b"STARTTLS") == b"220 Ready to start TLS (#5.7.0)"
         talk.hang_up()
     cold = time.monotonic() - started
     assert warm / 10 < cold / 3 / 3

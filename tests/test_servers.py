@@ -13,21 +13,10 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from harness import BIN, Home, Listener, wait_for
-from tools import find
+from harness import BIN, Home, needs, wait_for
+from listeners import Listener
 
 from qsmtpd.config.cdb import Cdb
-
-CI = os.environ.get("CI") == "true"
-
-
-def needs(program: str) -> str:
-    """The path of a program of Debian's; without it the test is skipped, in CI it fails."""
-    path = find(program)
-    if path is None:
-        assert not CI, f"{program} is missing"
-        pytest.skip(f"{program} is missing: see tests/tools.py")
-    return path
 
 
 @pytest.fixture

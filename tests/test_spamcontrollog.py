@@ -9,10 +9,11 @@ import smtplib
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE, PROGRAMS, Home, wait_for
+from client import PATIENCE
+from harness import PROGRAMS, Home, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
-from ruled import converse, tcpserver
+from listeners import tcpserver
 from tls_home import SERVER
 
 from qsmtpd.config.files import ControlFiles
@@ -287,28 +288,27 @@ def theirs(log: str) -> list[tuple[str, ...]]:
 def test_a_session(home: Home) -> None:
     home.control("badmailfrom", "@bad.example")
     home.control("databytes", "1000")
-    rules = '127.:allow,LOGFORMAT="spamcontrol",MAXRECIPIENTS="1",TCPREMOTEHOST="c.example"\n'
+    rules = '127.:allow,LOGFORMAT="spamcontrol",MAXRECIPIENTS="1",TCPREMOTEHOST="c.example"'
     with tcpserver(home, rules) as listener:
-        converse(
-            listener,
-            "EHLO me  F:forged@x",
-            "RCPT TO:<x@ok.example>",
-            "MAIL FROM:<a@bad.example>",
-            "RCPT TO:<x@ok.example>",
-            "MAIL FROM:<a b@c.example>",
-            "RCPT TO:<x@no.example>",
-            "RCPT TO:<x@ok.example>",
-            "RCPT TO:<y@ok.example>",
-            "DATA",
-            "x" * 1001 + "\r\n.",
-            "MAIL FROM:<a@c.example> SIZE=1001",
-            "EHLO Accept::RCPT::Rcpthosts_Rcptto",
-            "MAIL FROM:<Reject::ORIG::@no.example>",
-            "RCPT TO:<x@sub.ok.example>",
-            "RCPT TO:<x@ok.example>",
-            "DATA",
-            "good\r\n.",
-            "QUIT",
+        listener.session(
+            b"EHLO me  F:forged@x",
+            b"RCPT TO:<x@ok.example>",
+            b"MAIL FROM:<a@bad.example>",
+            b"RCPT TO:<x@ok.example>",
+            b"MAIL FROM:<a b@c.example>",
+            b"RCPT TO:<x@no.example>",
+            b"RCPT TO:<x@ok.example>",
+            b"RCPT TO:<y@ok.example>",
+            b"DATA",
+            b"x" * 1001 + b"\r\n.",
+            b"MAIL FROM:<a@c.example> SIZE=1001",
+            b"EHLO Accept::RCPT::Rcpthosts_Rcptto",
+            b"MAIL FROM:<Reject::ORIG::@no.example>",
+            b"RCPT TO:<x@sub.ok.example>",
+            b"RCPT TO:<x@ok.example>",
+            b"DATA",
+            b"good\r\n.",
+            b"QUIT",
         )
         log = listener.log()
     common = ("ESMTP", "127.0.0.1:c.example", "me??F:forged@x")
@@ -335,8 +335,9 @@ def test_a_session(home: Home) -> None:
 def test_a_session_with_auth_and_tls(home: Home) -> None:
     SERVER.save(home.control_dir / "servercert.pem")
     home.environ["SEEN"] = str(home.path / "seen")
-    rules = '127.:allow,LOGFORMAT="spamcontrol",SMTPAUTH="",AUTHDELAY="0",MAXAUTHFAILURES="2"\n'
-    with tcpserver(home, rules, str(PROGRAMS / "checker"), "true") as listener:
+    home.arguments = [str(PROGRAMS / "checker"), "true"]
+    rules = '127.:allow,LOGFORMAT="spamcontrol",SMTPAUTH="",AUTHDELAY="0",MAXAUTHFAILURES="2"'
+    with tcpserver(home, rules) as listener:
         client = smtplib.SMTP("127.0.0.1", listener.port, "me", timeout=PATIENCE)
         client.starttls()
         client.ehlo()
@@ -374,13 +375,13 @@ def test_what_the_scanner_says(home: Home, tmp_path: Path, exit: int, condition:
     program = home.script(f"cat >/dev/null; cat <&1 >/dev/null; exit {exit}\n")
     rules = (
         f'127.:allow,LOGFORMAT="spamcontrol",QUEUEEXITS="spamcontrol",QMAILQUEUE="{program}",'
-        'REPLY_CONTENT="see http://x.example/"\n'
+        'REPLY_CONTENT="see http://x.example/"'
     )
     with tcpserver(home, rules) as listener:
-        transaction = ("MAIL FROM:<a@b>", "RCPT TO:<x@ok.example>", "DATA", "x\r\n.")
-        replies = converse(listener, *transaction, "QUIT")
+        transaction = (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA", b"x\r\n.")
+        replies = listener.session(*transaction, b"QUIT")
         log = listener.log()
-    reply = "554 sorry, invalid message content see http://x.example/ (#5.3.2)"
+    reply = b"554 sorry, invalid message content see http://x.example/ (#5.3.2)"
     assert replies[4] == reply
     assert [line[0] for line in theirs(log)] == [
         "Accept::RCPT::Rcpthosts_Rcptto",
@@ -395,9 +396,9 @@ def test_a_refusal_at_the_door(home: Home) -> None:
     (folder / "door.py").write_text(
         "from qsmtpd.decision import reject\ndef connect(client):\n    return reject(b'no')\n"
     )
-    rules = '127.:allow,LOGFORMAT="spamcontrol",QSMTPD_PLUGINS="door"\n'
+    rules = '127.:allow,LOGFORMAT="spamcontrol",QSMTPD_PLUGINS="door"'
     with tcpserver(home, rules) as listener:
-        assert converse(listener) == ["554 no (#5.7.1)"]
+        assert listener.session() == [b"554 no (#5.7.1)"]
         assert theirs(listener.log()) == [
             ("Reject::SNDR::Door", "SMTP", "127.0.0.1:unknown", "unknown", "", "")
         ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from harness import BIN, Home
-from test_servers import needs
+from harness import BIN, Home, needs
 
 SESSION = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n"
 #: call -> the error that it gives, and how many calls of it a session makes at most

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 from certificates import Certificate
-from conversation import Conversation, client_context
-from harness import BIN, PATIENCE, Home, Listener
-from test_servers import needs
-from tls_home import SERVER, SERVER_RSA, Open, deliver
+from client import PATIENCE, client_context
+from harness import BIN, Home, needs
+from listeners import Listener
+from tls_home import SERVER, SERVER_RSA, Open
 
 
 def test_starttls(door: Open, home: Home) -> None:
@@ -22,7 +22,7 @@ def test_starttls(door: Open, home: Home) -> None:
         talk.starttls()
         assert talk.ask(b"EHLO me") == b"250 SIZE 0"
         assert talk.ask(b"STARTTLS") == b"503 TLS is active already (#5.5.1)"
-        deliver(talk)
+        assert talk.deliver().startswith(b"250 ok ")
         assert talk.ask(b"QUIT") == b"221 mx.example"
         run = talk.ended()  # a proper end: close_notify, or this would be an error
     assert run.status == 0
@@ -33,7 +33,7 @@ def test_starttls(door: Open, home: Home) -> None:
 
 
 def test_close_notify_follows_quit(inside: Home) -> None:
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         assert talk.ask(b"QUIT") == b"221 mx.example"
@@ -86,7 +86,7 @@ def test_an_unreadable_certificate(home: Home) -> None:
 @pytest.mark.parametrize("environ", [{"FORCETLS": ""}, {"FORCETLS": "1"}, {"UCSPITLS": "!"}])
 def test_tls_required(inside: Home, environ: dict[str, str]) -> None:
     wanted = b"530 Must issue a STARTTLS command first (#5.7.0)"
-    with Conversation(inside, **environ) as talk:
+    with inside.talk(**environ) as talk:
         talk.reply()
         for command in (b"MAIL FROM:<>", b"RCPT TO:<x>", b"DATA", b"VRFY x", b"HELP", b"FOO"):
             assert talk.ask(command) == wanted
@@ -95,7 +95,7 @@ def test_tls_required(inside: Home, environ: dict[str, str]) -> None:
         assert talk.ask(b"HELO x") == b"250 mx.example"
         assert talk.ask(b"EHLO x") == b"250 STARTTLS"
         talk.starttls()
-        deliver(talk)
+        assert talk.deliver().startswith(b"250 ok ")
     run = inside.run(b"MAIL FROM:<>\r\nQUIT\r\n", FORCETLS="0")
     assert run.codes == [220, 250, 221]
 
@@ -108,12 +108,11 @@ def test_both_kinds_of_key(inside: Home, version: ssl.TLSVersion, kind: str) -> 
     context = client_context(version=version)
     if version == ssl.TLSVersion.TLSv1_2:
         context.set_ciphers(f"{kind}+AESGCM" if kind == "ECDSA" else "ECDHE-RSA-AES256-GCM-SHA384")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(context)
-        deliver(talk)
-        assert isinstance(talk.socket, ssl.SSLSocket)
-        presented = talk.socket.getpeercert(binary_form=True)
+        assert talk.deliver().startswith(b"250 ok ")
+        presented = talk.tls.getpeercert(binary_form=True)
         talk.ask(b"QUIT")
         log = talk.ended().event("tls")
     assert log["protocol"] == version.name.replace("_", ".")
@@ -126,15 +125,15 @@ def test_both_kinds_of_key(inside: Home, version: ssl.TLSVersion, kind: str) -> 
 def test_old_versions_are_refused(inside: Home) -> None:
     context = client_context(version=ssl.TLSVersion.TLSv1_1)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         with pytest.raises(ssl.SSLError):
             talk.starttls(context)
         assert talk.process.wait(PATIENCE) == 1
-    with Conversation(inside, TLSMINIMUM="TLSv1.1") as talk:
+    with inside.talk(TLSMINIMUM="TLSv1.1") as talk:
         talk.reply()
         talk.starttls(context)
-        deliver(talk)
+        assert talk.deliver().startswith(b"250 ok ")
 
 
 def test_ciphers(inside: Home) -> None:
@@ -145,11 +144,10 @@ def test_ciphers(inside: Home) -> None:
         (ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256"),
         (ssl.TLSVersion.TLSv1_3, "TLS_CHACHA20_POLY1305_SHA256"),
     ):
-        with Conversation(inside) as talk:
+        with inside.talk() as talk:
             talk.reply()
             talk.starttls(client_context(version=version))
-            assert isinstance(talk.socket, ssl.SSLSocket)
-            assert talk.socket.cipher()[0] == cipher  # type: ignore[index]
+            assert talk.tls.cipher()[0] == cipher  # type: ignore[index]
     run = inside.run(b"STARTTLS\r\nQUIT\r\n", TLSCIPHERS="NO-SUCH-CIPHER")
     assert run.codes == [220, 454, 221]
 
@@ -174,12 +172,11 @@ def test_certificates_by_name(inside: Home, asked: str | None, presented: str) -
         name = type("C", (), {"get_servername": lambda self: b"../one.example"})()
         assert module._choose(name, None) is None  # type: ignore[arg-type]
         return
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(name=asked)
-        deliver(talk)
-        assert isinstance(talk.socket, ssl.SSLSocket)
-        der = talk.socket.getpeercert(binary_form=True)
+        assert talk.deliver().startswith(b"250 ok ")
+        der = talk.tls.getpeercert(binary_form=True)
         assert presented.encode() in (der or b"")
         if asked:
             assert f"sni={asked}" in inside.messages()[0].text.decode()
@@ -196,15 +193,14 @@ def test_alpn(inside: Home) -> None:
         context = client_context()
         if protocols:
             context.set_alpn_protocols(protocols)
-        with Conversation(inside, TLSALPN=setting) as talk:
+        with inside.talk(TLSALPN=setting) as talk:
             talk.reply()
             talk.starttls(context)
-            assert isinstance(talk.socket, ssl.SSLSocket)
-            assert talk.socket.selected_alpn_protocol() == selected
+            assert talk.tls.selected_alpn_protocol() == selected
             assert talk.ask(b"NOOP") == b"250 ok"
     context = client_context()
     context.set_alpn_protocols(["http/1.1"])
-    with Conversation(inside, TLSALPN="smtp") as talk:
+    with inside.talk(TLSALPN="smtp") as talk:
         talk.reply()
         with pytest.raises(ssl.SSLError, match="no application protocol"):
             talk.starttls(context)
@@ -212,7 +208,7 @@ def test_alpn(inside: Home) -> None:
 
 
 def test_a_browser_inside_tls(inside: Home) -> None:
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         assert talk.ask(b"POST / HTTP/1.1") == b"421 this is an SMTP server (#4.5.0)"
@@ -229,7 +225,7 @@ def test_a_handshake_that_stalls(door: Open) -> None:
 
 
 def test_the_client_goes_away_in_the_handshake(inside: Home) -> None:
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.ask(b"STARTTLS")
         talk.send(b"\x16\x03\x01")
@@ -241,14 +237,13 @@ def test_the_client_goes_away_in_the_handshake(inside: Home) -> None:
 
 @pytest.mark.parametrize("end", ["cut", "close_notify"])
 def test_cut_off_in_data(inside: Home, end: str) -> None:
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         talk.ask(b"MAIL FROM:<a@b>")
         talk.ask(b"RCPT TO:<x@ok.example>")
         talk.ask(b"DATA")
         talk.send(b"Subject: half\r\n\r\nof a message\r\n")
-        assert isinstance(talk.socket, ssl.SSLSocket)
         if end == "close_notify":
             talk.socket = talk.socket.unwrap()
         talk.socket.shutdown(socket.SHUT_WR)
@@ -258,7 +253,7 @@ def test_cut_off_in_data(inside: Home, end: str) -> None:
 
 
 def test_records_of_one_byte(inside: Home) -> None:
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls()
         for byte in b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nhi\r\n.\r\n":
@@ -276,7 +271,7 @@ def test_a_large_message_in_flat_memory(inside: Home) -> None:
     for lines in (1, count):
         digest = inside.path / f"digest.{lines}"
         queue = inside.script(script.replace("cat >/dev/null", f"tail -n +5 | md5sum >{digest}"))
-        with Conversation(inside, QMAILQUEUE=queue) as talk:
+        with inside.talk(QMAILQUEUE=queue) as talk:
             talk.reply()
             talk.starttls()
             talk.ask(b"EHLO me")
@@ -319,12 +314,11 @@ def test_pyopenssl_is_imported_when_a_client_says_starttls(inside: Home) -> None
 def test_no_resumption_no_compression_no_renegotiation(inside: Home) -> None:
     """One process serves one connection: nothing of a session is of use to another."""
     context = client_context(version=ssl.TLSVersion.TLSv1_2)
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(context)
-        assert isinstance(talk.socket, ssl.SSLSocket)
-        assert talk.socket.compression() is None
-        session = talk.socket.session
+        assert talk.tls.compression() is None
+        session = talk.tls.session
         assert session is not None and not session.has_ticket and session.id == b""
     environ = {k: v for k, v in inside.environ.items() if not k.startswith("TCP")}
     command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
@@ -363,7 +357,7 @@ def test_a_broken_certificate_of_a_name_is_in_the_log(inside: Home) -> None:
     folder = inside.control_dir / "servercerts" / "one.example"
     folder.mkdir(parents=True)
     (folder / "servercert.pem").write_bytes(b"nonsense")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(name="one.example")
         talk.ask(b"QUIT")

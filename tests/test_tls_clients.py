@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from certificates import Certificate
-from conversation import Conversation, client_context
+from client import client_context
 from harness import Home
 from tls_home import AUTHORITY
 
@@ -37,7 +37,7 @@ def test_client_certificates(
     if entry:
         inside.control("tlsclients", "# who may relay", entry)
     path = client.save(inside.path / "client.pem")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(client_context(path))
         assert talk.ask(b"MAIL FROM:<a@b>") == b"250 ok"
@@ -50,7 +50,7 @@ def test_client_certificates(
 
 def test_no_certificate_is_asked_for_without_an_authority(inside: Home) -> None:
     path = Certificate("client").save(inside.path / "client.pem")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(client_context(path))
         talk.ask(b"QUIT")
@@ -63,7 +63,7 @@ def test_a_good_list_is_no_danger_to_others(inside: Home) -> None:
     (inside.control_dir / "clientcrl.pem").write_bytes(AUTHORITY.revocation_list(bad))
     inside.control("tlsclients", "g@x.y", "b@x.y")
     path = good.save(inside.path / "client.pem")
-    with Conversation(inside) as talk:
+    with inside.talk() as talk:
         talk.reply()
         talk.starttls(client_context(path))
         talk.ask(b"MAIL FROM:<a@b>")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import select
 import smtplib
 import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from conversation import Conversation, client_context, readable
-from harness import BIN, PATIENCE, Home, Listener, wait_for
-from test_servers import needs
-from tls_home import HASH, SERVER, SERVER_RSA, deliver
+from client import PATIENCE, client_context
+from harness import BIN, Home, needs, wait_for
+from listeners import Listener
+from tls_home import HASH, SERVER, SERVER_RSA
 
 
 def test_implicit(inside: Home) -> None:
-    with Conversation(inside, SMTPS="1") as talk:
-        assert not readable(talk.socket, 0.2)  # not a byte before the handshake
+    with inside.talk(SMTPS="1") as talk:
+        assert not select.select([talk.socket], [], [], 0.2)[0]  # not a byte before the handshake
         talk.handshake()
         assert talk.reply() == b"220 mx.example ESMTP"
         assert talk.ask(b"EHLO me") == b"250 SIZE 0"
         assert talk.ask(b"STARTTLS") == b"503 TLS is active already (#5.5.1)"
-        deliver(talk)
+        assert talk.deliver().startswith(b"250 ok ")
         assert talk.ask(b"QUIT") == b"221 mx.example"
         assert talk.ended().status == 0
     assert b" with ESMTPS tls TLS_" in inside.messages()[0].text

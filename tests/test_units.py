@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN, parse_log
+from cdbs import make_cdb
+from harness import BIN
 from hypothesis import given
 from hypothesis import strategies as st
+from run import parse_log
 
 from qsmtpd.config.cdb import Cdb
 from qsmtpd.config.files import ControlFiles
@@ -129,32 +131,6 @@ def test_cdb(tmp_path: Path) -> None:
         assert cdb.get(key) == value
     assert cdb.get(b"nothing") is None
     assert b"key1" in cdb
-
-
-def make_cdb(path: Path, data: dict[bytes, bytes]) -> None:
-    """Write a cdb the slow way, from its specification (cdb(5))."""
-    body, tables, position = b"", [[] for _ in range(256)], 2048
-    for key, value in data.items():
-        hashed = 5381
-        for byte in key:
-            hashed = ((hashed * 33) & 0xFFFFFFFF) ^ byte
-        tables[hashed % 256].append((hashed, position))
-        record = len(key).to_bytes(4, "little") + len(value).to_bytes(4, "little") + key + value
-        body += record
-        position += len(record)
-    head = b""
-    for table in tables:
-        slots = [(0, 0)] * (2 * len(table))
-        for hashed, where in table:
-            slot = (hashed // 256) % len(slots)
-            while slots[slot] != (0, 0):
-                slot = (slot + 1) % len(slots)
-            slots[slot] = (hashed, where)
-        head += position.to_bytes(4, "little") + len(slots).to_bytes(4, "little")
-        for pair in slots:
-            body += b"".join(number.to_bytes(4, "little") for number in pair)
-        position += 8 * len(slots)
-    path.write_bytes(head + body)
 
 
 @given(st.binary(max_size=4096), st.binary(max_size=8))

@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from harness import BIN, PATIENCE, PROGRAMS, Home, session_members, wait_for
+from child import session_members
+from client import PATIENCE, Client
+from harness import BIN, PROGRAMS, Home, wait_for
 
 #: Two messages: command or text, and the code of the reply to it.
 STEPS: list[tuple[bytes, bytes]] = [
@@ -92,7 +94,7 @@ def test_close_without_reading_at_every_byte(home: Home) -> None:
     """The client is gone with our replies unread: for a Unix socket, that is a reset."""
     for offset in OFFSETS:
         talk = home.talk()
-        talk.send(SESSION[:offset], read=True)
+        talk.send_each(SESSION[:offset])
         run = talk.hang_up()
         assert queued(home) <= ended(offset)
         assert run.children == []
@@ -122,8 +124,8 @@ class Server:
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+    def connect(self) -> Client:
+        return Client.connect(self.port)
 
     def session_end(self) -> str:
         """Wait for the end of the next session; its line in the log."""
@@ -148,8 +150,9 @@ def server(home: Home) -> Iterator[Server]:
     settle(running.process.pid)
 
 
-def reset(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def reset(client: Client) -> None:
+    assert isinstance(client.socket, socket.socket)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
 
 
@@ -157,22 +160,17 @@ def reset(client: socket.socket) -> None:
 def test_reset_at_every_byte(home: Home, server: Server, wait: bool) -> None:
     for offset in OFFSETS:
         client = server.connect()
-        replies = client.makefile("rb")
-        assert replies.readline().startswith(b"220 ")
+        assert client.reply().startswith(b"220 ")
         left = offset
         for sent, code in STEPS:
             part = sent[:left]
             if not part:
                 break
-            client.sendall(part)
+            client.send(part)
             left -= len(part)
             # The last command may still be on its way when the reset comes.
             if len(part) == len(sent) and (wait or left):
-                for line in replies:
-                    if line[3:4] == b" ":
-                        assert line.startswith(code)
-                        break
-        replies.close()
+                assert client.reply().startswith(code)
         reset(client)
         end = server.session_end()
         count = queued(home)
@@ -188,7 +186,7 @@ def test_reset_with_everything_unread(home: Home, server: Server) -> None:
     """A client that says it all at once, and is gone before the greeting."""
     for offset in range(0, len(SESSION) + 1, 7):
         client = server.connect()
-        client.sendall(SESSION[:offset])
+        client.send(SESSION[:offset])
         reset(client)
         server.session_end()
         assert queued(home) <= ended(offset)
@@ -197,14 +195,12 @@ def test_reset_with_everything_unread(home: Home, server: Server) -> None:
 def test_a_stopped_server_leaves_its_port(home: Home, server: Server) -> None:
     """Sessions go on, but hold no listening socket: its backlog would swallow clients."""
     client = server.connect()
-    replies = client.makefile("rb")
-    assert replies.readline().startswith(b"220 ")
+    assert client.reply().startswith(b"220 ")
     server.process.terminate()
     wait_for(lambda: refuses(server.port))
     for sent, code in STEPS:
-        client.sendall(sent)
-        assert next(line for line in replies if line[3:4] == b" ").startswith(code)
-    replies.close()
+        client.send(sent)
+        assert client.reply().startswith(code)
     client.close()
     server.session_end()
     assert queued(home) == 2
@@ -223,7 +219,7 @@ def refuses(port: int) -> bool:
 def test_killed_at_every_byte(home: Home) -> None:
     for offset in OFFSETS:
         talk = home.talk(over="pipe")
-        talk.send(SESSION[:offset], read=True)
+        talk.send_each(SESSION[:offset])
         run = talk.kill()
         assert run.status == -9
         settle(talk.pid)
@@ -237,7 +233,7 @@ def test_killed_with_the_maildir(home: Home) -> None:
     start = SESSION.index(b"DATA")
     for offset in range(start, FIRST_END + 1):
         talk = home.talk(over="pipe", **environ)
-        talk.send(SESSION[:offset], read=True)
+        talk.send_each(SESSION[:offset])
         talk.kill()
         settle(talk.pid)
         files = [path for path in maildir.rglob("*") if path.is_file()]
@@ -255,9 +251,9 @@ def test_killed_in_a_long_envelope(home: Home) -> None:
     waits = f"cat >$SPOOL/held; read go <{fifo}; exec {PROGRAMS / 'oracle'} <$SPOOL/held"
     talk = home.talk(QMAILQUEUE=home.script(waits))
     assert talk.reply().startswith(b"220 ")
-    recipients = [f"RCPT TO:<{'x' * 880}{n}@ok.example>" for n in range(200)]
-    assert talk.ask("MAIL FROM:<>", *recipients, "DATA")[-1] == b"354 go ahead"
-    talk.send(b"x\r\n.\r\n", read=True)
+    recipients = [b"RCPT TO:<%b%d@ok.example>" % (b"x" * 880, n) for n in range(200)]
+    assert talk.ask(b"MAIL FROM:<>", *recipients, b"DATA") == b"354 go ahead"
+    talk.send_each(b"x\r\n.\r\n")
     with fifo.open("w") as go:  # the program has read the message by now
         (child,) = talk.children()
         until_full(child)
@@ -284,10 +280,10 @@ def test_client_gone_while_the_queue_works(home: Home) -> None:
     os.mkfifo(fifo)
     program = home.script(f"read go <{fifo}; exec {PROGRAMS / 'oracle'}")
     talk = home.talk(QMAILQUEUE=program)
-    talk.send(SESSION[:FIRST_END], read=True)
-    talk.vanish()
+    talk.send_each(SESSION[:FIRST_END])
+    talk.close()
     fifo.write_text("\n")
-    run = talk.buried()
+    run = talk.ended()
     assert queued(home) == 1
     assert run.event("message")["verdict"] == "accepted"
     assert run.event("session")["end"] == "client-gone"
@@ -298,9 +294,9 @@ def test_terminated_in_the_middle(home: Home) -> None:
     """TERM, HUP, INT and the like end it where it stands."""
     for name in ("TERM", "HUP", "INT", "QUIT", "USR1", "ALRM"):
         talk = home.talk(over="pipe")
-        talk.send(SESSION[: FIRST_END - 1], read=True)
+        talk.send_each(SESSION[: FIRST_END - 1])
         subprocess.run(["sh", "-c", f"kill -{name} {talk.pid}"], check=True)
-        run = talk.buried()
+        run = talk.ended()
         settle(talk.pid)
         assert run.status < 0
         assert home.messages() == []
@@ -311,7 +307,7 @@ def test_a_wide_random_sample(home: Home) -> None:
     counts = set()
     for step in range(60):
         talk = home.talk(over="pipe")
-        talk.send(SESSION[: FIRST_END - 1], read=True)
+        talk.send_each(SESSION[: FIRST_END - 1])
         talk.send(SESSION[FIRST_END - 1 : FIRST_END])
         time.sleep(step * 0.0002)
         talk.kill()

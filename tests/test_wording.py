@@ -1,10 +1,11 @@
-"""REPLY_ variables: what an administrator adds to a refusal, and nothing else."""
+"""REPLY_ variables: what an administrator adds to a refusal, and nothing else.
+
+What a client then hears is in transcripts/filters-wording.txt.
+"""
 
 from __future__ import annotations
 
 import pytest
-from harness import Home
-from ruled import converse, tcpserver
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import EXTRA_TEXT_LIMIT as LIMIT
@@ -35,39 +36,3 @@ def test_worded(value: bytes | None, text: bytes | None) -> None:
     with pytest.raises(ControlError) as caught:
         settings.worded(b"sorry", "REPLY_X")
     assert caught.value.name == "REPLY_X"
-
-
-def test_in_a_session(home: Home) -> None:
-    home.control("databytes", "100")
-    rules = '127.:allow,REPLY_NOGATEWAY="see http://a.example/",REPLY_MAXSIZE="call 123"\n'
-    too_big = "552 sorry, that message size exceeds my databytes limit call 123 (#5.3.4)"
-    with tcpserver(home, rules) as listener:
-        replies = converse(
-            listener,
-            "MAIL FROM:<a@b.example> SIZE=101",
-            "MAIL FROM:<a@b.example>",
-            "RCPT TO:<x@no.example>",
-            "RCPT TO:<x@ok.example>",
-            "DATA",
-            "x" * 101 + "\r\n.",
-            "QUIT",
-        )
-    assert replies[1] == replies[6] == too_big
-    assert replies[3] == (
-        "553 sorry, that domain isn't in my list of allowed rcpthosts "
-        "see http://a.example/ (#5.7.1)"
-    )
-    assert home.messages() == []
-
-
-def test_without_them(home: Home) -> None:
-    """The two spaces that SPAMCONTROL leaves where its variable is empty are not ours."""
-    with tcpserver(home, '127.:allow,REPLY_NOGATEWAY=""\n') as listener:
-        replies = converse(listener, "MAIL FROM:<a@b.example>", "RCPT TO:<x@no.example>", "QUIT")
-    assert replies[2] == "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
-
-
-def test_a_text_that_cannot_be(home: Home) -> None:
-    with tcpserver(home, f'127.:allow,REPLY_NOGATEWAY="{"x" * 301}"\n') as listener:
-        assert converse(listener) == ["421 unable to read controls (#4.3.0)"]
-    assert "name=REPLY_NOGATEWAY" in listener.log()

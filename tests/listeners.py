@@ -1,18 +1,17 @@
-"""What the tests of qsmtpd-server share: a running one, and a client of it."""
+"""Programs that listen on a port of 127.0.0.1: tcpserver with qsmtpd, and qsmtpd-server."""
 
 from __future__ import annotations
 
 import re
 import signal
 import smtplib
-import socket
-import ssl
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from conversation import client_context
-from harness import BIN, PATIENCE, Home, Listener, parse_log, wait_for
+from client import PATIENCE, Client
+from harness import BIN, Home, needs, wait_for
+from run import parse_events, without_secrets
 
 #: What systemd does between fork and exec: argv is the socket, and the server's.
 HANDS_OVER = """
@@ -22,6 +21,69 @@ os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAME
 os.execv(sys.argv[2], sys.argv[2:])
 """
 STATUS = re.compile(r"^qsmtpd-server: (.*)$", re.MULTILINE)
+
+
+class Listener:
+    """A program that listens on a free port of 127.0.0.1 and prints it; a context manager."""
+
+    def __init__(self, command: list[str | Path], environ: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, log.read_text()
+        self.port = int(line)
+
+    def log(self) -> str:
+        """What it and its children have written to fd 2 so far."""
+        return self._log.read_text()
+
+    def events(self, name: str) -> list[dict[str, str]]:
+        """The fields of every log line of this event."""
+        return [fields for fields in parse_events(self.log()) if fields["event"] == name]
+
+    def client(self, source: str = "127.0.0.1") -> Client:
+        """A connection from this address."""
+        return Client.connect(self.port, source)
+
+    def session(self, *commands: bytes, source: str = "127.0.0.1") -> list[bytes]:
+        """A whole session: the last lines of the greeting and of the replies to the commands.
+
+        It ends when the program has left its line in the log.
+        """
+        before = len(self.events("session"))
+        with self.client(source) as client:
+            replies = [client.reply(), *client.answers(*commands)]
+        wait_for(lambda: len(self.events("session")) > before)
+        return replies
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+        without_secrets(self.log())
+
+
+def listening(home: Home) -> dict[str, str]:
+    """The variables of a home, without those that a server sets for each client."""
+    return {k: v for k, v in home.environ.items() if k != "PROTO" and not k.startswith("TCP")}
+
+
+def tcpserver(home: Home, *rules: str) -> Listener:
+    """qsmtpd under tcpserver, which gives it what tcprules(1) has made of these rules."""
+    cdb = make_rules(home.path / "rules.cdb", *rules)
+    options = ["-1", "-HRl", "mx.example", "-x", cdb, "127.0.0.1", "0"]
+    command = [needs("tcpserver"), *options, BIN / "qsmtpd", *home.arguments]
+    return Listener(command, listening(home), home.path / "log")
 
 
 class Server(Listener):
@@ -34,7 +96,6 @@ class Server(Listener):
         command: Iterable[str | Path] = (),
         run: Iterable[str | Path] = (BIN / "qsmtpd-server",),
     ) -> None:
-        environ = {k: v for k, v in home.environ.items() if k != "PROTO" and k[:3] != "TCP"}
         names = [] if any(o in ("-h", "-p") for o in options) else ["-H"]
         super().__init__(
             [
@@ -47,7 +108,7 @@ class Server(Listener):
                 *("127.0.0.1", "0"),
                 *home.arguments,
             ],
-            environ,
+            listening(home),
             home.path / "server.log",
         )
 
@@ -83,69 +144,6 @@ class Server(Listener):
         lines = [line for line in self.said() if line.startswith("status: ")]
         return int(lines[-1][len("status: ") :].partition("/")[0])
 
-    def events(self, name: str) -> list[dict[str, str]]:
-        """The fields of every log line of this event."""
-        lines = [line for line in self.log().splitlines() if line.startswith("event=")]
-        return [fields for fields in map(parse_log, lines) if fields["event"] == name]
-
-    def client(self, address: str = "127.0.0.1") -> Client:
-        """A connection from this address."""
-        return Client(self.port, address)
-
-
-class Client:
-    """A connection, step by step; a context manager."""
-
-    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
-        self.socket: socket.socket = socket.create_connection(
-            ("127.0.0.1", port), timeout=PATIENCE, source_address=(address, 0)
-        )
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def reply(self) -> bytes:
-        """The last line of the next reply; b"" at the end."""
-        while True:
-            line = b""
-            while not line.endswith(b"\r\n"):
-                try:
-                    byte = self.socket.recv(1)
-                except ConnectionResetError:
-                    byte = b""
-                if not byte:
-                    assert line == b""
-                    return b""
-                line += byte
-            if line[3:4] != b"-":
-                return line[:-2]
-
-    def ask(self, command: bytes) -> bytes:
-        """Send a command; the last line of its reply."""
-        self.socket.sendall(command + b"\r\n")
-        return self.reply()
-
-    def starttls(self, context: ssl.SSLContext | None = None) -> None:
-        """The greeting has been read: STARTTLS, and the handshake."""
-        assert self.ask(b"STARTTLS").startswith(b"220 ")
-        self.socket = (context or client_context()).wrap_socket(self.socket)
-
-    def deliver(self, recipient: bytes = b"x@ok.example") -> bytes:
-        """A message; the first reply that is no success, or the last."""
-        for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<%b>" % recipient, b"DATA"):
-            reply = self.ask(command)
-            if not reply.startswith((b"250 ok", b"354 ")):
-                return reply
-        return self.ask(b"Subject: x\r\n\r\nhi\r\n.")
-
-    def quit(self) -> None:
-        assert self.ask(b"QUIT").startswith(b"221 ")
-        assert self.reply() == b""
-        self.socket.close()
-
 
 def mail(port: int) -> None:
     """A session of another client, from the greeting to QUIT, with one message."""
@@ -167,8 +165,8 @@ def gone(pid: int) -> bool:
     return state(pid) in "Z?"
 
 
-def rules(path: Path, *lines: str) -> Path:
+def make_rules(path: Path, *lines: str) -> Path:
     """A cdb of rules, made by tcprules."""
     text = "".join(line + "\n" for line in lines).encode()
-    subprocess.run(["tcprules", path, path.with_suffix(".new")], input=text, check=True)
+    subprocess.run([needs("tcprules"), path, path.with_suffix(".new")], input=text, check=True)
     return path

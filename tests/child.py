@@ -1,0 +1,163 @@
+"""A program that serves one client, and this client: a child on a socket or on two pipes."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from client import PATIENCE, Client, Pipes
+from run import Run
+from ucspitls import Helper
+
+
+class Child(Client):
+    """A client that knows the process which serves it.
+
+    As a context manager it closes the connection and waits for the end of the
+    process; who wants to know how that ended calls end() or one of its kind.
+    With `helper`, a UCSPI-TLS helper stands between the two.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        environ: dict[str, str],
+        over: str = "socket",
+        helper: Helper | None = None,
+    ) -> None:
+        fds: dict[str, int] = {}
+        if over == "socket":
+            ours, theirs = socket.socketpair()
+            super().__init__(ours)
+            fds = helper.attach(theirs) if helper else {}
+            child_in = theirs.detach()
+            child_out = os.dup(child_in)
+        else:
+            child_in, to_child = os.pipe()
+            from_child, child_out = os.pipe()
+            super().__init__(Pipes(from_child, to_child))
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            command,
+            stdin=child_in,
+            stdout=child_out,
+            stderr=self._log,
+            env={**environ, **{name: str(fd) for name, fd in fds.items()}},
+            pass_fds=list(fds.values()),
+            start_new_session=True,
+        )
+        for fd in (child_in, child_out, *fds.values()):
+            os.close(fd)
+        if helper:
+            helper.start(self.process)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self.process.wait(PATIENCE)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        """What it has written to fd 2 so far."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode()
+
+    def children(self) -> list[int]:
+        """The processes that it has started and not yet waited for, zombies too."""
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(word) for word in text.split()]
+
+    def descriptors(self) -> dict[int, str]:
+        """Its open descriptors, and what they are."""
+        return descriptors(self.pid)
+
+    def peak_memory(self) -> int:
+        """The most memory that it ever had, in bytes (its own: a child counts for itself)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (found,) = re.findall(r"(?m)^VmHWM:\s+(\d+) kB$", status)
+        return int(found) * 1024
+
+    # -- the end -----------------------------------------------------------
+
+    def whole(self, pieces: Sequence[bytes]) -> Run:
+        """Send the pieces and end the input; what came until the program's end.
+
+        Of several, each is sent when the one before has been read.
+        """
+
+        def send() -> None:
+            if len(pieces) == 1:
+                self.send(pieces[0])
+            else:
+                self.send_each(*pieces)
+            self.end_input()
+
+        # In a thread, so that the program never waits for us to read.
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        out = self.rest()
+        sender.join(PATIENCE)
+        assert not sender.is_alive(), out
+        return self._run(out)
+
+    def end(self, quit: bool = True) -> Run:
+        """QUIT (or just the end of the input), what is left to read, and the end."""
+        if quit:
+            self.send(b"QUIT\r\n")
+        if not isinstance(self.socket, ssl.SSLSocket):
+            self.end_input()
+        return self.ended()
+
+    def ended(self) -> Run:
+        """Wait for its end, which something else must bring about; what was still said."""
+        return self._run(b"" if self.closed else self.rest())
+
+    def hang_up(self) -> Run:
+        """Close at once, with nothing more read, and wait for the end."""
+        self.close()
+        return self.ended()
+
+    def kill(self) -> Run:
+        """kill -9 for it alone."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        return self.hang_up()
+
+    def _run(self, out: bytes) -> Run:
+        self.close()
+        status = self.process.wait(PATIENCE)
+        log = self.log()
+        self._log.close()
+        return Run(out, log, status, session_members(self.pid))
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """The open descriptors of a process, and what they are, as soon as it waits for something."""
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        assert time.monotonic() < deadline
+    return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def session_members(session: int) -> list[int]:
+    """The processes that a program has left behind."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                members.append(int(entry.name))
+    return members
