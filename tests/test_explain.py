@@ -140,10 +140,16 @@ def test_it_shows_what_each_plugin_says(home: Home) -> None:
 
 
 def test_a_pause_is_told_and_not_waited_for(home: Home) -> None:
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "slow.py").write_text(
-        "from qsmtpd.decision import DECLINED\n\n\ndef mail(client, envelope):\n"
-        "    client.pause(3000)\n    assert client.speaks(20) is False\n    return DECLINED\n"
+    home.plugin(
+        "slow",
+        """
+        from qsmtpd.decision import DECLINED
+
+        def mail(client, envelope):
+            client.pause(3000)
+            assert client.speaks(20) is False
+            return DECLINED
+        """,
     )
     home.control("plugins", "slow")
     run = home.run(b"", "--explain", "to=x@ok.example")

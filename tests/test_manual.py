@@ -27,8 +27,7 @@ def example(page: str, words: str) -> str:
 
 
 def test_the_example_plugin(home: Home) -> None:
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "nosy.py").write_text(example("qsmtpd-plugins.7", "class Plugin"))
+    home.plugin("nosy", example("qsmtpd-plugins.7", "class Plugin"))
     home.control("plugins", "nosy nosylimit=1")
     wrong, right = b"RCPT TO:<x@no.example>\r\n", b"RCPT TO:<x@ok.example>\r\n"
     session = b"MAIL FROM:<a@b>\r\n" + right + wrong + right + b"RSET\r\nQUIT\r\n"
@@ -57,16 +56,15 @@ def test_the_example_of_control_plugins(home: Home) -> None:
         "/opt/mail/", f"{home.path}/plugins/"
     )
     home.control("plugins", *lines.splitlines())
-    plugins = home.path / "plugins"
-    plugins.mkdir()
-    (plugins / "nosy.py").write_text(example("qsmtpd-plugins.7", "class Plugin"))
-    (plugins / "mailtools").mkdir()
-    for name in ("quota.py", "late.py", "mailtools/greylist.py"):
-        (plugins / name).write_text(
-            "from qsmtpd.decision import DECLINED\n"
-            "def mail(client, envelope):\n    return DECLINED\n"
-        )
-    lines = lines.replace("mailtools.greylist", f"{plugins}/mailtools/greylist.py")
+    home.plugin("nosy", example("qsmtpd-plugins.7", "class Plugin"))
+    source = """
+    from qsmtpd.decision import DECLINED
+
+    def mail(client, envelope):
+        return DECLINED
+    """
+    paths = [home.plugin(name, source) for name in ("quota", "late", "mailtools/greylist")]
+    lines = lines.replace("mailtools.greylist", str(paths[-1]))
     home.control("plugins", *lines.splitlines())
     shown = home.run(b"", "--hooks").out.decode()
     order = [line.split()[1] for line in shown.splitlines() if line.split()[0] in ("mail", "rcpt")]

@@ -358,11 +358,19 @@ def test_in_tls(tmp_path: Path) -> None:
 
 
 def test_a_plugin_that_cannot_be_made_again_after_starttls(inside: Home) -> None:
-    (inside.path / "plugins").mkdir()
-    (inside.path / "plugins" / "once.py").write_text(
-        "made = []\n\n\nclass Plugin:\n    def __init__(self, settings):\n"
-        "        made.append(1)\n        assert len(made) == 1\n\n"
-        "    def reset(self, client):\n        pass\n"
+    inside.plugin(
+        "once",
+        """
+        made = []
+
+        class Plugin:
+            def __init__(self, settings):
+                made.append(1)
+                assert len(made) == 1
+
+            def reset(self, client):
+                pass
+        """,
     )
     inside.control("plugins", "once")
     with inside.talk() as talk:
@@ -408,9 +416,14 @@ def test_a_signal_during_plugin_code(home: Home, number: int, how: str) -> None:
 
 
 def test_a_plugin_that_ends_the_process(home: Home) -> None:
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "leave.py").write_text(
-        "import os\n\n\ndef header(client, envelope, message):\n    os._exit(0)\n"
+    home.plugin(
+        "leave",
+        """
+        import os
+
+        def header(client, envelope, message):
+            os._exit(0)
+        """,
     )
     home.control("plugins", "leave")
     talk = home.talk(over="pipe")
@@ -425,13 +438,24 @@ def test_a_plugin_that_ends_the_process(home: Home) -> None:
 
 def test_a_child_that_it_leaves_behind(home: Home) -> None:
     """The session ends all the same, and the child is left alone."""
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "fork.py").write_text(
-        "import os, signal\n\n\ndef connect(client):\n"
-        "    from qsmtpd.decision import DECLINED\n\n    pid = os.fork()\n"
-        "    if pid == 0:\n        os.close(0)\n        os.close(1)\n        os.close(2)\n"
-        "        os.setsid()\n        signal.pause()\n"
-        "    open(os.environ['CHILD'], 'w').write(str(pid))\n    return DECLINED\n"
+    home.plugin(
+        "fork",
+        """
+        import os, signal
+
+        from qsmtpd.decision import DECLINED
+
+        def connect(client):
+            pid = os.fork()
+            if pid == 0:
+                os.close(0)
+                os.close(1)
+                os.close(2)
+                os.setsid()
+                signal.pause()
+            open(os.environ['CHILD'], 'w').write(str(pid))
+            return DECLINED
+        """,
     )
     home.control("plugins", "fork")
     child = home.path / "child"
@@ -447,11 +471,17 @@ def test_a_child_that_it_leaves_behind(home: Home) -> None:
 
 def test_one_that_waits_for_every_child(home: Home) -> None:
     """It takes the queue program's exit status away: that is no 250."""
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "wait.py").write_text(
-        "import os, signal\n\n\ndef data(client, envelope):\n"
-        "    from qsmtpd.decision import DECLINED\n\n"
-        "    signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n    return DECLINED\n"
+    home.plugin(
+        "wait",
+        """
+        import signal
+
+        from qsmtpd.decision import DECLINED
+
+        def data(client, envelope):
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            return DECLINED
+        """,
     )
     home.control("plugins", "wait")
     session = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n" + BODY + b"QUIT\r\n"
@@ -461,11 +491,17 @@ def test_one_that_waits_for_every_child(home: Home) -> None:
 
 
 def test_the_client_vanishes_during_a_pause(home: Home) -> None:
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "slow.py").write_text(
-        "from qsmtpd.decision import DECLINED\n\n\n"
-        "def data_post(client, envelope, message):\n"
-        "    print('pausing')\n    client.pause(3)\n    print('paused')\n    return DECLINED\n"
+    home.plugin(
+        "slow",
+        """
+        from qsmtpd.decision import DECLINED
+
+        def data_post(client, envelope, message):
+            print('pausing')
+            client.pause(3)
+            print('paused')
+            return DECLINED
+        """,
     )
     home.control("plugins", "slow timeout=1")  # the pause is not its own time
     talk = home.talk()
@@ -481,14 +517,22 @@ def test_the_client_vanishes_during_a_pause(home: Home) -> None:
 
 
 def test_pauses_do_not_count(home: Home) -> None:
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "slow.py").write_text(
-        "from qsmtpd.decision import DECLINED\n\n\n"
-        "def mail(client, envelope):\n"
-        "    for _ in range(4):\n        client.pause(0.4)\n        client.speaks(0.1)\n"
-        "    return DECLINED\n\n\n"
-        "def rcpt(client, envelope, recipient):\n"
-        "    client.pause(0.2)\n    while True:\n        pass\n"
+    home.plugin(
+        "slow",
+        """
+        from qsmtpd.decision import DECLINED
+
+        def mail(client, envelope):
+            for _ in range(4):
+                client.pause(0.4)
+                client.speaks(0.1)
+            return DECLINED
+
+        def rcpt(client, envelope, recipient):
+            client.pause(0.2)
+            while True:
+                pass
+        """,
     )
     home.control("plugins", "slow timeout=1")
     talk = home.talk()
@@ -504,14 +548,22 @@ def test_pauses_do_not_count(home: Home) -> None:
 
 def test_who_does_not_read_the_421(home: Home) -> None:
     """A client that does not read must not keep a plugin that does not stop."""
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "loud.py").write_text(
-        "def command_loud(client, argument):\n"
-        "    from qsmtpd.decision import accept\n\n"
-        "    return accept(b'x' * 400)\n\n\n"
-        "def command_hang(client, argument):\n"
-        "    while True:\n        try:\n            while True:\n                pass\n"
-        "        except BaseException:\n            pass\n"
+    home.plugin(
+        "loud",
+        """
+        from qsmtpd.decision import accept
+
+        def command_loud(client, argument):
+            return accept(b'x' * 400)
+
+        def command_hang(client, argument):
+            while True:
+                try:
+                    while True:
+                        pass
+                except BaseException:
+                    pass
+        """,
     )
     home.control("plugins", "loud timeout=1")
     talk = home.talk(over="pipe")

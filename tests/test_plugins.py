@@ -507,11 +507,17 @@ def test_a_disk_that_is_full(home: Home) -> None:
 
 def test_no_place_for_the_spool(home: Home) -> None:
     """It is known before 354, and the session goes on."""
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "nowhere.py").write_text(
-        "from qsmtpd.decision import DECLINED\n\n\n"
-        "def data(client, envelope):\n"
-        "    import tempfile\n\n    tempfile.tempdir = '/nonexistent'\n    return DECLINED\n"
+    home.plugin(
+        "nowhere",
+        """
+        import tempfile
+
+        from qsmtpd.decision import DECLINED
+
+        def data(client, envelope):
+            tempfile.tempdir = '/nonexistent'
+            return DECLINED
+        """,
     )
     home.control("plugins", f"{PLUGINS}/look.py spool=yes", "nowhere")
     run = home.run(session() + b"NOOP\r\nQUIT\r\n")
@@ -747,11 +753,8 @@ def test_broken(home: Home, what: str) -> None:
     """421 to everybody, a line in the log, and --check and --hooks say the same."""
     lines, why = BROKEN[what]
     home.control("plugins", *lines)
-    (home.path / "plugins").mkdir()
     if what in SOURCES:
-        path = home.path / "plugins" / "mine.py"
-        path.write_text(SOURCES[what])
-        path.chmod(0o666 if what == "writable" else 0o644)
+        home.plugin("mine", SOURCES[what]).chmod(0o666 if what == "writable" else 0o644)
     run = home.run(WHOLE)
     assert run.lines == [b"421 unable to read controls (#4.3.0)"]
     event = run.event("control")

@@ -470,10 +470,7 @@ assert not before.is_restored()
 
 def a_plugin(home: Home, code: str) -> None:
     """It is the only one."""
-    folder = home.path / "plugins"
-    folder.mkdir()
-    (folder / "mine.py").write_text("from qsmtpd.decision import *\n" + code)
-    (folder / "mine.py").chmod(0o644)
+    home.plugin("mine", "from qsmtpd.decision import *\n" + code)
     home.control("plugins", "mine")
 
 
@@ -746,12 +743,10 @@ def test_memory_of_idle_connections(home: Home) -> None:
 )
 def test_f04_a_plugin_that_would_end_the_server(home: Home, code: str, said: str) -> None:
     """What HUP asks for is tried in a process of its own: the server serves on as before."""
-    (home.path / "plugins").mkdir()
-    plugin = home.path / "plugins" / "bad.py"
     good = (
         "from qsmtpd.decision import DECLINED\ndef mail(client, envelope):\n    return DECLINED\n"
     )
-    plugin.write_text(good)
+    home.plugin("bad", good)
     home.control("plugins", "bad")
     start = """
 import sys
@@ -763,12 +758,12 @@ main.main(sys.argv[1:])
     root = Path(__file__).parent.parent
     with Server(home, run=[sys.executable, "-c", start, root]) as server:
         mail(server.port)
-        plugin.write_text(f"import os, time\n{code}\n{good}")
+        home.plugin("bad", f"import os, time\n{code}\n{good}")
         server.signal(signal.SIGHUP)
         mail(server.port)  # while it is tried
         wait_for(lambda: said in server.log())
         mail(server.port)
         assert "reading controls" not in server.log()
-        plugin.write_text(good + "\n")
+        home.plugin("bad", good + "\n")
         server.reload()
         mail(server.port)

@@ -389,16 +389,20 @@ def test_what_the_scanner_says(home: Home, tmp_path: Path, exit: int, condition:
     ]
 
 
-def test_a_refusal_at_the_door(home: Home) -> None:
+def test_a_refusal_at_connect(home: Home) -> None:
     """Another plugin's, of which SPAMCONTROL knows nothing: its name is the condition."""
-    folder = home.path / "plugins"
-    folder.mkdir()
-    (folder / "door.py").write_text(
-        "from qsmtpd.decision import reject\ndef connect(client):\n    return reject(b'no')\n"
+    home.plugin(
+        "other",
+        """
+        from qsmtpd.decision import reject
+
+        def connect(client):
+            return reject(b'no')
+        """,
     )
-    rules = '127.:allow,LOGFORMAT="spamcontrol",QSMTPD_PLUGINS="door"'
+    rules = '127.:allow,LOGFORMAT="spamcontrol",QSMTPD_PLUGINS="other"'
     with tcpserver(home, rules) as listener:
         assert listener.session() == [b"554 no (#5.7.1)"]
         assert theirs(listener.log()) == [
-            ("Reject::SNDR::Door", "SMTP", "127.0.0.1:unknown", "unknown", "", "")
+            ("Reject::SNDR::Other", "SMTP", "127.0.0.1:unknown", "unknown", "", "")
         ]
