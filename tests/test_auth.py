@@ -647,9 +647,9 @@ def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
 
 def test_who_cannot_be_checked_is_slowed_down_too(submission: Home) -> None:
     submission.arguments = [submission.script("exit 3")]
-    done = run(submission, *[b"AUTH PLAIN " + RIGHT] * 4, AUTHDELAY="1")
-    assert done.codes == [220, 454, 454, 421]
-    assert float(done.event("session")["seconds"]) >= 3
+    assert run(submission, *[b"AUTH PLAIN " + RIGHT] * 4).codes == [220, 454, 454, 421]
+    done = run(submission, b"AUTH PLAIN " + RIGHT, AUTHDELAY="1")
+    assert float(done.event("session")["seconds"]) >= 1
 
 
 def test_an_inherited_user_is_nobody(submission: Home) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import pty
 import signal
 import subprocess
-import time
+import termios
 from pathlib import Path
 
 import pytest
 from client import PATIENCE
-from harness import BIN, Home
+from harness import BIN, Home, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from tools import find
@@ -178,7 +179,7 @@ def test_killed_while_it_checks(home: Home, smtpusers: Path) -> None:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(b"joe\0" + PASSWORD + b"\0\0")
         child.stdin.flush()
-        time.sleep(0.3)
+        wait_for(lambda: not any(fcntl.ioctl(child.stdin, termios.FIONREAD, bytes(4))))
         child.kill()
         assert child.wait(PATIENCE) == -signal.SIGKILL
         assert child.stdout.read() == b""

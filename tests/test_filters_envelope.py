@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -357,14 +356,18 @@ def test_greetdelay(
     assert peer.counters.karma == (-1 if talks and not drops else 0)
 
 
-def test_greetdelay_is_no_longer_for_who_speaks(tmp_path: Path) -> None:
+def test_greetdelay_is_no_longer_for_who_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin = greetdelay.Plugin(settings(tmp_path, {}, GREETDELAY="7"))
+    times = iter((1000.0, 1002.5))
+    monkeypatch.setattr(greetdelay, "monotonic", lambda: next(times))
     waited: list[float] = []
     peer = client()
-    peer.speaks = lambda seconds: time.sleep(0.1) is None
+    peer.speaks = lambda seconds: True
     peer.pause = waited.append
     plugin.connect(peer)
-    assert 5 < waited[0] <= 6.9
+    assert waited == [4.5]
 
 
 @pytest.mark.parametrize("text", ["", "-", "x", "1.5", "+1", "1 2", "--1", "9" * 21, "٣"])

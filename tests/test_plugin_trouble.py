@@ -498,7 +498,7 @@ def test_the_client_vanishes_during_a_pause(home: Home) -> None:
 
         def data_post(client, envelope, message):
             print('pausing')
-            client.pause(3)
+            client.pause(1.5)
             print('paused')
             return DECLINED
         """,

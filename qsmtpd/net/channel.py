@@ -21,7 +21,7 @@ from ..facts import Lost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Transport(Protocol):
@@ -126,7 +126,7 @@ class Channel:
 
     `timeout` (seconds) bounds each read of data, each whole line and each
     write; `session` bounds all of it together.  Methods that wait raise Gone,
-    Timeout or SessionOver.
+    Timeout or SessionOver.  Tests bring a clock and a sleep (seconds) of their own.
     """
 
     __slots__ = (
@@ -143,10 +143,17 @@ class Channel:
         "_data_start",
         "_data_bytes",
         "_data_rate",
+        "_clock",
+        "_sleep",
     )
 
     def __init__(
-        self, transport: Transport, timeout: float = TIMEOUT, session: float = DAY
+        self,
+        transport: Transport,
+        timeout: float = TIMEOUT,
+        session: float = DAY,
+        clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], None] = sleep,
     ) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
@@ -157,7 +164,9 @@ class Channel:
         self._searched = 0  # so much of the input holds no LF
         self._skipped = 0  # bytes thrown away of a line that is too long
         self._output: list[bytes] = []
-        self._end = monotonic() + session
+        self._clock = clock
+        self._sleep = sleep
+        self._end = clock() + session
         self._data_start = 0.0
         self._data_bytes = 0
         self._data_rate = 0
@@ -165,7 +174,7 @@ class Channel:
     def limit(self, timeout: float, session: float) -> None:
         """Set the bounds (seconds); the session's counts from now."""
         self.timeout = timeout
-        self._end = monotonic() + session
+        self._end = self._clock() + session
 
     # -- output ------------------------------------------------------------
 
@@ -179,9 +188,9 @@ class Channel:
             data = b"".join(self._output)
             self._output.clear()
             try:
-                self.transport.write(data, min(monotonic() + self.timeout, self._end))
+                self.transport.write(data, min(self._clock() + self.timeout, self._end))
             except Timeout as error:
-                if monotonic() >= self._end:
+                if self._clock() >= self._end:
                     raise SessionOver from error
                 raise Gone from error  # who does not read will not read an excuse either
             self.bytes_out += len(data)
@@ -190,30 +199,29 @@ class Channel:
         """Send what is queued, and the transport's own goodbye."""
         self.flush()
         try:
-            self.transport.close(min(monotonic() + self.timeout, self._end))
+            self.transport.close(min(self._clock() + self.timeout, self._end))
         except Timeout as error:
             raise Gone from error
 
     def pause(self, seconds: float) -> None:
         """Send what is queued, then let the client wait."""
         self.flush()
-        sleep(max(0.0, min(seconds, self._end - monotonic(), LONGEST_WAIT)))
+        self._sleep(max(0.0, min(seconds, self._end - self._clock(), LONGEST_WAIT)))
 
     def speaks(self, seconds: float) -> bool:
-        """Send what is queued, and wait so long for input; has any come?
+        """Send what is queued; has any input come, or does some come in so many seconds?
 
         The end of the input is none.
         """
         self.flush()
-        try:
-            self._fill(min(monotonic() + seconds, self._end))
-        except SessionOver:
-            raise
-        except Timeout:
-            pass
-        except Gone:
-            return False
-        return bool(self._input)
+        if not self._input:
+            try:
+                self._input += self._read(min(self._clock() + seconds, self._end))
+            except SessionOver:
+                raise
+            except (Timeout, Gone):
+                return False
+        return True
 
     # -- input -------------------------------------------------------------
 
@@ -227,7 +235,7 @@ class Channel:
         CRLF; the next call then skips the rest of that line, in flat memory,
         and raises Flood where it has no end.
         """
-        deadline = monotonic() + self.timeout
+        deadline = self._clock() + self.timeout
         if self._skipped:
             self._skip(deadline)
         while True:
@@ -251,7 +259,7 @@ class Channel:
                 self._searched = 0
                 raise LineTooLong(start)
             self._searched = len(self._input)
-            self._fill(deadline)
+            self._input += self._read(deadline)
 
     def _other_limit(self, longer: dict[bytes, int]) -> int:
         for prefix, limit in longer.items():
@@ -264,7 +272,7 @@ class Channel:
 
         Waits only as long as the bytes that have come leave it open.
         """
-        deadline = monotonic() + self.timeout
+        deadline = self._clock() + self.timeout
         while True:
             undecided = False
             for prefix in prefixes:
@@ -274,19 +282,18 @@ class Channel:
                 undecided = undecided or prefix.startswith(head)
             if not undecided:
                 return None
-            self._fill(deadline)
+            self._input += self._read(deadline)
 
     def start_data(self, rate: int) -> None:
         """From here on chunk() wants `rate` bytes per second, once `timeout` has passed."""
-        self._data_start = monotonic()
+        self._data_start = self._clock()
         self._data_bytes = 0
         self._data_rate = rate
 
     def chunk(self) -> bytes:
         """The bytes that are there, or the next ones to come; never b""."""
         if not self._input:
-            now = monotonic()
-            deadline = now + self.timeout
+            deadline = self._clock() + self.timeout
             if self._data_rate:
                 earned = self._data_bytes / self._data_rate
                 deadline = min(deadline, self._data_start + max(self.timeout, earned))
@@ -340,19 +347,16 @@ class Channel:
             del self._input[:-1]
             if self._skipped > SKIP_LIMIT:
                 raise Flood
-            self._fill(deadline)
-
-    def _fill(self, deadline: float) -> None:
-        self._input += self._read(deadline)
+            self._input += self._read(deadline)
 
     def _read(self, deadline: float) -> bytes:
         self.flush()
-        if monotonic() >= self._end:
+        if self._clock() >= self._end:
             raise SessionOver  # also for a client that has always more to say
         try:
             data = self.transport.read(min(deadline, self._end))
         except Timeout as error:
-            if monotonic() >= self._end:
+            if self._clock() >= self._end:
                 raise SessionOver from error
             raise
         if not data:
