@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +32,8 @@ class Message:
 
     @property
     def body(self) -> bytes:
-        """The text without the two lines of our Received."""
-        return self.text.split(b"\n", 2)[2]
+        """The text without our Received, which is a line longer in TLS."""
+        return re.sub(rb"\AReceived: .*\n  by .*\n(  \(.*\); .*\n)?", b"", self.text)
 
     @property
     def sender(self) -> bytes:

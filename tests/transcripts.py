@@ -87,7 +87,7 @@ class Transcript:
         """The ways in which it is run: pipe or socket, and whether byte by byte."""
         if len(self._sent) > 1:
             return [("socket", False), ("socket", True)]
-        if self.name.startswith("filters-"):
+        if self.name.startswith(("filters-", "plugins-")):
             return [("pipe", False), ("socket", True)]
         return [(over, dribble) for dribble in (False, True) for over in ("pipe", "socket")]
 
