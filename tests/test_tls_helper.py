@@ -116,6 +116,7 @@ OTHER = b"SHA256:" + b"0" * 64
         ([(b"SSL_VERSION_INTERFACE", b"ucspi-ssl"), (b"SSL_CLIENT_CERT", b"x" + PEM)], None),
         ([(b"SSL_VERSION_INTERFACE", b"ucspi-ssl"), (b"SSL_CLIENT_CERT", PEM * 9)], None),
     ],
+    ids=lambda value: type(value).__name__,  # the certificate differs in each process
 )
 def test_identity(entries: list[tuple[bytes, bytes | None]], fingerprint: bytes | None) -> None:
     assert describe(entries).fingerprint == fingerprint
