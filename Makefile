@@ -1,50 +1,94 @@
 # make: a .venv with qsmtpd and what it needs.  The other targets: see README.md.
 PYTHON = python3
+PYTHONS ?=
 PREFIX = /usr/local
-PORT = 2525
+PORT ?= 2525
 VENV = .venv
 DEMO = .demo
 PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server starttls-probe
 MAN = $(wildcard man/*.[1578])
+# Above this folder a path may have blanks: it is used in quotes, and in no function of make.
+RUN = $(VENV)/bin/python3 -m
+# Two for each core: tests wait as much as they compute.
+JOBS = $(shell echo $$((2 * $$(nproc))))
+TEST = $(RUN) pytest -n $(JOBS) --dist worksteal
 
 all: $(VENV)/ready
 
-# The package is used where it lies.
-$(VENV)/ready: setup.cfg pyproject.toml Makefile bin/launcher $(PROGRAMS:%=bin/%)
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[test]'
-	for program in $(PROGRAMS); do \
-		bin/launcher $(abspath $(VENV))/bin/python3 "$(CURDIR)" bin/$$program \
-		  >$(VENV)/bin/$$program || exit; \
-	done
-	$(VENV)/bin/python3 -m compileall -q qsmtpd
-	touch $@
+# $(call venv,WHAT): a venv with WHAT.  The package is used where it lies.
+define venv
+@echo "$(VENV): $$($(PYTHON) --version)"
+@$(PYTHON) -m venv $(VENV)
+@echo "$(VENV): pip install -e '$(1)'"
+@$(RUN) pip install -q --disable-pip-version-check -e '$(1)'
+@echo "$(VENV): the programs"
+@for program in $(PROGRAMS); do \
+	bin/launcher "$(CURDIR)/$(VENV)/bin/python3" "$(CURDIR)" bin/$$program \
+	  >$(VENV)/bin/$$program || exit; \
+done
+@$(RUN) compileall -q qsmtpd
+@touch $(VENV)/ready
+endef
+
+SETUP = setup.cfg pyproject.toml Makefile bin/launcher $(PROGRAMS:%=bin/%)
+
+$(VENV)/ready: $(SETUP)
+	$(call venv,.)
+
+# The same with what tests need: pytest, hypothesis, ruff, mypy ...
+$(VENV)/ready-for-tests: $(SETUP)
+	$(call venv,.[test])
+	@touch $@
 
 demo: all
-	$(VENV)/bin/python3 tests/demo.py --port $(PORT) $(DEMO)
+	@$(VENV)/bin/python3 tests/demo.py --port '$(PORT)' $(DEMO)
 
 serve: all
-	$(VENV)/bin/python3 tests/demo.py --port $(PORT) --serve $(DEMO)
+	@$(VENV)/bin/python3 tests/demo.py --port '$(PORT)' --serve $(DEMO)
 
-test: all
-	$(VENV)/bin/python3 tests/tools.py
-	$(VENV)/bin/python3 -m pytest
+# The four levels of tests; setup.cfg says what their marks mean.
+# PYTHONS="python3.11 python3.13": the fast tests with each of these, in a venv of its own.
+check: lint
+ifeq ($(strip $(PYTHONS)),)
+	@$(MAKE) --no-print-directory fast
+else
+	@for python in $(PYTHONS); do \
+		version=$$($$python -c 'import platform; print(platform.python_version())') && \
+		$(MAKE) --no-print-directory fast PYTHON=$$python VENV=.venv-$$version || exit; \
+	done
+endif
+
+fast: $(VENV)/ready-for-tests
+	$(TEST) -m 'not slow and not interop and not long'
+
+test: $(VENV)/ready-for-tests
+	$(VENV)/bin/python3 tests/tools.py test
+	$(TEST)
+
+interop: $(VENV)/ready-for-tests
+	$(VENV)/bin/python3 tests/tools.py interop
+	$(TEST) -m interop
+
+# By hand: hours.
+long: $(VENV)/ready-for-tests
+	$(VENV)/bin/python3 tests/tools.py test
+	$(TEST) -m 'long or hypothesis' --hypothesis-profile long --timeout 14400
 
 # QUICK=1: only whether it works; ROUNDS=3: fewer.  Neither replaces the results.
 BENCH_RESULTS = $(if $(QUICK)$(ROUNDS),build/bench-results.md,man/bench-results.md --readme README.md)
 
 bench: all
-	$(VENV)/bin/python3 tests/tools.py --bench
-	-$(VENV)/bin/pip install -q --disable-pip-version-check 'aiosmtpd >= 1.4.5'
+	$(VENV)/bin/python3 tests/tools.py bench
+	-$(RUN) pip install -q --disable-pip-version-check 'aiosmtpd >= 1.4.5'
 	mkdir -p build
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench $(if $(QUICK),--quick) \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) --results $(BENCH_RESULTS)
 
-lint: all
-	$(VENV)/bin/python3 tests/tools.py
-	$(VENV)/bin/ruff check qsmtpd tests
-	$(VENV)/bin/ruff format --check qsmtpd tests
-	$(VENV)/bin/mypy
+lint: $(VENV)/ready-for-tests
+	$(VENV)/bin/python3 tests/tools.py check
+	$(RUN) ruff check qsmtpd tests
+	$(RUN) ruff format --check qsmtpd tests
+	$(RUN) mypy
 	@# Whether other programs' pages are installed says nothing of ours.
 	mandoc -T lint $(MAN) 2>&1 | grep -v -e 'referenced manual not found' -e 'mandoc.db' | (! grep .)
 
@@ -73,6 +117,7 @@ install:
 	done
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf .venv .venv-* $(DEMO) build *.egg-info
 
-.PHONY: all demo serve test bench lint install clean
+.PHONY: all demo serve check fast test interop long bench lint install clean
+.NOTPARALLEL:

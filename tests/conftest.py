@@ -1,15 +1,41 @@
-"""Fixtures of every test."""
+"""What holds for every test: signals, levels, fixtures."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from child import Child
 from harness import Home
+from hypothesis import settings
 from tls_home import S6, SERVER, SSLSERVER, Open
 from ucspitls import Helper
+
+# No deadline: beside other tests on a busy machine an example takes any time.
+settings.register_profile("default", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=20_000)
+settings.load_profile("default")
+
+#: What a caller may have made us ignore: nohup HUP, sh for a job in the background INT and QUIT.
+SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+)
+
+
+def pytest_configure() -> None:
+    """What a test starts blocks and ignores no signal, whatever was inherited."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # This process goes on without heeding it; a handler is not inherited through exec.
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import smtplib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from certificates import Certificate
 
-BIN = Path(__file__).resolve().parent.parent / ".venv" / "bin"
+BIN = Path(sys.prefix) / "bin"
 
 
 def main() -> None:
@@ -28,6 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.port.isdigit() and int(options.port) <= 65535):
         sys.exit(f"PORT must be a number from 0 to 65535, not {options.port!r}")
+    # Whole lines: the server's log has the same descriptor.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     home = options.home.resolve()
     environ = prepare(home)
@@ -40,17 +44,19 @@ def main() -> None:
     assert server.stdout is not None
     port = server.stdout.readline().decode().strip()  # it is printed when it listens
     if not port:
-        sys.exit(f"the listener did not start; is port {options.port} in use? (PORT=2526 make …)")
+        again = f"make {'serve' if options.serve else 'demo'} PORT={int(options.port) % 65535 + 1}"
+        sys.exit(f"There is no listener: is port {options.port} in use?  Try {again}")
     try:
         if options.serve:
-            print(f"Listening on 127.0.0.1 port {port}; mail for demo.example goes to", flush=True)
-            print(f"{home}/Maildir.  Stop with ^C.  Log lines follow.", flush=True)
-            print(f"To send by hand: {by_hand(port)}", flush=True)
+            print(f"Listening on 127.0.0.1 port {port}; mail for demo.example goes to")
+            print(f"{home}/Maildir.  Stop with ^C.  Log lines follow.")
+            print(f"To send by hand: {by_hand(port)}")
             server.wait()
         else:
-            show(int(port), home)
-            print("\nTo keep it running:   make serve")
+            stored = show(int(port), home)
+            print(f"\nTo keep it running:   make serve PORT={port}")
             print(f"To send by hand then: {by_hand(port)}")
+            print(f"\nShown: a message sent to port {port} through STARTTLS is now in {stored}")
     except KeyboardInterrupt:
         print()
     finally:
@@ -83,14 +89,14 @@ def prepare(home: Path) -> dict[str, str]:
     }
 
 
-def show(port: int, home: Path) -> None:
-    """Send one message with Python's smtplib, and show the session and what was stored."""
+def show(port: int, home: Path) -> Path:
+    """Send one message with Python's smtplib, and show the session and what was stored (where)."""
     message = EmailMessage()
     message["From"] = "me@demo.example"
     message["To"] = "you@demo.example"
     message["Subject"] = "a message through qsmtpd"
     message.set_content("It arrived at " + time.strftime("%H:%M:%S") + ".\n.A line with a dot.\n")
-    print(f"== the session (client: Python's smtplib; server: qsmtpd, port {port})", flush=True)
+    print(f"== the session (client: Python's smtplib; server: qsmtpd, port {port})")
     with (
         contextlib.redirect_stderr(sys.stdout),  # where smtplib prints what it says and hears
         smtplib.SMTP("localhost", port, local_hostname="client.demo.example") as client,
@@ -102,6 +108,7 @@ def show(port: int, home: Path) -> None:
     stored = max((home / "Maildir" / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     print(f"\n== the message as stored ({stored})")
     print(stored.read_text())
+    return stored
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from tools import find
 from ucspitls import Helper
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = ROOT / ".venv" / "bin"
+#: The programs of this checkout, beside the Python that runs the tests.
+BIN = Path(sys.prefix) / "bin"
 PROGRAMS = ROOT / "tests" / "programs"
 CI = os.environ.get("CI") == "true"
 

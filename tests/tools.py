@@ -1,14 +1,17 @@
-"""Installs the programs that the tests need beside Python (root on Debian).
+"""Gets the programs of Debian that a level of the tests needs: tools.py check|test|interop|bench.
 
-With --bench: those of `make bench`, which are qsmtpd's peers.
-
-Elsewhere it prints the one line that does it; the tests that need what is
-missing are then skipped, except in CI (CI=true), where they fail.
+A package that brings a service is not installed but unpacked below build/peers.  The others
+are installed (by root), unless a package would be removed for them; what will be installed
+is printed first, and no service is started.  Where this cannot be done, the one line that
+does it is printed; the tests that need what is missing are then skipped, except in CI
+(CI=true), where they fail.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,43 +19,109 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: program -> Debian package, or packages
-TOOLS = {
+#: Level -> program -> the Debian packages that have it.
+CHECK = {"mandoc": "mandoc"}
+TEST = {
+    **CHECK,
     "tcpserver": "ucspi-tcp",
-    "svc": "daemontools",
     "strace": "strace",
-    "swaks": "swaks libnet-ssleay-perl",  # for its TLS
-    "smtp-source": "postfix",
-    "mandoc": "mandoc",
-    "msmtp": "msmtp",
     "openssl": "openssl",
-    "stunnel4": "stunnel4",
-    "socat": "socat",
-    "fail2ban-regex": "fail2ban",
     "cdb": "tinycdb",
+}
+INTEROP = {
+    **TEST,
+    "/usr/bin/python3": "python3",  # fail2ban's
+    "fail2ban-regex": "fail2ban",
+    "msmtp": "msmtp",
+    "smtp-source": "postfix",
+    "socat": "socat",
+    "stunnel4": "stunnel4",
+    "swaks": "swaks libnet-ssleay-perl",  # for its TLS
 }
 BENCH = {
     "tcpserver": "ucspi-tcp",
     "smtp-source": "postfix",
+    "smtp-sink": "postfix",
     "smtpfront-qmail": "mailfront",
     "qpsmtpd-forkserver": "qpsmtpd",
 }
+LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
+#: What is unpacked: it brings a service, or conflicts with what may be installed.
+PEERS = {"exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix", "stunnel4", "xinetd"}
+
+ROOT = Path(__file__).resolve().parent.parent
+UNPACKED = ROOT / "build" / "peers"
+APT = ["apt-get", "-q=2", "-o", "DPkg::Lock::Timeout=120"]
 
 
 def find(program: str) -> str | None:
-    """The path of a program, also where only root's PATH has it."""
-    return shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    """The path of a program, also where only root's PATH has it, or of an unpacked one."""
+    path = [os.environ["PATH"], "/usr/sbin", "/sbin", str(UNPACKED / "bin")]
+    return shutil.which(program, path=os.pathsep.join(path))
 
 
-def missing_packages(tools: dict[str, str]) -> list[str]:
-    """The Debian packages of the programs that are not here."""
-    wanted = [packages for program, packages in tools.items() if find(program) is None]
-    return sorted({package for packages in wanted for package in packages.split()})
+def missing(tools: dict[str, str]) -> dict[str, str]:
+    """Those of the programs that are not here, with their packages."""
+    return {program: packages for program, packages in tools.items() if find(program) is None}
+
+
+def simulate(packages: list[str]) -> tuple[list[str], list[str]]:
+    """Which packages an installation of these would add, and which it would remove.
+
+    Raises CalledProcessError, with apt's words in `stderr`, if there is no way to install them.
+    """
+    done = subprocess.run(
+        ["apt-get", "install", "-s", "--no-install-recommends", *packages],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # An upgrade has the old version in brackets behind the name.
+    added = re.findall(r"^Inst (\S+) \(", done.stdout, re.MULTILINE)
+    return added, re.findall(r"^(?:Remv|Purg) (\S+)", done.stdout, re.MULTILINE)
+
+
+def unpack(program: str, package: str) -> None:
+    """A package, and what it depends on and is not installed, below UNPACKED.
+
+    The program then is a script there, bin/PROGRAM, so that it finds its libraries.
+    """
+    where = UNPACKED / package
+    if not where.exists():
+        download = where.with_suffix(".debs")
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir(parents=True)
+        packages = simulate([package])[0] or [package]
+        # Its user _apt may not be able to enter the folder, which it then says at length.
+        command = [*APT, "-o", "APT::Sandbox::User=root", "download", *packages]
+        subprocess.run(command, cwd=download, check=True)
+        part = where.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for file in sorted(download.glob("*.deb")):
+            subprocess.run(["dpkg", "-x", file, part], check=True)
+        shutil.rmtree(download)
+        part.rename(where)
+    paths = [where / folder / program for folder in ("usr/sbin", "usr/bin", "sbin", "bin")]
+    path = next(path for path in paths if path.exists())
+    environ = {}
+    if libraries := sorted({library.parent for library in where.rglob("*.so*")}):
+        environ["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
+    if (modules := where / "usr/lib/python3/dist-packages").exists():
+        environ["PYTHONPATH"] = str(modules)
+    script = UNPACKED / "bin" / program
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(
+        "#!/bin/sh\n"
+        + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environ.items())
+        + f'exec {shlex.quote(str(path))} "$@"\n'
+    )
+    script.chmod(0o755)
 
 
 @contextmanager
-def no_daemons() -> Iterator[None]:
-    """While it lasts no package may start its daemon: we only want their programs.
+def no_services() -> Iterator[None]:
+    """While it lasts no package may start its service: we only want the programs.
 
     What asks this file is invoke-rc.d(8), and deb-systemd-invoke; 101 is "forbidden".
     """
@@ -68,22 +137,50 @@ def no_daemons() -> Iterator[None]:
             policy.unlink()
 
 
+def install(packages: list[str]) -> None:
+    """Install them, as root; SystemExit if that would remove a package."""
+    added, removed = simulate(packages)
+    if removed:
+        sys.exit(
+            f"Nothing was installed: for {' '.join(packages)} apt-get would remove "
+            f"{' '.join(removed)}.  Install them by hand, or run this elsewhere."
+        )
+    print("installing these packages of Debian:", *added, flush=True)
+    with no_services():
+        subprocess.run(
+            [*APT, "install", "-y", "--no-remove", "--no-install-recommends", *packages],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+
 def main() -> None:
-    """Install what is missing, or say how."""
-    bench = sys.argv[1:] == ["--bench"]
-    packages = missing_packages(BENCH if bench else TOOLS)
-    if not packages:
+    """Get what is missing, or say how."""
+    level = sys.argv[1]
+    wanted = missing(LEVELS[level])
+    if not wanted:
         return
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        print(f"{'the benchmark wants' if bench else 'some tests want'} more; on Debian, as root:")
-        print("  apt-get install", *packages)
+    peers = {program: package for program, package in wanted.items() if package in PEERS}
+    packages = sorted({name for value in wanted.values() for name in value.split()} - PEERS)
+    debian = shutil.which("apt-get") is not None
+    root = os.geteuid() == 0
+    if not debian or (packages and not root):
+        names = packages if debian else sorted({*packages, *peers.values()})
+        print(f"make {level} lacks some programs; on Debian, as root, this installs them:")
+        print("  apt-get install", *names)
+    if not debian:
         return
-    print("installing:", *packages)
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    apt = ["apt-get", "-q=2", "-o", "DPkg::Lock::Timeout=120"]
-    with no_daemons():
-        for step in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-            subprocess.run([*apt, *step], env=environ, stdout=subprocess.DEVNULL, check=False)
+    try:
+        if root:
+            subprocess.run([*APT, "update"], stdout=subprocess.DEVNULL, check=False)
+            if packages:
+                install(packages)
+        for program, package in peers.items():
+            print(f"unpacking {package} below {UNPACKED.relative_to(ROOT)}/", flush=True)
+            unpack(program, package)
+    except subprocess.CalledProcessError as error:
+        print(error, error.stderr or "", "(what is missing is left out)", file=sys.stderr)
 
 
 if __name__ == "__main__":
