@@ -17,8 +17,8 @@ all: $(VENV)/ready
 
 # $(call venv,WHAT): a venv with WHAT.  The package is used where it lies.
 define venv
-@echo "$(VENV): $$($(PYTHON) --version)"
-@$(PYTHON) -m venv $(VENV)
+@echo "$(VENV): $$("$(PYTHON)" --version)"
+@"$(PYTHON)" -m venv $(VENV)
 @echo "$(VENV): pip install -e '$(1)'"
 @$(RUN) pip install -q --disable-pip-version-check -e '$(1)'
 @echo "$(VENV): the programs"
@@ -53,8 +53,8 @@ ifeq ($(strip $(PYTHONS)),)
 	@$(MAKE) --no-print-directory fast
 else
 	@for python in $(PYTHONS); do \
-		version=$$($$python -c 'import platform; print(platform.python_version())') && \
-		$(MAKE) --no-print-directory fast PYTHON=$$python VENV=.venv-$$version || exit; \
+		version=$$("$$python" -c 'import platform; print(platform.python_version())') && \
+		$(MAKE) --no-print-directory fast PYTHON="$$python" VENV=.venv-$$version || exit; \
 	done
 endif
 
@@ -95,15 +95,15 @@ lint: $(VENV)/ready-for-tests
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/qsmtpd
 	cp -R qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/
-	$(PYTHON) -m compileall -q -f -d $(PREFIX)/lib/qsmtpd/qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/qsmtpd
-	ln -sf "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(DESTDIR)$(PREFIX)/lib/qsmtpd/python3
-	@$(PYTHON) -c 'import sys, pathlib; p = pathlib.Path(sys.executable).resolve(); \
+	"$(PYTHON)" -m compileall -q -f -d $(PREFIX)/lib/qsmtpd/qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/qsmtpd
+	ln -sf "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" $(DESTDIR)$(PREFIX)/lib/qsmtpd/python3
+	@"$(PYTHON)" -c 'import sys, pathlib; p = pathlib.Path(sys.executable).resolve(); \
 	  all(d.stat().st_mode & 1 for d in (p, *p.parents)) \
 	  or print("warning: other users cannot run", p, "- choose another with PYTHON=")'
-	@$(PYTHON) -c 'import OpenSSL' 2>/dev/null \
+	@"$(PYTHON)" -c 'import OpenSSL' 2>/dev/null \
 	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
 	@# The Python of a venv knows its packages only by its own path.
-	python=$$($(PYTHON) -c 'import sys; print(sys.executable if sys.prefix != sys.base_prefix \
+	python=$$("$(PYTHON)" -c 'import sys; print(sys.executable if sys.prefix != sys.base_prefix \
 	  else "$(PREFIX)/lib/qsmtpd/python3")'); \
 	for program in $(PROGRAMS); do \
 		rm -f $(DESTDIR)$(PREFIX)/bin/$$program; \

@@ -11,9 +11,11 @@ import smtplib
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from email.message import EmailMessage
 from pathlib import Path
+from typing import IO
 
 from certificates import Certificate
 
@@ -29,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.port.isdigit() and int(options.port) <= 65535):
         sys.exit(f"PORT must be a number from 0 to 65535, not {options.port!r}")
-    # Whole lines: the server's log has the same descriptor.
+    # Whole lines, as soon as they are there: two threads write them.
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True, write_through=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -39,11 +41,14 @@ def main() -> None:
         [BIN / "qsmtpd-server", "-1", "-l", "mx.demo.example", "127.0.0.1", options.port],
         env=environ,
         stdout=subprocess.PIPE,
-        stderr=sys.stdout.fileno(),  # its log lines, in step with the session
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert server.stdout is not None
-    port = server.stdout.readline().decode().strip()  # it is printed when it listens
+    assert server.stdout is not None and server.stderr is not None
+    log = Log(server.stderr)
+    port = server.stdout.readline().strip()  # it is printed when it listens
     if not port:
+        log.join()
         again = f"make {'serve' if options.serve else 'demo'} PORT={int(options.port) % 65535 + 1}"
         sys.exit(f"There is no listener: is port {options.port} in use?  Try {again}")
     try:
@@ -53,7 +58,11 @@ def main() -> None:
             print(f"To send by hand: {by_hand(port)}")
             server.wait()
         else:
-            stored = show(int(port), home)
+            show(int(port), home)
+            log.session.wait(timeout=30)
+            stored = newest(home / "Maildir")
+            print(f"\n== the message as stored ({stored})")
+            print(stored.read_text())
             print(f"\nTo keep it running:   make serve PORT={port}")
             print(f"To send by hand then: {by_hand(port)}")
             print(f"\nShown: a message sent to port {port} through STARTTLS is now in {stored}")
@@ -62,6 +71,24 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+class Log(threading.Thread):
+    """Shows the server's log lines."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        super().__init__(daemon=True)
+        self._lines = lines
+        #: Set when a session has ended, or the server.
+        self.session = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        for line in self._lines:
+            print(line, end="")
+            if line.startswith("event=session "):
+                self.session.set()
+        self.session.set()
 
 
 def by_hand(port: str) -> str:
@@ -89,8 +116,8 @@ def prepare(home: Path) -> dict[str, str]:
     }
 
 
-def show(port: int, home: Path) -> Path:
-    """Send one message with Python's smtplib, and show the session and what was stored (where)."""
+def show(port: int, home: Path) -> None:
+    """Send one message with Python's smtplib, and show the session."""
     message = EmailMessage()
     message["From"] = "me@demo.example"
     message["To"] = "you@demo.example"
@@ -105,10 +132,11 @@ def show(port: int, home: Path) -> Path:
         authority = str(home / "control" / "servercert.pem")
         client.starttls(context=ssl.create_default_context(cafile=authority))
         client.send_message(message)
-    stored = max((home / "Maildir" / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    print(f"\n== the message as stored ({stored})")
-    print(stored.read_text())
-    return stored
+
+
+def newest(maildir: Path) -> Path:
+    """The message that was stored last."""
+    return max((maildir / "new").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
 if __name__ == "__main__":
