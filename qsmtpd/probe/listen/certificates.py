@@ -18,6 +18,18 @@ _OTHER_NAME = "another-name.invalid"
 _DAY = timedelta(days=1)
 #: OpenSSL's default level wants nothing more than P-256, and it is made in a moment.
 _CURVE = ec.SECP256R1()
+#: RFC 5280, 4.2.1.3: an authority has one; clients in Python from 3.13 on insist.
+_AUTHORITY = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ def _certificate(
     if names:
         alternatives = x509.SubjectAlternativeName(list(map(_general_name, names)))
         builder = builder.add_extension(alternatives, critical=False)
+    else:
+        builder = builder.add_extension(_AUTHORITY, critical=True)
     return builder.sign(issuer_key, hashes.SHA256())
 
 
