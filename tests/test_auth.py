@@ -564,6 +564,7 @@ def port(request: pytest.FixtureRequest, submission: Home) -> object:
         assert PASSWORD not in it.log() and RIGHT.decode() not in it.log()
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 def test_swaks(port: tuple[int, str], submission: Home, mechanism: str) -> None:
     number, mode = port
@@ -599,6 +600,7 @@ def test_smtplib(port: tuple[int, str], submission: Home) -> None:
     assert len(submission.messages()) == 1
 
 
+@pytest.mark.interop
 def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
     number, mode = port
     settings = tmp_path / "msmtprc"
@@ -618,6 +620,7 @@ def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
     assert message.recipients == [b"x@no.example"]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
     """From a new user to a message, with nothing but what comes with qsmtpd."""

@@ -28,6 +28,8 @@ def line(document: str, row: str) -> dict[str, str]:
     return dict(zip(head[1:], found[1:], strict=True))
 
 
+@pytest.mark.interop
+@pytest.mark.timeout(900)
 def test_quick_run(tmp_path: Path) -> None:
     for program in ("smtp-source", "tcpserver"):
         needs(program)

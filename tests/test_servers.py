@@ -54,6 +54,7 @@ def stored(maildir: Path) -> list[bytes]:
     return [path.read_bytes() for path in maildir.glob("new/*")]
 
 
+@pytest.mark.interop
 def test_swaks(listener: Listener, maildir: Path) -> None:
     to = ["--to", "x@ok.example,y@ok.example", "--from", "a@b.example"]
     server = ["--server", "127.0.0.1", "--port", str(listener.port)]
@@ -72,6 +73,7 @@ def test_swaks(listener: Listener, maildir: Path) -> None:
     assert "ip=127.0.0.1" in listener.log()
 
 
+@pytest.mark.interop
 def test_smtp_source(listener: Listener, maildir: Path) -> None:
     address = ["-f", "a@b.example", "-t", "x@ok.example", f"127.0.0.1:{listener.port}"]
     command = [needs("smtp-source"), "-s", "4", "-m", "200", *address]

@@ -79,6 +79,7 @@ def listener(request: pytest.FixtureRequest, inside: Home) -> Iterator[tuple[Lis
         yield it, request.param
 
 
+@pytest.mark.interop
 def test_swaks(listener: tuple[Listener, str], inside: Home) -> None:
     server, mode = listener
     how = "--tls" if mode == "starttls" else "--tlsc"
@@ -127,6 +128,7 @@ def test_s_client(listener: tuple[Listener, str], inside: Home) -> None:
     assert len(inside.messages()) == 1
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("front", ["stunnel4", "socat"])
 def test_behind_a_front_end(home: Home, front: str) -> None:
     """Door 3, with programs that say nothing of the encryption."""
