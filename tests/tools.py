@@ -32,11 +32,13 @@ INTEROP = {
     **TEST,
     "/usr/bin/python3": "python3",  # fail2ban's
     "fail2ban-regex": "fail2ban",
+    "inetd": "openbsd-inetd",
     "msmtp": "msmtp",
     "smtp-source": "postfix",
     "socat": "socat",
     "stunnel4": "stunnel4",
     "swaks": "swaks libnet-ssleay-perl",  # for its TLS
+    "xinetd": "xinetd",
 }
 BENCH = {
     "tcpserver": "ucspi-tcp",
