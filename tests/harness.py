@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import textwrap
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
