@@ -92,8 +92,8 @@ def log_trouble(
     `file` is where somebody would look first: its last line on the way counts.
     """
     trace, where, found = error.__traceback__, None, False
-    # Where an alarm went off counts, not what then raised (see policy/guard.py).
-    while trace is not None and trace.tb_frame.f_code.co_name != "_fire":
+    # Where an alarm went off counts, not the handler that raised (policy/timelimit.py).
+    while trace is not None and trace.tb_frame.f_code.co_name != "_on_alarm":
         name = trace.tb_frame.f_code.co_filename
         if name == file or not found:
             where = f"{name}:{trace.tb_lineno}"

@@ -36,7 +36,7 @@ BUG = 81
 BAD_ENVELOPE = 91
 
 
-class Refused(Exception):
+class DeliveryFailed(Exception):
     """The message is not delivered; the exit code that says why."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -53,9 +53,11 @@ def main(arguments: list[str]) -> NoReturn:
     signal.alarm(DEATH)
     try:
         if arguments or not home:
-            raise Refused(NO_CONFIGURATION, "QSMTPD_MAILDIR is not set, or there are arguments")
+            raise DeliveryFailed(
+                NO_CONFIGURATION, "QSMTPD_MAILDIR is not set, or there are arguments"
+            )
         deliver(home, message=0, envelope=1)
-    except Refused as refused:
+    except DeliveryFailed as refused:
         code = refused.code
         _say(refused.reason)
     except MemoryError:
@@ -79,7 +81,7 @@ def _say(text: str) -> None:
 
 
 def deliver(home: bytes, message: int, envelope: int) -> None:
-    """Deliver what the descriptors hold into the Maildir `home`.  Raises Refused.
+    """Deliver what the descriptors hold into the Maildir `home`.  Raises DeliveryFailed.
 
     The envelope comes last but its header lines stand first, so the message
     waits in a file without a name, of which nothing is left by a program that is
@@ -119,12 +121,12 @@ def _read_envelope(fd: int) -> tuple[bytes, list[bytes]]:
     while chunk := _read(fd):
         data += chunk
     if not data.endswith(b"\0\0"):
-        raise Refused(READ_ERROR, "the envelope ends too early: nothing is delivered")
+        raise DeliveryFailed(READ_ERROR, "the envelope ends too early: nothing is delivered")
     fields = data[:-2].split(b"\0")
     if any(len(field) > ADDRESS_LIMIT for field in fields):  # its letter for its NUL
-        raise Refused(ADDRESS_TOO_LONG, "an address is too long")
+        raise DeliveryFailed(ADDRESS_TOO_LONG, "an address is too long")
     if fields[0][:1] != b"F" or any(field[:1] != b"T" for field in fields[1:]):
-        raise Refused(BAD_ENVELOPE, "the envelope is malformed")
+        raise DeliveryFailed(BAD_ENVELOPE, "the envelope is malformed")
     return fields[0][1:], [field[1:] for field in fields[1:]]
 
 
@@ -190,10 +192,10 @@ if TYPE_CHECKING:
 
 
 def _checked(code: int, what: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call it; an OSError is Refused with this code (a full disk: WRITE_ERROR)."""
+    """Call it; an OSError is DeliveryFailed with this code (a full disk: WRITE_ERROR)."""
     try:
         return call(*args, **kwargs)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             code = WRITE_ERROR
-        raise Refused(code, f"{what}: {error.strerror}") from error
+        raise DeliveryFailed(code, f"{what}: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """The cold child: one connection on fds 0 and 1, then exit.
 
 Of a session's code this file and server/ alone end the process or look at
-os.environ; the guardian of policy/ ends itself.
+os.environ.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from probe_servers import PASSWORD, USER
 
 from qsmtpd.probe import runner
-from qsmtpd.probe.check import Result, Verdict, exit_status
+from qsmtpd.probe.check import Rating, Result, exit_status
 from qsmtpd.probe.checks import CHECKS
 from qsmtpd.probe.protocol import SMTP, Protocol
 from qsmtpd.probe.target import Pace, Target
@@ -30,12 +30,12 @@ def probe(
     return list(runner.run(target, CHECKS))
 
 
-def findings(results: list[Result]) -> dict[str, Verdict]:
+def findings(results: list[Result]) -> dict[str, Rating]:
     """All verdicts that are not safe."""
     return {
         result.name: result.finding.verdict
         for result in results
-        if result.finding.verdict is not Verdict.SAFE
+        if result.finding.verdict is not Rating.SAFE
     }
 
 

@@ -11,12 +11,12 @@ import pytest
 from probe_clients import PASSWORD, USER, Client, Faults
 from probe_servers import CERTIFICATES
 
-from qsmtpd.probe.check import Result, Verdict, exit_status
+from qsmtpd.probe.check import Rating, Result, exit_status
 from qsmtpd.probe.evidence import Evidence
 from qsmtpd.probe.listen.scenarios import SCENARIOS, Scenario
 from qsmtpd.probe.listen.server import Manner, listen, play
 
-SAFE, VULNERABLE, ODD, UNTESTED = Verdict
+SAFE, VULNERABLE, ODD, UNTESTED = Rating
 MANNER = Manner(timeout=2, wait=2, again=0.2, withhold=0.2)
 
 
@@ -40,7 +40,7 @@ def play_all(serve, manner: Manner = MANNER, scenarios=SCENARIOS) -> list[Result
     return results
 
 
-def findings(results: list[Result]) -> dict[str, Verdict]:
+def findings(results: list[Result]) -> dict[str, Rating]:
     """All verdicts that are not safe."""
     return {
         result.name: result.finding.verdict
@@ -87,7 +87,7 @@ ONE_FAULT = {
 
 
 @pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
-def test_one_fault(faults: Faults, expected: dict[str, Verdict], authority: str) -> None:
+def test_one_fault(faults: Faults, expected: dict[str, Rating], authority: str) -> None:
     results = play_all(lambda port: Client(port, authority, faults).send())
     assert findings(results) == expected, [
         (result.name, result.finding.reason) for result in results

@@ -10,7 +10,7 @@ import pytest
 from probe_servers import Server, scripted
 
 from qsmtpd.probe import runner
-from qsmtpd.probe.check import Verdict, exit_status
+from qsmtpd.probe.check import Rating, exit_status
 from qsmtpd.probe.checks import CHECKS
 from qsmtpd.probe.protocol import SMTP
 from qsmtpd.probe.target import Pace, Target
@@ -34,7 +34,7 @@ HOSTILE = {
 }
 
 
-def run(port: int) -> list[Verdict]:
+def run(port: int) -> list[Rating]:
     target = Target(
         "127.0.0.1", port, SMTP, timeout=0.3, slow=0.3, user=b"u", recipient=b"r", pace=Pace(1000)
     )
@@ -60,7 +60,7 @@ def test_hostile_servers(data: bytes) -> None:
     start = monotonic()
     with scripted(_say(data)) as server:
         verdicts = run(server.port)
-    assert Verdict.VULNERABLE not in verdicts
+    assert Rating.VULNERABLE not in verdicts
     assert monotonic() - start < 10
 
 
@@ -94,4 +94,4 @@ def test_a_server_that_drips_bytes_is_left_at_the_deadline() -> None:
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert set(run(port)) == {Verdict.UNTESTED}
+    assert set(run(port)) == {Rating.UNTESTED}

@@ -21,7 +21,7 @@ from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
 
 from qsmtpd.probe.arguments import address, listening
-from qsmtpd.probe.check import Finding, Result, Verdict, exit_status
+from qsmtpd.probe.check import Finding, Rating, Result, exit_status
 from qsmtpd.probe.evidence import Evidence, printable
 from qsmtpd.probe.report import Text
 
@@ -230,8 +230,8 @@ def test_what_was_asked_for_has_to_be_tested(tmp_path: Path) -> None:
 
 
 def test_a_summary_claims_no_more_than_was_tested() -> None:
-    untested = Result("x", "", False, Finding(Verdict.UNTESTED, ""), Evidence())
-    fine = Result("y", "", False, Finding(Verdict.SAFE, ""), Evidence())
+    untested = Result("x", "", False, Finding(Rating.UNTESTED, ""), Evidence())
+    fine = Result("y", "", False, Finding(Rating.SAFE, ""), Evidence())
     out = io.StringIO()
     Text(out, False).summary([untested, fine], exit_status([untested, fine]))
     assert out.getvalue() == "\n1 could not test; 1 safe.  Nothing vulnerable was found.\n"

@@ -10,13 +10,13 @@ from probe_servers import Faults, serving
 from probing import findings, probe
 
 from qsmtpd.probe import runner
-from qsmtpd.probe.check import Verdict, exit_status
+from qsmtpd.probe.check import Rating, exit_status
 from qsmtpd.probe.checks import CHECKS, smuggling
 from qsmtpd.probe.listen import certificates
 from qsmtpd.probe.protocol import SMTP
 from qsmtpd.probe.target import Pace, Target
 
-SAFE, VULNERABLE, ODD, UNTESTED = Verdict
+SAFE, VULNERABLE, ODD, UNTESTED = Rating
 
 
 def _all(reads: list[bytes]) -> bytes:
@@ -103,7 +103,7 @@ ONE_FAULT = {
 
 
 @pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
-def test_one_fault(faults: Faults, expected: dict[str, Verdict]) -> None:
+def test_one_fault(faults: Faults, expected: dict[str, Rating]) -> None:
     faults.survivors = _when_there(faults.survivors)
     with serving(faults) as server:
         results = probe("127.0.0.1", server.port)

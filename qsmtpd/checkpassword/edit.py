@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 TEMPORARY_NAME = users.FILE + ".tmp"
 
 
-class Refused(Exception):
+class EditRefused(Exception):
     """The file stays as it is; the reason."""
 
 
 def run(arguments: list[bytes], files: ControlFiles) -> bool:
     """Do what these arguments say; return False if that is nothing that we know.
 
-    Raises Refused and ControlError.
+    Raises EditRefused and ControlError.
     """
     match arguments:
         case [b"--add", b"--cram", name]:
@@ -49,10 +49,10 @@ def run(arguments: list[bytes], files: ControlFiles) -> bool:
 def add(files: ControlFiles, name: bytes, make: Callable[[bytes], users.Entry]) -> None:
     """Add a user, or replace the entry of one; `make` makes an entry of a password.
 
-    Raises Refused and ControlError.
+    Raises EditRefused and ControlError.
     """
     if not users.is_name(name):
-        raise Refused("a name has 1 to 255 bytes, no colon and no control character")
+        raise EditRefused("a name has 1 to 255 bytes, no colon and no control character")
     entry = make(ask_password())
 
     def change(known: users.Users) -> None:
@@ -62,11 +62,11 @@ def add(files: ControlFiles, name: bytes, make: Callable[[bytes], users.Entry]) 
 
 
 def remove(files: ControlFiles, name: bytes) -> None:
-    """Remove a user.  Raises Refused if there is none, and ControlError."""
+    """Remove a user.  Raises EditRefused if there is none, and ControlError."""
 
     def change(known: users.Users) -> None:
         if name not in known:
-            raise Refused("there is no such user")
+            raise EditRefused("there is no such user")
         del known[name]
 
     edit(files, change)
@@ -101,10 +101,10 @@ def edit(files: ControlFiles, change: Callable[[users.Users], None]) -> None:
 
 
 def ask_password() -> bytes:
-    """Asked for twice on a terminal, else one line of standard input.  Raises Refused."""
+    """Asked for twice on a terminal, else one line of standard input.  Raises EditRefused."""
     password = _from_terminal() if os.isatty(0) else _from_input()
     if not users.is_secret(password):
-        raise Refused("a password has 1 to 1024 bytes and no control character")
+        raise EditRefused("a password has 1 to 1024 bytes and no control character")
     return password
 
 
@@ -114,11 +114,11 @@ def _from_terminal() -> bytes:
     try:
         password = getpass("Password: ")
         if getpass("Again: ") != password:
-            raise Refused("the two are not the same")
+            raise EditRefused("the two are not the same")
     except EOFError:
-        raise Refused("no password") from None
+        raise EditRefused("no password") from None
     except UnicodeError:  # its text holds the password
-        raise Refused("the password is not in the encoding of the terminal") from None
+        raise EditRefused("the password is not in the encoding of the terminal") from None
     # Clients send UTF-8 (RFC 4616), whatever the terminal may speak.
     return password.encode("utf-8", "surrogateescape")
 

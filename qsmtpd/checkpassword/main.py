@@ -76,7 +76,7 @@ def run(arguments: list[bytes]) -> int:
     try:
         if not edit.run(arguments, files):
             raise Misused("an unknown option, or no name\n" + USAGE.rstrip())
-    except edit.Refused as refused:
+    except edit.EditRefused as refused:
         say(str(refused))
         return REFUSED
     return 0

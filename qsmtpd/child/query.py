@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 QUESTION, WORDS = 3, 4  # the program's descriptors
-#: So many of its words are kept (bytes); the others are read and forgotten.
+#: The maximum of what is kept of its words (bytes); the rest is read and forgotten.
 LIMIT = 255
 _CHUNK = 65536
 

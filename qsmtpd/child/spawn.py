@@ -117,7 +117,7 @@ class Process:
         return True
 
     def end(self, grace: float = GRACE) -> None:
-        """TERM, then KILL, with so many seconds for each."""
+        """TERM, then KILL, with `grace` seconds for each."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             # To its group, and to itself where it has moved to another one.
             for kill in (os.killpg, os.kill):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .files import ControlFiles
 
 LINE_LIMIT = 1000  # bytes of a text setting
-#: What REPLY_… adds to a reply has at most so many bytes, so that no reply grows
+#: The maximum of what REPLY_… adds to a reply (bytes), so that no reply grows
 #: beyond what RFC 5321, 4.5.3.1.5 allows.
 EXTRA_TEXT_LIMIT = 300
 BLANKS = b" \t\n"

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 #: What a plain session wants (bytes).  Measured on CPython 3.11, x86-64: with an
 #: address space of 14 MB and a data segment of 5 MB a message is taken, below
-#: it gets 421 or the interpreter does not start.  This is that and some room.
-ADDRESS_SPACE_FLOOR = 20 * 1024 * 1024
-DATA_FLOOR = 8 * 1024 * 1024
+#: it gets 421 or the interpreter does not start.  This is that and a reserve.
+ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
+DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
-TLS_FLOOR = 64 * 1024 * 1024
+TLS_LEAST = 64 * 1024 * 1024
 
 
 class Report:
@@ -316,10 +316,10 @@ def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls:
 
 
 def _check_memory(report: Report, pyopenssl: bool) -> None:
-    floor = TLS_FLOOR if pyopenssl else ADDRESS_SPACE_FLOOR
+    least_space = TLS_LEAST if pyopenssl else ADDRESS_SPACE_LEAST
     for name, limit, least in (
-        ("address space (softlimit -a, -m)", resource.RLIMIT_AS, floor),
-        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, DATA_FLOOR),
+        ("address space (softlimit -a, -m)", resource.RLIMIT_AS, least_space),
+        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, DATA_LEAST),
     ):
         soft = resource.getrlimit(limit)[0]
         if soft == resource.RLIM_INFINITY:

@@ -1,7 +1,7 @@
 """greetdelay: lets clients wait for the greeting, and catches those that cannot.
 
 Configuration: the variable SMTPD_GREETDELAY (sagredo's qmail), else GREETDELAY
-or control/greetdelay (IndiMail's): so many seconds, at most 60; 0 is none.  A
+or control/greetdelay (IndiMail's): a number of seconds, at most 60; 0 is none.  A
 client that speaks before it has been greeted breaks RFC 5321, 3.1, as only bulk
 senders do.  Where the number has a `-` before it, or the variable DROP_PRE_GREET
 is set and not `0`, such a client is sent away; else it only waits to the end,

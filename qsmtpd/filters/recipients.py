@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 FILE = "control/recipients"
 UNABLE = drop(b"unable to check recipients", 421, b"4.3.0")
-#: So many answers of programs are remembered.
+#: The maximum number of answers of programs that are remembered.
 MEMORY = 1000
 BREAK = b"-"  # qmail's conf-break
 

@@ -36,13 +36,13 @@ CHUNK = 65536  # bytes per read
 #: poll() promises room for this much without blocking (POSIX: PIPE_BUF), even
 #: on a descriptor in blocking mode.
 SAFE_WRITE = 4096
-#: Of a command line that is too long, so much is skipped before we give up.
+#: Of a command line that is too long, at most this is skipped (bytes).
 SKIP_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 1200.0  # seconds; qmail-smtpd's
 DAY = 86400.0
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST_WAIT = 1_000_000
-START = 64  # so much of a line that is too long is told
+START = 64  # bytes of a line that is too long that LineTooLong holds
 NOTHING: dict[bytes, int] = {}
 
 
@@ -161,7 +161,7 @@ class Channel:
         self.bare_lf = False  # has a line, returned or skipped, ended in LF without CR?
         self.transport = transport
         self._input = bytearray()
-        self._searched = 0  # so much of the input holds no LF
+        self._searched = 0  # bytes at the beginning of the input that hold no LF
         self._skipped = 0  # bytes thrown away of a line that is too long
         self._output: list[bytes] = []
         self._clock = clock
@@ -209,7 +209,7 @@ class Channel:
         self._sleep(max(0.0, min(seconds, self._end - self._clock(), LONGEST_WAIT)))
 
     def speaks(self, seconds: float) -> bool:
-        """Send what is queued; has any input come, or does some come in so many seconds?
+        """Send what is queued; has any input come, or does some come in time (seconds)?
 
         The end of the input is none.
         """

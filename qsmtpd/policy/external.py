@@ -154,7 +154,7 @@ def _functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def _takes(function: Callable[..., Any], number: int) -> bool:
-    """Can it be called with so many arguments?  Where it is not plain Python, who knows."""
+    """Can it be called with this number of arguments?  True where that is not to be known."""
     bound = 1 if hasattr(function, "__self__") else 0
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     if code is None:

@@ -77,7 +77,7 @@ class TimeLimit:
     def call(
         self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
     ) -> Any:
-        """function(*facts), within so many seconds; else Overdue.
+        """function(*facts), within this time (seconds); else Overdue.
 
         `who` are the names of plugin and hook.
         """

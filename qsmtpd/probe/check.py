@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .probe import Probe
 
 
-class Verdict(StrEnum):
+class Rating(StrEnum):
     """What a check says."""
 
     SAFE = "safe"
@@ -27,23 +27,23 @@ class Verdict(StrEnum):
 class Finding:
     """A verdict, and the reason for it in one line."""
 
-    verdict: Verdict
+    verdict: Rating
     reason: str
 
 
 def safe(reason: str) -> Finding:
     """It withstands."""
-    return Finding(Verdict.SAFE, reason)
+    return Finding(Rating.SAFE, reason)
 
 
 def vulnerable(reason: str) -> Finding:
     """Somebody on the wire can make use of it."""
-    return Finding(Verdict.VULNERABLE, reason)
+    return Finding(Rating.VULNERABLE, reason)
 
 
 def odd(reason: str) -> Finding:
     """Not as the standard says, or worth knowing; no attack by itself."""
-    return Finding(Verdict.ODD, reason)
+    return Finding(Rating.ODD, reason)
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def exit_status(results: list[Result], asked: frozenset[str] = frozenset()) -> i
 
     What matters are the injection checks, and what was asked for by name.
     """
-    if any(result.finding.verdict is Verdict.VULNERABLE for result in results):
+    if any(result.finding.verdict is Rating.VULNERABLE for result in results):
         return 1
     if any(
-        (result.injection or result.name in asked) and result.finding.verdict is Verdict.UNTESTED
+        (result.injection or result.name in asked) and result.finding.verdict is Rating.UNTESTED
         for result in results
     ):
         return 2

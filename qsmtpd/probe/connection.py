@@ -16,14 +16,14 @@ from typing import NoReturn
 from .evidence import CLEAR, PEER, PROBE, TLS, Evidence
 
 CHUNK = 16384  # bytes per read: the largest TLS record (RFC 8446, 5.1)
-#: A line of the peer's may have so many bytes, CRLF included.  RFC 5321, 4.5.3.1.5
+#: The maximum of a line of the peer's (bytes), CRLF included.  RFC 5321, 4.5.3.1.5
 #: allows a reply 512, RFC 4954, 4 an AUTH response 12288.
 LINE_LIMIT = 12290
-#: So many bytes are taken from one connection.
+#: The maximum that is taken from one connection (bytes).
 TOTAL_LIMIT = 1024 * 1024
 #: Seconds between two segments, so that the peer reads them one by one.
 GAP = 0.1
-#: The whole connection may take so many times the timeout of one answer.
+#: The maximum time of a connection, in timeouts of one answer.
 PATIENCE = 6
 
 
@@ -134,7 +134,7 @@ class Connection:
         return self.line().removesuffix(b"\n").removesuffix(b"\r")
 
     def comes(self, seconds: float) -> bool:
-        """Does the peer send anything in so many seconds?  Raises Closed if it closes."""
+        """Does the peer send anything within this time (seconds)?  Raises Closed if it closes."""
         if self._buffer:
             return True
         try:
@@ -144,7 +144,7 @@ class Connection:
         return True
 
     def wait_for_close(self, seconds: float) -> None:
-        """Wait so many seconds for the peer to close: Closed.  What it sends is evidence."""
+        """Wait this long (seconds) for the peer to close: Closed.  What it sends is evidence."""
         deadline = monotonic() + seconds
         try:
             while True:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 PROBE, PEER, NOTE = "probe", "peer", "note"
 CLEAR, TLS = "clear", "tls"
 HIDDEN = b"(secret)"
-#: So many bytes of one entry are shown; a hostile peer may send megabytes.
+#: The maximum of one entry that is shown (bytes); a hostile peer may send megabytes.
 SHOWN = 1000
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _LINE_END = re.compile(rb"\r?\n?\Z")

@@ -7,22 +7,22 @@ import os
 import textwrap
 from typing import TextIO
 
-from .check import Result, Verdict
+from .check import Rating, Result
 from .evidence import NOTE, Entry, printable
 
 _WIDTH = 78
 _INDENT = " " * 4
 #: SGR codes (ECMA-48, 8.3.117).
 _COLOURS = {
-    Verdict.SAFE: "32",
-    Verdict.VULNERABLE: "1;31",
-    Verdict.ODD: "33",
-    Verdict.UNTESTED: "36",
+    Rating.SAFE: "32",
+    Rating.VULNERABLE: "1;31",
+    Rating.ODD: "33",
+    Rating.UNTESTED: "36",
 }
 #: The order of the summary: what matters first.
-_ORDER = (Verdict.VULNERABLE, Verdict.ODD, Verdict.UNTESTED, Verdict.SAFE)
+_ORDER = (Rating.VULNERABLE, Rating.ODD, Rating.UNTESTED, Rating.SAFE)
 #: What is explained without having been asked for.
-_STRIKING = (Verdict.VULNERABLE, Verdict.ODD)
+_STRIKING = (Rating.VULNERABLE, Rating.ODD)
 
 
 class Text:
@@ -71,7 +71,7 @@ class Text:
         untried = [result for result in results if not result.tried]
         if untried:
             # All for the same reason, so it is given once.
-            self._print(f"{self._column(Verdict.UNTESTED)}  {untried[0].finding.reason}:")
+            self._print(f"{self._column(Rating.UNTESTED)}  {untried[0].finding.reason}:")
             self._print(paragraph(", ".join(result.name for result in untried), _INDENT))
         parts = []
         for verdict in _ORDER:
@@ -79,14 +79,14 @@ class Text:
             if names:
                 listed = f" ({', '.join(names)})" if verdict in _STRIKING else ""
                 parts.append(f"{len(names)} {self._painted(verdict, verdict)}{listed}")
-        if status == 0 and any(result.finding.verdict is Verdict.UNTESTED for result in results):
+        if status == 0 and any(result.finding.verdict is Rating.UNTESTED for result in results):
             parts[-1] += ".  Nothing vulnerable was found."
         self._print("\n" + ("; ".join(parts) or "nothing was tested"))
 
-    def _column(self, verdict: Verdict) -> str:
+    def _column(self, verdict: Rating) -> str:
         return self._painted(verdict, f"{verdict:14}")
 
-    def _painted(self, verdict: Verdict, text: str) -> str:
+    def _painted(self, verdict: Rating, text: str) -> str:
         return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text
 
     def _print(self, text: str) -> None:
@@ -96,7 +96,7 @@ class Text:
 
 
 def counted(number: int, thing: str) -> str:
-    """So many of these, in words."""
+    """A number of these, in words."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 

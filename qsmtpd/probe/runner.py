@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .check import Check, Finding, Result, Verdict
+from .check import Check, Finding, Rating, Result
 from .checks import FIRST
 from .connection import Trouble
 from .errors import CouldNotTest
@@ -23,7 +23,7 @@ def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
     first = _run(FIRST, Probe(target, control))
     yield first
     reason = f"like {FIRST.name}: {first.finding.reason}"
-    works = first.finding.verdict is Verdict.SAFE
+    works = first.finding.verdict is Rating.SAFE
     answers = any(entry.who == PEER for entry in first.evidence.entries())
     for check in checks:
         probe = Probe(target, control)
@@ -31,14 +31,14 @@ def run(target: Target, checks: Sequence[Check]) -> Iterator[Result]:
             yield _run(check, probe)
         else:
             # Not tried again with each check: a silent server would cost minutes.
-            yield _result(check, Finding(Verdict.UNTESTED, reason), probe, tried=False)
+            yield _result(check, Finding(Rating.UNTESTED, reason), probe, tried=False)
 
 
 def _run(check: Check, probe: Probe) -> Result:
     try:
         finding = check.run(probe)
     except (CouldNotTest, Trouble) as reason:
-        finding = Finding(Verdict.UNTESTED, str(reason))
+        finding = Finding(Rating.UNTESTED, str(reason))
     finally:
         probe.close()
     return _result(check, finding, probe)

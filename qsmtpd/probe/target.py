@@ -10,7 +10,7 @@ from .protocol import Protocol
 
 
 class Pace:
-    """The rate limit: at most so many new connections per second."""
+    """The rate limit: the maximum number of new connections per second."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1 / rate

@@ -80,7 +80,7 @@ class Inspection:
         self._pass_on(text)
 
     def judge(self, size: int, hops: int) -> None:
-        """The whole message has been seen, of so many bytes: what do the plugins say?
+        """The whole message has been seen: ask the plugins; `size` is in bytes.
 
         Where none refuses, the back end has been given all of it.
         """

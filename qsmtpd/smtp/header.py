@@ -1,6 +1,6 @@
 """The header of a message -> its lines (RFC 5322, 2.2 and 3.6).
 
-Pure, like the rest of this room.  What is no header line ends the header, as it
+Pure, like the rest of this package.  What is no header line ends the header, as it
 does for qmail, sendmail and Postfix: what follows is body, whatever it looks
 like.  The one exception is the mbox line `From ` (or `>From `) that some
 programs leave at the top; it is skipped.
@@ -8,7 +8,7 @@ programs leave at the top; it is skipped.
 
 from __future__ import annotations
 
-#: So many lines, with those of folded values, are parsed; the rest is left out.
+#: The maximum number of lines that are parsed, with those of folded values.
 LINE_LIMIT = 10_000
 #: ftext (RFC 5322, 3.6.8): what a name consists of.
 _NAME = bytes(byte for byte in range(33, 127) if byte != 0x3A)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL, crypto
 
-#: So many contexts for names are made before the first connection, and no more.
+#: The maximum number of contexts for names that are made before the first connection.
 NAMES_LIMIT = 1000
 #: Names that may become part of a path: a host name, and nothing else.
 _HOST = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-.")

@@ -68,7 +68,7 @@ def find(tls: TlsSettings) -> TlsProvider | None:
 class OpensslProvider:
     """TLS in this process: it needs nothing but a certificate.
 
-    Most sessions see this door and do not go through; so all that is behind it
+    Most sessions are offered TLS and do not start it; so all that it needs
     (openssl.py), and pyOpenSSL above all, is imported when somebody does.
     """
 

@@ -12,7 +12,7 @@ from .visit import DONE, Visit
 _NAME = b"starttls-probe.invalid"
 #: What each mechanism asks for, in base64; LOGIN: "Username:" and "Password:".
 _PROMPTS = {b"PLAIN": (b"",), b"LOGIN": (b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6")}
-#: A client that has so much to say is not tested further.
+#: A client that says more is not tested further.
 _COMMANDS = 100
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from ..check import Finding, Result, Verdict
+from ..check import Finding, Rating, Result
 from ..connection import Connection, Trouble
 from ..errors import CouldNotTest
 from ..evidence import Evidence
@@ -16,11 +16,11 @@ from .conversation import Conversation
 from .scenarios import SOUND, Scenario
 from .visit import Visit
 
-#: So many commands of a client are listed.
+#: The maximum number of a client's commands that are listed.
 _STEPS = 24
 #: Who says none but these is no mail client: a scan of ports, or a watchdog.
 _NO_CLIENT = frozenset(("?", "QUIT"))
-#: So many of those are let pass in a scenario.
+#: The maximum number of those that are let pass in a scenario.
 _STRANGERS = 20
 
 
@@ -91,11 +91,11 @@ def play(
 def _judge(scenario: Scenario, visit: Visit, strict: bool, sound: Visit | None) -> Finding:
     if not visit.connections:
         reason = "who came said no SMTP" if visit.steps else "no client came"
-        return Finding(Verdict.UNTESTED, reason)
+        return Finding(Rating.UNTESTED, reason)
     try:
         finding = scenario.judge(visit, strict, sound)
     except CouldNotTest as reason:
-        finding = Finding(Verdict.UNTESTED, str(reason))
+        finding = Finding(Rating.UNTESTED, str(reason))
     steps = " ".join(visit.steps[:_STEPS]) or "nothing"
     return Finding(finding.verdict, f"{finding.reason} [{steps}]")
 
