@@ -46,7 +46,7 @@ class TimeLimit:
     """Calls plugin code.  `escape(plugin, hook)` must not return.
 
     `traceback` is the descriptor that the watchdog writes to before it ends
-    the process.
+    the process; with None there is no watchdog, as in a dry run.
     """
 
     __slots__ = (
@@ -62,7 +62,7 @@ class TimeLimit:
         "_watchdog",
     )
 
-    def __init__(self, traceback: int = 2, noted: Running | None = None) -> None:
+    def __init__(self, traceback: int | None = None, noted: Running | None = None) -> None:
         self.escape: Callable[[str, str], object] | None = None
         self.escaped = False  # that did not end the process, but raised
         self._traceback = traceback
@@ -72,7 +72,7 @@ class TimeLimit:
         self._running = False
         self._fired = 0
         self._alarm = NEVER  # when the timer goes off
-        self._watchdog = 0.0  # when the process would be ended
+        self._watchdog = 0.0  # when it goes off
 
     def call(
         self, who: tuple[str, str], seconds: float, function: Callable[..., Any], *facts: object
@@ -110,11 +110,12 @@ class TimeLimit:
     def stop(self) -> None:
         """There will be no more calls."""
         if self._alarm != NEVER:
-            import faulthandler
-
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
-            faulthandler.cancel_dump_traceback_later()
+            if self._traceback is not None:
+                import faulthandler
+
+                faulthandler.cancel_dump_traceback_later()
             self._alarm, self._watchdog = NEVER, 0.0
 
     def _begin(self, seconds: float) -> None:
@@ -137,18 +138,12 @@ class TimeLimit:
             self._watchdog = 0.0
 
     def _arm(self, now: float, seconds: float) -> None:
-        import _thread
-        import faulthandler
-
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), GRACE)
         self._alarm = now + seconds
         whole = 2 * seconds + 2 * GRACE
-        before = _thread.stack_size(STACK)
-        try:
-            faulthandler.dump_traceback_later(whole, exit=True, file=self._traceback)
-        finally:
-            _thread.stack_size(before)
+        if self._traceback is not None:
+            _start_watchdog(whole, self._traceback)
         self._watchdog = now + whole
 
     def _on_alarm(self, number: int, frame: object) -> None:
@@ -167,3 +162,15 @@ class TimeLimit:
         if self.escape is not None:
             self.escaped = True
             self.escape(*self._who)
+
+
+def _start_watchdog(seconds: float, traceback: int) -> None:
+    """In place of the one before."""
+    import _thread
+    import faulthandler
+
+    before = _thread.stack_size(STACK)
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=traceback)
+    finally:
+        _thread.stack_size(before)

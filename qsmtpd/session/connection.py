@@ -46,7 +46,7 @@ def serve(
     peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)
     channel = Channel(Descriptors(*client))
-    limit = limit or TimeLimit()
+    limit = limit or TimeLimit(traceback=2)
     implicit = False  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:
