@@ -20,9 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from OpenSSL import SSL
+
     from ..config.settings import Settings
     from ..facts import Client, Envelope, Outcome, Peer, Tls
     from ..log import Log
+    from ..tls.provider import TlsProvider
 
     Watch = Callable[[bytes], None]
 
@@ -66,8 +69,9 @@ class Script:
     """The transport of a client that says one thing after the other.
 
     `commands` are lines without CRLF.  What follows DATA is the message, and
-    is left out where DATA was refused.  `sent` and `heard` are shown what is
-    said, and what is answered with LF between its lines.
+    is left out where DATA was refused.  Behind STARTTLS, if that was answered
+    220, the client goes on in TLS.  `sent` and `heard` are shown what is said,
+    and what is answered with LF between its lines.
     """
 
     def __init__(self, commands: Sequence[bytes], sent: Watch, heard: Watch) -> None:
@@ -77,10 +81,23 @@ class Script:
         self._last = b""
         self._said = b""
         self._answer = b""
+        self._tls: _TlsClient | None = None
 
     def read(self, deadline: float) -> bytes:
-        """The next command; b"" at the end."""
+        """The next command, or what TLS sends before it; b"" at the end."""
+        if self._tls is not None and not self._tls.shake_hands():
+            return self._tls.outgoing()
         self._tell()
+        if self._last.upper() == b"STARTTLS" and self._answer.startswith(b"220"):
+            self._last = b""
+            self._tls = _TlsClient()
+            return self.read(deadline)
+        command = self._next()
+        if self._tls is None or not command:
+            return command
+        return self._tls.encrypted(command)
+
+    def _next(self) -> bytes:
         if self._last[:4].upper() == b"DATA" and not self._answer.startswith(b"354"):
             del self._commands[:1]
         if not self._commands:
@@ -93,7 +110,12 @@ class Script:
 
     def write(self, data: bytes, deadline: float) -> None:
         """What the server says."""
-        self._said += data
+        if self._tls is None:
+            self._said += data
+            return
+        self._said += self._tls.decrypted(data)
+        if self._tls.closed:  # close_notify is the last thing to be written
+            self._tell()
 
     def close(self, deadline: float) -> None:
         """It has said everything."""
@@ -106,11 +128,63 @@ class Script:
             self._said = b""
 
 
+class _TlsClient:
+    """The client's side of TLS, in memory: it verifies nothing, and offers ALPN `smtp`.
+
+    `closed`: the server has sent close_notify.  Methods raise SSL.Error where TLS fails.
+    """
+
+    def __init__(self) -> None:
+        from OpenSSL import SSL  # now: most scripts need no TLS
+
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_alpn_protos([b"smtp"])
+        self._tls: SSL.Connection = SSL.Connection(context, None)
+        self._tls.set_connect_state()
+        self._want_read: type[Exception] = SSL.WantReadError
+        self._end: type[Exception] = SSL.ZeroReturnError
+        self.closed = False
+
+    def shake_hands(self) -> bool:
+        """Go on with the handshake; is it done on this side?"""
+        try:
+            self._tls.do_handshake()
+        except self._want_read:
+            return False
+        return True
+
+    def outgoing(self) -> bytes:
+        """What is to be sent; b"" where that is nothing."""
+        try:
+            return self._tls.bio_read(1 << 20)
+        except self._want_read:
+            return b""
+
+    def encrypted(self, text: bytes) -> bytes:
+        """What sends this text, behind what the handshake has left to be sent."""
+        self._tls.sendall(text)
+        return self.outgoing()
+
+    def decrypted(self, data: bytes) -> bytes:
+        """The text in what was received."""
+        while data:
+            data = data[self._tls.bio_write(data) :]
+        text = b""
+        try:
+            while True:
+                text += self._tls.recv(1 << 14)
+        except self._want_read:
+            pass
+        except self._end:
+            self.closed = True
+        return text
+
+
 class DryRun:
     """A session to come: run() it once.  Raises ControlError.
 
     `tls` is the encryption that it is to believe in; `checkpassword`, the
-    program with its arguments that AUTH asks.
+    program with its arguments that AUTH asks; `provider`, how STARTTLS gets TLS.
     """
 
     def __init__(
@@ -120,12 +194,14 @@ class DryRun:
         log: Log,
         tls: Tls | None = None,
         checkpassword: Sequence[bytes] = (),
+        provider: TlsProvider | None = None,
     ) -> None:
         self.back_end = Memory()
         self.pauses: list[float] = []
         self._peer = peer
         self._log = log
         self._tls = tls
+        self._provider = provider
         self._settings = SessionSettings.load(lookup, checkpassword)
         policy = self._settings.policy
         self.hooks = load.load(lookup, policy, log, [_in_front(self.back_end)])
@@ -146,7 +222,7 @@ class DryRun:
             self.hooks,
             self._log,
             self._tls,
-            None,
+            self._provider,
             leave,
             dry_run=True,
         )
