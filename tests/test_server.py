@@ -19,7 +19,7 @@ import pytest
 from harness import BIN, Home, needs, wait_for
 from listeners import HANDS_OVER, Listener, Server, mail, make_rules
 
-from qsmtpd.server.client import network, plain
+from qsmtpd.server.accepted import network, plain
 from qsmtpd.server.rules import Rules, denies, keys
 from qsmtpd.server.rules import apply as apply_rule
 

@@ -95,7 +95,7 @@ def test_f02_workers_that_die_unused(home: Home) -> None:
         wait_for(lambda: server.children())
 
 
-def test_f02_a_dead_worker_that_cannot_be_buried(home: Home) -> None:
+def test_f02_a_dead_worker_that_cannot_be_reaped(home: Home) -> None:
     """As under strace: a tracer hears of its end first.  The master waits without looking."""
     seize, wait_all = 0x4206, 0x40000000  # PTRACE_SEIZE, __WALL
     with Server(home, "--spare", "1") as server:
@@ -149,7 +149,7 @@ def test_f03_no_descriptors(home: Home) -> None:
         with server.client() as client:
             wait_for(lambda: server.log().count("cannot accept: Too many open files") >= 3)
             assert cpu(server.pid) - before < 0.3
-            # Meanwhile it heeds signals and buries.
+            # Meanwhile it handles signals and reaps.
             for pid in server.children():
                 os.kill(pid, signal.SIGKILL)
                 wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists())  # type: ignore[misc]
@@ -436,9 +436,9 @@ def test_f06_the_process_itself() -> None:
     in_python(
         """
 import os, signal
-from qsmtpd.server.worker import _Process
+from qsmtpd.server.worker import _ProcessState
 os.umask(0o027)
-before = _Process()
+before = _ProcessState()
 os.umask(0); os.chdir("/tmp")
 signal.signal(signal.SIGUSR1, lambda *_: None)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -459,8 +459,8 @@ def test_f06_what_is_left_over(left: str) -> None:
     in_python(
         f"""
 import os
-from qsmtpd.server.worker import _Process
-before = _Process()
+from qsmtpd.server.worker import _ProcessState
+before = _ProcessState()
 assert before.is_restored()
 {left}
 assert not before.is_restored()
@@ -570,8 +570,8 @@ def test_idle_processes_cost_no_time(home: Home) -> None:
     code = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from qsmtpd.server import main, master
-master.IDLE = 0.5
+from qsmtpd.server import main, pool
+pool.IDLE = 0.5
 main.main(sys.argv[1:])
 """
     root = Path(__file__).parent.parent
@@ -751,8 +751,8 @@ def test_f04_a_plugin_that_would_end_the_server(home: Home, code: str, said: str
     start = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-from qsmtpd.server import main, master
-master.TRIAL_WAIT = 1.0
+from qsmtpd.server import main, reload
+reload.TRIAL_WAIT = 1.0
 main.main(sys.argv[1:])
 """
     root = Path(__file__).parent.parent

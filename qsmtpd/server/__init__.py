@@ -6,15 +6,25 @@ process forked from it that has everything imported, read and loaded.
 
 | file | job |
 |---|---|
-| main.py | the program: start, change of user, the end |
+| main.py | the program: its start, the change of user, its exit status |
 | options.py | the command line |
 | user.py | from root to the user that serves |
 | sockets.py | the listening sockets: bound here, or systemd's |
-| rules.py | tcprules' cdb |
-| client.py | one accepted connection: its addresses, its variables |
-| names.py | names of addresses |
-| status.py | status lines in tcpserver's form |
+| rules.py | the rules per client, in the cdb of tcprules |
+| permissions.py | --check |
+| configuration.py | what every worker takes along |
+| warmup.py | what is done before the fork, so that workers need not |
+| heap.py | the memory that workers share with the master |
+| master.py | the loop that waits for all of them; the drain |
+| signals.py | the signals of the master |
+| listener.py | accepts, applies rules and limits, rejects |
+| accepted.py | one accepted connection: its addresses, its variables |
+| pool.py | the workers: hand out, count, reap, top up |
+| fork.py | a new worker, and what the master knows of it |
+| reload.py | HUP: the trial, then the new configuration |
 | worker.py | a process that serves |
-| master.py | accepts, hands out, counts, buries |
-| check.py | --check |
+| names.py | host names of addresses |
+| status.py | status lines in tcpserver's form |
+
+A connection goes one way: listener, pool, worker.
 """

@@ -9,35 +9,39 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAPPED = "::ffff:"
-#: What somebody up the chain may have left; each connection has its own or none.
+#: What an earlier server in the chain may have left; each connection has its own or none.
 NAMES = (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST")
 
 
-class Client:
+class Accepted:
     """An accepted connection: its descriptor, and what distinguishes its environment.
 
-    `unruled`: the rule has still to be found, because it may depend on the
-    client's name.
+    `network` is what counts as one client (see network()).  `needs_rule`: the
+    rule has still to be found, because it may depend on the client's name.
     """
 
-    __slots__ = ("fd", "environ", "unruled")
+    __slots__ = ("fd", "network", "environ", "needs_rule")
 
-    def __init__(self, fd: int, environ: dict[bytes, bytes], unruled: bool) -> None:
+    def __init__(
+        self, fd: int, network: str, environ: dict[bytes, bytes], needs_rule: bool
+    ) -> None:
         self.fd = fd
+        self.network = network
         self.environ = environ
-        self.unruled = unruled
+        self.needs_rule = needs_rule
 
     def pack(self) -> bytes:
-        """All but the descriptor, as bytes for another process."""
+        """All but the descriptor, as bytes for another process; unpack() reads them."""
         entries = [name + b"=" + value for name, value in self.environ.items()]
-        return b"\0".join([b"?" if self.unruled else b"", *entries])
+        return b"\0".join([b"?" if self.needs_rule else b"", self.network.encode(), *entries])
 
 
-def unpack(fd: int, packed: bytes) -> Client:
-    """What pack() has packed."""
-    unruled, *entries = packed.split(b"\0")
+def unpack(fd: int, packed: bytes) -> Accepted:
+    """The connection that pack() has packed, with its descriptor in this process."""
+    needs_rule, network, *entries = packed.split(b"\0")
     pairs = [entry.partition(b"=") for entry in entries]
-    return Client(fd, {name: value for name, _, value in pairs}, bool(unruled))
+    environ = {name: value for name, _, value in pairs}
+    return Accepted(fd, network.decode(), environ, bool(needs_rule))
 
 
 def variables(ip: str, port: int, local: tuple[str, int]) -> dict[bytes, bytes]:
@@ -52,7 +56,7 @@ def variables(ip: str, port: int, local: tuple[str, int]) -> dict[bytes, bytes]:
 
 
 def plain(ip: str) -> str:
-    """An address without a zone; a mapped IPv4 address as what it is."""
+    """An address without its zone; an IPv4-mapped IPv6 address as IPv4."""
     ip = ip.partition("%")[0]
     if ip.startswith(_MAPPED) and "." in ip:
         return ip[len(_MAPPED) :]
@@ -67,5 +71,5 @@ def network(ip: str) -> str:
 
 
 def without_names(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """An environment without what is said of each connection anew."""
+    """An environment without the variables that each connection sets anew."""
     return {name: value for name, value in environ.items() if name not in NAMES}

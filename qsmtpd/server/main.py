@@ -1,4 +1,4 @@
-"""The program qsmtpd-server: start, change of user, the end."""
+"""The program qsmtpd-server: its start, the change of user, and its exit status."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 from .. import __version__
 from ..net import ucspi
-from . import check, client, sockets, status, warmup
+from . import accepted, permissions, sockets, status, warmup
+from .configuration import Configuration
 from .master import Master
 from .options import QUIET, USAGE, Options, Usage
 from .rules import Rules
 from .user import become
-from .worker import Stock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """The program.  Exits 111 if it cannot start, 0 after TERM."""
+    """Run qsmtpd-server with these arguments.  Exits 111 if it cannot start, 0 after TERM."""
     if arguments in (["--help"], ["--version"]):
         text = USAGE if arguments == ["--help"] else f"qsmtpd-server {__version__}\n"
         os.write(1, text.encode())
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(111)
     status.quiet = options.verbose == QUIET
     if options.check:
-        os._exit(check.check(options, _base(environ)))
+        os._exit(permissions.check(options, _base(environ)))
     try:
         _run(options, environ)
     except OSError as error:
@@ -50,7 +50,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     except OSError as error:
         where = f"{options.host} {options.port}"
         raise OSError(0, f"cannot listen on {where}: {error.strerror}") from error
-    # As root, who can read it: our Python may lie where the user cannot.
+    # As root: perhaps the user of -u cannot read where our Python is installed.
     warmup.import_all()
     become(options)
     if options.ident:
@@ -60,10 +60,10 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
     base = _base(environ)
 
-    def restock() -> Stock:
-        return Stock(options, base, rules, warmup.rehearse(base, options.checkpassword))
+    def load() -> Configuration:
+        return Configuration(options, base, rules, warmup.rehearse(base, options.checkpassword))
 
-    master = Master(listeners, restock)
+    master = Master(listeners, load)
     if options.print_port:
         os.write(1, b"%d\n" % listeners[0].getsockname()[1])
     _settle_descriptors()
@@ -72,7 +72,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
 
 def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """The environment of every connection, before what is its own."""
-    base = client.without_names(environ)
+    base = accepted.without_names(environ)
     for name in sockets.ACTIVATION:
         base.pop(name, None)
     ucspi.drop_coerced_locale(base)
@@ -80,7 +80,7 @@ def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def _fill_standard_descriptors() -> None:
-    """/dev/null where 0, 1 or 2 is closed: else the next socket is there, and takes log lines."""
+    """Open /dev/null where 0, 1 or 2 is closed: else a socket would get that number."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -89,7 +89,7 @@ def _fill_standard_descriptors() -> None:
 
 
 def _settle_descriptors() -> None:
-    """/dev/null on 0, the log on 1, and nothing that a program of ours could inherit."""
+    """Put /dev/null on 0 and the log on 1, and close all others on exec."""
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)

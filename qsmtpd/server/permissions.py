@@ -1,4 +1,4 @@
-"""`qsmtpd-server --check`: what the server would find, as the user that it would be."""
+"""`qsmtpd-server --check`: what the user of -u can read, and then what `qsmtpd --check` says."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
-    """Say what that user cannot read, then what `qsmtpd --check` says; 0 if mail would flow.
+    """Write to descriptor 1 what is wrong; the exit status: 0 if mail would flow, else 1.
 
-    After HUP the server reads as that user, so what only root can read is
-    lost then at the latest.
+    After HUP the server reads everything as that user, so at the latest then a
+    file that only root can read is missing.
     """
     try:
         become(options)
@@ -61,13 +61,17 @@ def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[str]:
 
 
 def _python() -> Iterator[str]:
-    """HUP may import what was not needed before: a plugin, pyOpenSSL with a certificate."""
+    """What of Python that user cannot read.
+
+    HUP may import what was not needed before: a plugin, pyOpenSSL with a certificate.
+    """
     for what in (sys.executable, os.__file__, __file__):
         if not os.access(what, os.R_OK):
             yield f"{what}: this user cannot read it, and HUP may have to import something"
 
 
 def _rules(options: Options) -> Iterator[str]:
+    """What is wrong with the rules file; says so itself where nothing is."""
     if options.rules is None:
         return
     try:

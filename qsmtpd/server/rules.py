@@ -10,6 +10,7 @@ import os
 
 from ..config.cdb import Cdb
 from ..facts import ControlError
+from . import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Rules:
     """The rules of one file, which is opened anew when it has changed.
 
-    With `optional`, no file is as good as one without a rule.
+    With `optional`, a missing file is taken for one without rules.
     """
 
     __slots__ = ("path", "_optional", "_cdb", "_seen")
@@ -31,7 +32,7 @@ class Rules:
         self._seen: tuple[int, ...] | None = None  # which file it was
 
     def open(self) -> None:
-        """Have the file open, if that can be; find() says what is wrong."""
+        """Open the file.  Where that cannot be, find() raises the error."""
         try:
             self._current()
         except ControlError:
@@ -96,3 +97,8 @@ def apply(data: bytes, environ: dict[bytes, bytes]) -> None:
         name, equals, value = entry[1:].partition(b"=")
         if entry.startswith(b"+") and equals and name:
             environ[name] = value
+
+
+def report(error: ControlError) -> None:
+    """Say that a connection is closed because its rule cannot be read."""
+    status.say(f"warning: dropping connection, unable to read {error.name}: {error.reason}")

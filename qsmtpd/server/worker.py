@@ -1,15 +1,14 @@
 """A process that serves: one connection by default, or several in turn.
 
 It is forked from the master with everything loaded.  It has its first
-connection from the start, or waits for one on its control socket; there the
-master passes the descriptor and what is known of the client, and there the
-worker says when it is done.  The end of the control socket means: there is
-nothing more to do, or the master is dead.
+connection from the start, or waits for one on its control socket, where the
+master sends the descriptor and what is known of the client, and where the
+worker says when it is done.  The end of the control socket means that there is
+nothing more to do, or that the master is dead.
 
 What a new process touches of the memory that it shares with the master is
 copied for it, which is most of what a short session costs.  So the master does
-what it can before, and nothing is imported, wrapped or looked up here that
-need not be.
+what it can before the fork (see warmup.py), and this file does little.
 """
 
 from __future__ import annotations
@@ -23,21 +22,20 @@ import sys
 from ..facts import ControlError, Outcome
 from ..session import connection
 from . import names, rules, status
-from .client import Client, unpack
+from .accepted import Accepted, unpack
 from .options import STATUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping
 
-    from ..config.files import ControlFiles
+    from .configuration import Configuration
     from .options import Options
-    from .rules import Rules
 else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
 
-PACKED_LIMIT = 65536  # bytes of a packed client
+PACKED_LIMIT = 65536  # bytes of a packed connection
+#: What a worker says after a session; the exit status in decimal follows.
 DONE = b"."
 DENIED = 100  # tcpserver's exit status for a client that the rules refuse
 #: After any other end the process is not used again: it might not be sound.
@@ -45,54 +43,45 @@ _SOUND_ENDS = ("quit", "client-gone", "timeout")
 _DENIED_END = "denied"
 
 
-class Stock:
-    """What every worker takes along: the command line, the rules, what has been read.
+def work(
+    configuration: Configuration,
+    first: Accepted | None,
+    control: socket.socket | None,
+) -> int:
+    """Serve until there is nothing more to do; the exit status of the process.
 
-    After HUP there is a new one.
+    `first` is the first connection, or None where it comes on the socket
+    `control`, as all later ones do.
     """
-
-    __slots__ = ("options", "environ", "rules", "controls")
-
-    def __init__(
-        self,
-        options: Options,
-        environ: Mapping[bytes, bytes],
-        rules: Rules | None,
-        controls: ControlFiles,
-    ) -> None:
-        self.options = options
-        self.environ = environ
-        self.rules = rules
-        self.controls = controls
-
-
-def work(stock: Stock, first: Client | None, control: socket.socket | None) -> int:
-    """Serve until there is nothing more to do; the exit status of the process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     gc.enable()  # what was there before the fork is frozen: this costs nothing
-    if stock.options.sessions == 1:
-        client = first or _receive(control)
+    if configuration.options.sessions == 1:
+        accepted = first or _receive(control)
         if control is not None:
             control.close()
-        return 0 if client is None else _serve(stock, client).status
+        return 0 if accepted is None else _serve(configuration, accepted).status
     assert control is not None
-    return _serve_several(stock, first, control)
+    return _serve_several(configuration, first, control)
 
 
-def _serve_several(stock: Stock, first: Client | None, control: socket.socket) -> int:
-    if stock.rules is not None:
-        stock.rules.open()  # its descriptor is not one that a session has left
-    before = _Process(others=0 if first is None else 1)
+def _serve_several(
+    configuration: Configuration,
+    first: Accepted | None,
+    control: socket.socket,
+) -> int:
+    if configuration.rules is not None:
+        configuration.rules.open()  # its descriptor is not one that a session has left
+    before = _ProcessState(others=0 if first is None else 1)
     code = 0
-    for left in range(stock.options.sessions, 0, -1):
-        client = first or _receive(control)
+    for left in range(configuration.options.sessions, 0, -1):
+        accepted = first or _receive(control)
         first = None
-        if client is None:
+        if accepted is None:
             break
-        outcome = _serve(stock, client)
+        outcome = _serve(configuration, accepted)
         code = outcome.status
-        os.close(client.fd)
+        os.close(accepted.fd)
         if left == 1 or not _is_sound(outcome) or not before.is_restored():
             break
         try:
@@ -106,7 +95,7 @@ def _is_sound(outcome: Outcome) -> bool:
     return outcome.end in (*_SOUND_ENDS, _DENIED_END) and not outcome.trouble
 
 
-def _receive(control: socket.socket | None) -> Client | None:
+def _receive(control: socket.socket | None) -> Accepted | None:
     """The next connection; None at the end."""
     assert control is not None
     space = socket.CMSG_SPACE(4)
@@ -119,19 +108,19 @@ def _receive(control: socket.socket | None) -> Client | None:
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
 
 
-def _serve(stock: Stock, client: Client) -> Outcome:
-    """Serve a client from the first byte to the last."""
-    options = stock.options
-    environ = {**stock.environ, **client.environ}
+def _serve(configuration: Configuration, accepted: Accepted) -> Outcome:
+    """Serve a connection from the first byte to the last."""
+    options = configuration.options
+    environ = {**configuration.environ, **accepted.environ}
     denied = False
     if options.remote_names or options.local_name is None:
         _add_names(environ, options)
-    if client.unruled:
-        assert stock.rules is not None
+    if accepted.needs_rule:
+        assert configuration.rules is not None
         try:
-            rule = stock.rules.find(environ[b"TCPREMOTEIP"], environ.get(b"TCPREMOTEHOST"))
+            rule = configuration.rules.find(environ[b"TCPREMOTEIP"], environ.get(b"TCPREMOTEHOST"))
         except ControlError as error:
-            drop(error)
+            rules.report(error)
             return Outcome(_DENIED_END, 111)
         denied = rules.denies(rule)
         rules.apply(rule, environ)
@@ -141,8 +130,10 @@ def _serve(stock: Stock, client: Client) -> Outcome:
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
         return Outcome(_DENIED_END, DENIED)
-    fd = client.fd
-    return connection.serve((fd, fd), environ, options.checkpassword, stock.controls, os._exit)
+    client = (accepted.fd, accepted.fd)
+    return connection.serve(
+        client, environ, options.checkpassword, configuration.controls, os._exit
+    )
 
 
 def _add_names(environ: dict[bytes, bytes], options: Options) -> None:
@@ -159,16 +150,18 @@ def _text(environ: dict[bytes, bytes], name: bytes) -> str:
 
 
 def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
-    """What a rule has set already stays."""
+    """Set a variable, unless a rule has set it already."""
     if value is not None:
         environ.setdefault(name, value)
 
 
-class _Process:
-    """What a session, or a plugin in it, may change in the process, as it was before."""
+class _ProcessState:
+    """What a session, or a plugin in it, may change in the process, as it was before.
+
+    `others`: how many of the descriptors that are open now will be closed then.
+    """
 
     def __init__(self, others: int = 0) -> None:
-        """Some other descriptors will be closed by then."""
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._environ = dict(os.environb)
@@ -177,7 +170,7 @@ class _Process:
         self._descriptors = _descriptors() - others
 
     def is_restored(self) -> bool:
-        """Put it back.  False where a descriptor, a thread or a process is left over."""
+        """Restore it.  False where a descriptor, a thread or a process is left over."""
         os.umask(self._umask)
         os.chdir("/")  # the next session goes to its QMAILHOME
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -201,13 +194,8 @@ class _Process:
         return False
 
 
-def drop(error: ControlError) -> None:
-    """Say that a connection is closed because its rule cannot be read."""
-    status.say(f"warning: dropping connection, unable to read {error.name}: {error.reason}")
-
-
 def _descriptors() -> int:
-    """How many are open; a constant where there is no /proc."""
+    """How many descriptors are open; 0 where there is no /proc."""
     try:
         return len(os.listdir("/proc/self/fd"))
     except OSError:

@@ -1,0 +1,108 @@
+"""A new worker process, and what the master knows of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from time import monotonic
+
+from ..log import Log, log_trouble
+from .worker import work
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .accepted import Accepted
+    from .configuration import Configuration
+
+
+class Worker:
+    """What the master knows of a worker process.
+
+    It is busy or idle.  `network` is that of the client that it serves;
+    it is None while it is idle.  `used`: it has had a client.
+    `dismissed`: the master has told it to end.  `control` is the socket to it,
+    None when nothing more is sent or received there.
+    """
+
+    __slots__ = (
+        "pid",
+        "control",
+        "network",
+        "used",
+        "idle_since",
+        "dismissed",
+    )
+
+    def __init__(self, pid: int, control: socket.socket | None) -> None:
+        self.pid = pid
+        self.control = control
+        self.network: str | None = None
+        self.used = False
+        self.idle_since = monotonic()
+        self.dismissed = False
+
+    @property
+    def busy(self) -> bool:
+        """Does it serve a client?"""
+        return self.network is not None
+
+    def assign(self, accepted: Accepted) -> None:
+        """It serves this client from now on."""
+        self.network = accepted.network
+        self.used = True
+
+    def release(self) -> None:
+        """It has served its client, and is idle from now on."""
+        self.network = None
+        self.idle_since = monotonic()
+
+    def dismiss(self) -> None:
+        """Let it end: at once if it is idle, else after the session that it serves."""
+        self.dismissed = True
+        self.close_control()
+
+    def close_control(self) -> None:
+        """Neither send it anything more nor listen to it."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+
+def fork(
+    configuration: Configuration, accepted: Accepted | None, on_fork: Callable[[], None]
+) -> Worker:
+    """A new worker, for this connection or to be idle.  Raises OSError.
+
+    on_fork() is called in the new process, to close what only the master may
+    have open.
+    """
+    ours: socket.socket | None = None
+    theirs: socket.socket | None = None
+    try:
+        if accepted is None or configuration.options.sessions > 1:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+        pid = os.fork()
+    except OSError:
+        for end in (ours, theirs):
+            if end is not None:
+                end.close()
+        raise
+    if pid == 0:
+        try:
+            on_fork()
+            if ours is not None:
+                ours.close()
+            os._exit(work(configuration, accepted, theirs))
+        except Exception as error:
+            log_trouble(Log(2, pid=os.getpid()), error)
+        finally:
+            os._exit(111)
+    if theirs is not None:
+        theirs.close()
+    worker = Worker(pid, ours)
+    if accepted is not None:
+        worker.assign(accepted)
+    return worker

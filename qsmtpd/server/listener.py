@@ -1,0 +1,132 @@
+"""The listener: accepts connections, applies the rules and limits, and passes on to the pool.
+
+What it does not accept yet waits in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from time import monotonic
+
+from ..facts import ControlError
+from ..log import Log
+from . import rules, status
+from .accepted import Accepted, network, plain, variables
+from .options import ERRORS, STATUS
+from .pool import PAUSE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .options import Options
+    from .pool import Pool
+    from .rules import Rules
+
+NO_PROCESS = b"421 no process for you now, try again later (#4.3.2)"
+TOO_MANY = b"421 too many connections from your address (#4.7.0)"
+#: After these accept() would fail again at once.  EINVAL: another process that
+#: shares the socket has shut it down.
+_LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
+
+
+class Listener:
+    """Accepts from the listening sockets for the pool."""
+
+    def __init__(
+        self, sockets: list[socket.socket], options: Options, rules: Rules | None, pool: Pool
+    ) -> None:
+        self._sockets = sockets
+        self._options = options
+        self._rules = rules
+        self._pool = pool
+        #: Nothing is accepted before this time (monotonic seconds).
+        self.resume_at = 0.0
+
+    def wanted(self, now: float) -> list[socket.socket]:
+        """The sockets from which a connection would be accepted now."""
+        if now < self.resume_at or self._is_full():
+            return []
+        return self._sockets
+
+    def accept(self, ready: set[int]) -> None:
+        """Accept one connection from each listening socket among these descriptors."""
+        for listening in self._sockets:
+            if listening.fileno() in ready and not self._is_full():
+                self._accept(listening)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for listening in self._sockets:
+            listening.close()
+
+    def _is_full(self) -> bool:
+        return self._pool.busy() >= self._options.limit
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, remote = listening.accept()
+        except (BlockingIOError, ConnectionError, InterruptedError):
+            return
+        except OSError as error:
+            if self._options.verbose >= ERRORS:
+                status.say(f"warning: cannot accept: {error.strerror}")
+            if error.errno in _LASTING:  # any other concerns this one connection
+                self.resume_at = monotonic() + PAUSE
+            return
+        with connection:
+            ip, port = plain(remote[0]), remote[1]
+            client = network(ip)
+            most = self._options.client_limit
+            if most and self._pool.connections(client) >= most:
+                _reject(connection, ip, port, TOO_MANY, "too-many-connections")
+                return
+            try:
+                accepted = self._examine(connection, ip, port, client)
+            except ControlError as error:
+                rules.report(error)
+            except OSError:
+                pass  # the client has gone
+            else:
+                if accepted is not None and not self._pool.hand_out(accepted):
+                    self.resume_at = monotonic() + PAUSE
+                    _reject(connection, ip, port, NO_PROCESS, "no-process")
+
+    def _examine(
+        self, connection: socket.socket, ip: str, port: int, client: str
+    ) -> Accepted | None:
+        """The connection with its environment, or None where a rule refuses it.
+
+        Raises ControlError where the rules cannot be read, OSError where the
+        client has gone.
+        """
+        options = self._options
+        if options.no_delay:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local = connection.getsockname()
+        if options.kill_ip_options and len(local) == 2:
+            connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+        environ = variables(ip, port, local)
+        if options.local_name is not None:
+            environ[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
+        needs_rule = self._rules is not None and options.remote_names
+        if self._rules is not None and not needs_rule:
+            rule = self._rules.find(ip.encode(), None)
+            denied = rules.denies(rule)
+            rules.apply(rule, environ)
+            if denied:
+                if options.verbose >= STATUS:
+                    status.verdict("deny", os.getpid(), environ)
+                return None
+        return Accepted(connection.fileno(), client, environ, needs_rule)
+
+
+def _reject(connection: socket.socket, ip: str, port: int, reply: bytes, end: str) -> None:
+    """Send a 421, if that needs no waiting, and log the end of the session."""
+    try:
+        connection.setblocking(False)
+        connection.send(reply + b"\r\n")
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    Log(2, pid=os.getpid(), ip=ip).line("session", end=end, reply=reply, port=port)
