@@ -21,6 +21,7 @@ process forked from it that has everything imported, read and loaded.
 | accepted.py | one accepted connection: its addresses, its variables |
 | pool.py | the workers: hand out, count, reap, top up |
 | fork.py | a new worker, and what the master knows of it |
+| deaths.py | workers that end while a plugin is running |
 | reload.py | HUP: the trial, then the new configuration |
 | worker.py | a process that serves |
 | names.py | host names of addresses |

@@ -15,10 +15,11 @@ class Configuration:
     """The command line, the rules, and the control files that have been read.
 
     `environ` is the environment of every connection, before what is its own.
-    A HUP makes a new Configuration, with the same options and rules.
+    `external_plugins`: may a session have plugins that did not come with this
+    program?  A HUP makes a new Configuration, with the same options and rules.
     """
 
-    __slots__ = ("options", "environ", "rules", "controls")
+    __slots__ = ("options", "environ", "rules", "controls", "external_plugins")
 
     def __init__(
         self,
@@ -26,8 +27,10 @@ class Configuration:
         environ: Mapping[bytes, bytes],
         rules: Rules | None,
         controls: Controls,
+        external_plugins: bool,
     ) -> None:
         self.options = options
         self.environ = environ
         self.rules = rules
         self.controls = controls
+        self.external_plugins = external_plugins

@@ -7,11 +7,12 @@ import socket
 from time import monotonic
 
 from ..log import Log, log_trouble
+from .deaths import new_page
 from .worker import work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import mmap
 
     from .accepted import Accepted
     from .configuration import Configuration
@@ -20,25 +21,30 @@ if TYPE_CHECKING:
 class Worker:
     """What the master knows of a worker process.
 
-    It is busy or idle.  `network` is that of the client that it serves;
-    it is None while it is idle.  `used`: it has had a client.
+    It is busy or idle.  `network` and `ip` are those of the client that it
+    serves; `network` is None while it is idle.  `used`: it has had a client.
     `dismissed`: the master has told it to end.  `control` is the socket to it,
-    None when nothing more is sent or received there.
+    None when nothing more is sent or received there.  `page` is the memory that
+    it shares with the master, if any (see deaths.py).
     """
 
     __slots__ = (
         "pid",
         "control",
+        "page",
         "network",
+        "ip",
         "used",
         "idle_since",
         "dismissed",
     )
 
-    def __init__(self, pid: int, control: socket.socket | None) -> None:
+    def __init__(self, pid: int, control: socket.socket | None, page: mmap.mmap | None) -> None:
         self.pid = pid
         self.control = control
+        self.page = page
         self.network: str | None = None
+        self.ip = b""
         self.used = False
         self.idle_since = monotonic()
         self.dismissed = False
@@ -51,6 +57,7 @@ class Worker:
     def assign(self, accepted: Accepted) -> None:
         """It serves this client from now on."""
         self.network = accepted.network
+        self.ip = accepted.environ[b"TCPREMOTEIP"]
         self.used = True
 
     def release(self) -> None:
@@ -70,17 +77,15 @@ class Worker:
             self.control = None
 
 
-def fork(
-    configuration: Configuration, accepted: Accepted | None, on_fork: Callable[[], None]
-) -> Worker:
+def fork(configuration: Configuration, accepted: Accepted | None, descriptors: list[int]) -> Worker:
     """A new worker, for this connection or to be idle.  Raises OSError.
 
-    on_fork() is called in the new process, to close what only the master may
-    have open.
+    The new process closes these descriptors, which are the master's.
     """
     ours: socket.socket | None = None
     theirs: socket.socket | None = None
     try:
+        page = new_page(configuration)
         if accepted is None or configuration.options.sessions > 1:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
@@ -92,17 +97,18 @@ def fork(
         raise
     if pid == 0:
         try:
-            on_fork()
+            for descriptor in descriptors:
+                os.close(descriptor)
             if ours is not None:
-                ours.close()
-            os._exit(work(configuration, accepted, theirs))
+                os.close(ours.fileno())
+            os._exit(work(configuration, accepted, theirs, page))
         except Exception as error:
             log_trouble(Log(2, pid=os.getpid()), error)
         finally:
             os._exit(111)
     if theirs is not None:
         theirs.close()
-    worker = Worker(pid, ours)
+    worker = Worker(pid, ours, page)
     if accepted is not None:
         worker.assign(accepted)
     return worker

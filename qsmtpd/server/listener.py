@@ -31,12 +31,12 @@ _LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVA
 
 
 class Listener:
-    """Accepts from the listening sockets for the pool."""
+    """Accepts from the listening `sockets` for the pool."""
 
     def __init__(
         self, sockets: list[socket.socket], options: Options, rules: Rules | None, pool: Pool
     ) -> None:
-        self._sockets = sockets
+        self.sockets = sockets
         self._options = options
         self._rules = rules
         self._pool = pool
@@ -47,17 +47,17 @@ class Listener:
         """The sockets from which a connection would be accepted now."""
         if now < self.resume_at or self._is_full():
             return []
-        return self._sockets
+        return self.sockets
 
     def accept(self, ready: set[int]) -> None:
         """Accept one connection from each listening socket among these descriptors."""
-        for listening in self._sockets:
+        for listening in self.sockets:
             if listening.fileno() in ready and not self._is_full():
                 self._accept(listening)
 
     def close(self) -> None:
         """Listen no longer."""
-        for listening in self._sockets:
+        for listening in self.sockets:
             listening.close()
 
     def _is_full(self) -> bool:

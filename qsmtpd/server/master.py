@@ -42,9 +42,9 @@ class Master:
         configuration = load()
         self._options = configuration.options
         self._signals = Signals()
-        self._pool = Pool(configuration, self._on_fork)
+        self._pool = Pool(configuration, self._descriptors)
         self._listener = Listener(sockets, self._options, configuration.rules, self._pool)
-        self._reload = Reload(load, self._pool, self._options.verbose, self._on_fork)
+        self._reload = Reload(load, self._pool, self._options.verbose, self._descriptors)
 
     def run(self) -> None:
         """Serve until TERM, then wait for the running sessions."""
@@ -54,14 +54,15 @@ class Master:
             self._turn()
         self._drain()
 
-    def _on_fork(self) -> None:
-        """In a new process: close what is the master's.
+    def _descriptors(self) -> list[int]:
+        """What only the master may have open: each new process closes them.
 
-        A session that outlives the master must not hold its port.
+        A session that outlives the master must not hold its port; and if one
+        worker held the master's end of another's control socket, that other one
+        would not notice the master's death.
         """
-        self._signals.close()
-        self._listener.close()
-        self._pool.close()
+        shared = [*self._listener.sockets, *self._pool.controls()]
+        return [*self._signals.descriptors, *(each.fileno() for each in shared)]
 
     def _turn(self) -> None:
         """Wait for something, and do it."""

@@ -11,6 +11,7 @@ import socket
 from time import monotonic
 
 from . import status
+from .deaths import log_death
 from .fork import Worker, fork
 from .options import ERRORS, STATUS
 from .worker import DONE, PACKED_LIMIT
@@ -35,14 +36,13 @@ IDLE = 60.0
 class Pool:
     """The worker processes.
 
-    on_fork() is called in each new process, to close what only the master may
-    have open; it calls close() of this pool as well.
+    descriptors() are those that each new process has to close.
     """
 
-    def __init__(self, configuration: Configuration, on_fork: Callable[[], None]) -> None:
+    def __init__(self, configuration: Configuration, descriptors: Callable[[], list[int]]) -> None:
         self._configuration = configuration
         self._options = configuration.options
-        self._on_fork = on_fork
+        self._descriptors = descriptors
         self._workers: dict[int, Worker] = {}
         #: None is forked ahead before this time (monotonic seconds).
         self._resume_at = 0.0
@@ -154,7 +154,7 @@ class Pool:
     def _fork(self, accepted: Accepted | None = None) -> bool:
         """A new worker, for this connection or to be idle.  False where that cannot be."""
         try:
-            worker = fork(self._configuration, accepted, self._on_fork)
+            worker = fork(self._configuration, accepted, self._descriptors())
         except OSError as error:
             if self._options.verbose >= ERRORS:
                 status.say(f"warning: cannot fork: {error.strerror}")
@@ -169,6 +169,8 @@ class Pool:
             return
         self._lose(worker)
         if worker.busy:
+            if worker.page is not None:
+                log_death(worker.page, code, pid, worker.ip)
             self._say_end(pid, code)
         elif not worker.used and not worker.dismissed:
             status.say(f"warning: process {pid} died unused: status {code}")
@@ -195,14 +197,6 @@ class Pool:
         """Send this signal to all workers."""
         for pid in self._workers:
             os.kill(pid, number)
-
-    def close(self) -> None:
-        """In a new process: close the master's ends of all that it shares with workers.
-
-        Else another worker would not notice the master's death.
-        """
-        for worker in self._workers.values():
-            worker.close_control()
 
     # -- status lines ------------------------------------------------------
 

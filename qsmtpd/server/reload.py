@@ -30,8 +30,7 @@ TRIAL_WAIT = 60.0
 class Reload:
     """Gives the pool a new configuration from load(), if a trial of that succeeds.
 
-    on_fork() is called in the trial process, to close what only the master may
-    have open.
+    descriptors() are those that the trial process has to close.
     """
 
     def __init__(
@@ -39,18 +38,19 @@ class Reload:
         load: Callable[[], Configuration],
         pool: Pool,
         verbose: int,
-        on_fork: Callable[[], None],
+        descriptors: Callable[[], list[int]],
     ) -> None:
         self._load = load
         self._pool = pool
         self._verbose = verbose
-        self._on_fork = on_fork
+        self._descriptors = descriptors
         #: The trial process, or None while there is none.
         self.pid: int | None = None
         self._deadline = 0.0
 
     def start(self) -> None:
         """Start the trial."""
+        descriptors = self._descriptors()
         try:
             pid = os.fork()
         except OSError as error:
@@ -59,7 +59,9 @@ class Reload:
             return
         if pid == 0:
             try:
-                self._on_fork()
+                signal.set_wakeup_fd(-1)
+                for descriptor in descriptors:
+                    os.close(descriptor)
                 os.dup2(0, 2)  # what it logs will be logged again if all is well
                 self._load()
                 os._exit(0)

@@ -16,15 +16,17 @@ class Signals:
 
     `fd` is readable after one of them, until clear().  `hangup`: HUP has come,
     and nobody has set this back.  `terminations`: how often TERM or INT came.
+    `descriptors`: those that this keeps open.
     """
 
     def __init__(self) -> None:
         self.hangup = False
         self.terminations = 0
-        self.fd, self._writer = os.pipe()
-        for fd in (self.fd, self._writer):
+        self.fd, writer = os.pipe()
+        self.descriptors = (self.fd, writer)
+        for fd in self.descriptors:
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGTERM, self._on_termination)
@@ -37,12 +39,6 @@ class Signals:
                 pass
         except BlockingIOError:
             pass
-
-    def close(self) -> None:
-        """In a new process: close the descriptors.  The handlers stay for now."""
-        signal.set_wakeup_fd(-1)
-        os.close(self.fd)
-        os.close(self._writer)
 
     def _on_hangup(self, *_: object) -> None:
         self.hangup = True

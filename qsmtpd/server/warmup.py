@@ -1,41 +1,38 @@
-"""For processes that are forked warm: what a session needs, imported and practised before.
+"""What the server does before it forks, so that its workers need not.
 
-A cold child leaves out what not every session needs; a server has it all, so
-that serving imports nothing: it costs, and after a package upgrade it would
-fetch code that does not fit.
+A cold child leaves out what not every session needs; a server imports it all,
+so that a worker imports nothing: that takes time, and after an upgrade of the
+package it would fetch code that does not fit.
 
-What a forked process touches of the memory that it shares with the server is
-copied for it, and the first run of any code in Python, or of an algorithm in
-OpenSSL, writes more than the later ones: caches, specialised instructions,
-what is looked up only once.  So the server runs some sessions with itself.
+What a worker writes to in the memory that it shares with the server is copied
+for it, and the first run of any code in Python, or of an algorithm in OpenSSL,
+writes more than later ones: caches, specialised instructions, what is looked up
+only once.  So the server has some dry runs of a session.
 """
 
 from __future__ import annotations
 
 import os
 
-from ..config.files import ControlFiles, home
-from ..config.session import SessionSettings
+from ..config.files import Controls, home
+from ..config.session import AuthSettings, Limits
 from ..config.settings import Settings
+from ..diagnose.dryrun import Rehearsal
 from ..facts import ControlError, Peer
 from ..log import Log, log_trouble
-from ..net import channel
+from ..net import ucspi
 from ..policy import load
 from ..policy.spec import BUILT_IN
-from ..policy.timelimit import TimeLimit
-from ..session import run
 from ..session.connection import enter
-from ..tls import provider
+from ..tls import provider as tls_provider
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from OpenSSL import SSL
+    from ..tls.provider import Door
 
-    from ..policy.hooks import Hooks
-
-#: pyOpenSSL is not among them: who has a certificate imports it by loading that.
+#: pyOpenSSL is not among them: to load a certificate is to import it.
 _LATER = (
     "binascii",
     "hashlib",
@@ -43,26 +40,73 @@ _LATER = (
     "termios",
     "qsmtpd.net.ip",
     "qsmtpd.config.cdb",
+    "qsmtpd.child.queue",
     "qsmtpd.session.auth",
     "qsmtpd.session.data",
-    "qsmtpd.session.inspection",
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
+    "qsmtpd.filters.immune",
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
+    "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
     "qsmtpd.tls.external",
     *("qsmtpd.filters." + name for name in BUILT_IN),
 )
-#: What plugins from elsewhere may want.
-_FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
+#: What plugins from elsewhere may need.
+_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.guardian")
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
-_SESSION = (
-    b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nRSET\r\n"
-    b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nQUIT\r\n"
-)
+_BEGIN = [
+    b"EHLO x",
+    b"MAIL FROM:<a@b.example>",
+    b"RCPT TO:<c@d.example>",
+    b"RSET",
+]
+_END = [
+    b"MAIL FROM:<a@b.example>",
+    b"RCPT TO:<c@d.example>",
+    b"DATA",
+    b"Subject: x\n\nx\n",
+    b"QUIT",
+]
+_PLAIN = [*_BEGIN, *_END]
+_THROUGH_TLS = [b"EHLO x", b"STARTTLS", *_BEGIN, *_END]
+
+
+def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[Controls, bool]:
+    """Read, import and build what each session would, before the first one and on HUP.
+
+    Returns the control files with all that has been read and built, and
+    whether there may be plugins from elsewhere.  What is wrong is logged, and
+    each session will find it again.
+    """
+    log = Log(2, pid=os.getpid())
+    controls = Controls(home(environ))
+    external = True
+    import_all()
+    try:
+        settings = enter(controls, environ)
+        tls = TlsSettings(settings)
+        peer = ucspi.read_peer(environ)
+        Limits(settings, tls, AuthSettings(settings, checkpassword, peer))
+        warm_up()
+        load.forget()
+        external = any(not entry.ours for entry in load.load(settings, log).entries)
+        if external:
+            _import(_FOR_PLUGINS)
+        provider = tls_provider.find(settings, tls)
+        if provider is not None:
+            provider.prepare()
+            _prepare_tls(tls, log, provider)
+    except ControlError as error:
+        log.line("control", name=error.name, reason=error.reason)
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+    except Exception as error:  # HUP must not end a server, whatever it finds
+        log_trouble(log, error)
+    return controls, external
 
 
 def import_all() -> None:
@@ -71,17 +115,33 @@ def import_all() -> None:
     # threading, which pyOpenSSL imports, would make its inner state anew in each
     # process that is forked.  Without threads it stays right, and doing nothing
     # saves 0.4 MB of copied memory.
-    os.register_at_fork = _ignore
+    os.register_at_fork = lambda **_: None
     try:
         import threading  # noqa: F401
     finally:
         os.register_at_fork = register
-    for name in _LATER:
+    _import(_LATER)
+
+
+def _import(names: tuple[str, ...]) -> None:
+    for name in names:
         __import__(name)
 
 
-class Nowhere(ControlFiles):
-    """The control files of nobody, who has a name."""
+def _prepare_tls(tls: TlsSettings, log: Log, provider: Door) -> None:
+    """Have the rest of TLS in this process: modules, the contexts of SNI, dry runs."""
+    if tls.mode not in (STARTTLS, IMPLICIT):
+        return
+    from ..tls import context
+
+    for name, error in context.keep_names(tls):
+        log.line("tls", verdict="unavailable", sni=name, reason=str(error))
+    _import(_FOR_TLS)
+    warm_up(provider)
+
+
+class Nowhere(Controls):
+    """Control files that say nothing but a name."""
 
     def __init__(self) -> None:
         super().__init__(b"/nonexistent")
@@ -90,128 +150,21 @@ class Nowhere(ControlFiles):
         return b"nobody.example\n" if name == "me" else None
 
 
-def prepare_plugins(hooks: Hooks) -> None:
-    """What those from elsewhere need, where there are any."""
-    if any(not entry.ours for entry in hooks.entries):
-        for name in _FOR_PLUGINS:
-            __import__(name)
+def warm_up(provider: Door | None = None) -> None:
+    """Some dry runs of a session, with the plugins that are always there; no log.
 
-
-def _ignore_status(status: int) -> None:
-    """No plugin is there that could not be stopped."""
-
-
-def _ignore(**_: object) -> None:
-    """Register nothing."""
-
-
-def practise() -> None:
-    """Run some sessions, with nothing but the rules that are always there, into /dev/null."""
+    With `provider`, which must be prepared, the session goes through STARTTLS.
+    """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     log = Log(null)
-    peer = Peer(relay=b"")
+    commands = _PLAIN if provider is None else _THROUGH_TLS
     try:
         for _ in range(_TIMES):
-            lookup = Settings(Nowhere(), {})
-            settings = SessionSettings.load(lookup)
-            line = channel.Channel(_Script())
-            hooks = load.load(lookup, settings.policy, log)
-            run.run(line, peer, settings, hooks, log, None, None, _ignore_status)
+            session = Rehearsal(Settings(Nowhere(), {}), Peer(relay=b""), log, door=provider)
+            session.run(commands, _ignore, _ignore, _ignore)
     finally:
         os.close(null)
 
 
-class _Script:
-    """A transport with a client that says the same each time, and listens to nothing."""
-
-    def __init__(self) -> None:
-        self._left = _SESSION
-
-    def read(self, deadline: float) -> bytes:
-        line, end, self._left = self._left.partition(b"\n")
-        return line + end
-
-    def write(self, data: bytes, deadline: float) -> None:
-        pass
-
-    def close(self, deadline: float) -> None:
-        pass
-
-
-def prepare_tls(settings: TlsSettings, log: Log) -> None:
-    """What is left of door 1 when its context is there: modules, and the contexts of SNI."""
-    if settings.mode not in (STARTTLS, IMPLICIT):
-        return
-    from ..tls import context
-    from ..tls.openssl import TlsTransport
-
-    for name, error in context.keep_names(settings):
-        log.line("tls", verdict="unavailable", sni=name, reason=str(error))
-    for module in _FOR_TLS:
-        __import__(module)
-    kept = settings.kept_context()
-    if kept is not None:
-        for _ in range(_TIMES):
-            transport = TlsTransport(kept, _TlsClient())
-            transport.handshake(float("inf"))
-            transport.facts()
-            transport.write(b"250 ok\r\n", float("inf"))
-
-
-class _TlsClient:
-    """A transport whose far side is a client of TLS in this very process."""
-
-    def __init__(self) -> None:
-        from OpenSSL import SSL
-
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_alpn_protos([b"smtp"])
-        self._tls: SSL.Connection = SSL.Connection(context, None)
-        self._tls.set_connect_state()
-
-    def read(self, deadline: float) -> bytes:
-        from OpenSSL import SSL
-
-        try:
-            self._tls.do_handshake()
-        except SSL.WantReadError:
-            pass
-        return self._tls.bio_read(channel.CHUNK)
-
-    def write(self, data: bytes, deadline: float) -> None:
-        self._tls.bio_write(data)
-
-    def close(self, deadline: float) -> None:
-        pass
-
-
-def rehearse(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> ControlFiles:
-    """For a server, before its first connection and on HUP: do what each one will do.
-
-    So what is wrong is in the log at once, not only when a client comes; what
-    is read and built is in the controls returned; and no module is left to be
-    imported.
-    """
-    log = Log(2, pid=os.getpid())
-    controls = ControlFiles(home(environ))
-    limit = TimeLimit()
-    import_all()
-    try:
-        lookup = enter(controls, environ)
-        settings = SessionSettings.load(lookup, checkpassword)
-        practise()
-        load.forget()
-        prepare_plugins(load.load(lookup, settings.policy, log, limit=limit))
-        way = provider.find(settings.tls)
-        if way is not None:
-            way.prepare()
-            prepare_tls(settings.tls, log)
-    except ControlError as error:
-        log.line("control", name=error.name, reason=error.reason)
-    except Unavailable as error:
-        log.line("tls", verdict="unavailable", reason=str(error))
-    except Exception as error:  # HUP must not end a server, whatever it finds
-        log_trouble(log, error)
-    finally:
-        limit.stop()
-    return controls
+def _ignore(_: object) -> None:
+    """Nobody looks at what is sent, heard, or at the exit status."""

@@ -20,6 +20,7 @@ import socket
 import sys
 
 from ..facts import ControlError, Outcome
+from ..policy.running import Running
 from ..session import connection
 from . import names, rules, status
 from .accepted import Accepted, unpack
@@ -27,6 +28,7 @@ from .options import STATUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mmap
     import signal
 
     from .configuration import Configuration
@@ -47,28 +49,33 @@ def work(
     configuration: Configuration,
     first: Accepted | None,
     control: socket.socket | None,
+    page: mmap.mmap | None,
 ) -> int:
     """Serve until there is nothing more to do; the exit status of the process.
 
     `first` is the first connection, or None where it comes on the socket
-    `control`, as all later ones do.
+    `control`, as all later ones do.  `page` is shared with the master (see
+    deaths.py).
     """
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     gc.enable()  # what was there before the fork is frozen: this costs nothing
+    running = None if page is None else Running(page)
     if configuration.options.sessions == 1:
         accepted = first or _receive(control)
         if control is not None:
             control.close()
-        return 0 if accepted is None else _serve(configuration, accepted).status
+        return 0 if accepted is None else _serve(configuration, accepted, running).status
     assert control is not None
-    return _serve_several(configuration, first, control)
+    return _serve_several(configuration, first, control, running)
 
 
 def _serve_several(
     configuration: Configuration,
     first: Accepted | None,
     control: socket.socket,
+    running: Running | None,
 ) -> int:
     if configuration.rules is not None:
         configuration.rules.open()  # its descriptor is not one that a session has left
@@ -79,7 +86,7 @@ def _serve_several(
         first = None
         if accepted is None:
             break
-        outcome = _serve(configuration, accepted)
+        outcome = _serve(configuration, accepted, running)
         code = outcome.status
         os.close(accepted.fd)
         if left == 1 or not _is_sound(outcome) or not before.is_restored():
@@ -108,7 +115,7 @@ def _receive(control: socket.socket | None) -> Accepted | None:
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
 
 
-def _serve(configuration: Configuration, accepted: Accepted) -> Outcome:
+def _serve(configuration: Configuration, accepted: Accepted, running: Running | None) -> Outcome:
     """Serve a connection from the first byte to the last."""
     options = configuration.options
     environ = {**configuration.environ, **accepted.environ}
