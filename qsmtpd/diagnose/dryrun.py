@@ -212,9 +212,14 @@ class DryRun:
         sent: Watch,
         heard: Watch,
         leave: Callable[[int], object] = sys.exit,
+        waits: bool = False,
     ) -> Outcome:
-        """Say these commands (see Script).  leave(status) ends it all where a plugin does not."""
-        channel = _Impatient(Script(commands, sent, heard), self.pauses)
+        """Say these commands (see Script).  leave(status) ends it all where a plugin does not.
+
+        `waits`: pauses are made, as in a real session, and not remembered.
+        """
+        script = Script(commands, sent, heard)
+        channel = Channel(script) if waits else _Impatient(script, self.pauses)
         return run.run(
             channel,
             self._peer,

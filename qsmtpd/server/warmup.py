@@ -161,7 +161,9 @@ def warm_up(provider: Door | None = None) -> None:
     try:
         for _ in range(_TIMES):
             session = Rehearsal(Settings(Nowhere(), {}), Peer(relay=b""), log, door=provider)
-            session.run(commands, _ignore, _ignore, _ignore)
+            # There are no pauses; but code specialised for a channel that makes
+            # none would have to be specialised again in each worker.
+            session.run(commands, _ignore, _ignore, _ignore, waits=True)
     finally:
         os.close(null)
 
