@@ -9,7 +9,7 @@ from ..net import ucspi
 from . import accepted, permissions, sockets, status, warmup
 from .configuration import Configuration
 from .master import Master
-from .options import QUIET, USAGE, Options, Usage
+from .options import QUIET, USAGE, Options, UsageError
 from .rules import Rules
 from .user import become
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> NoReturn:
     _fill_standard_descriptors()
     try:
         options = Options(arguments, environ)
-    except Usage as error:
+    except UsageError as error:
         status.say(f"usage error: {error}")
         os.write(2, USAGE.encode())
         os._exit(111)

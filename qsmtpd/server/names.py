@@ -1,6 +1,6 @@
-"""Names of addresses, from the system's resolver.
+"""Host names of addresses, from the system's resolver.
 
-It is asked in the worker, so only the client itself waits, and no longer than
+Workers call this, so only the client itself waits, and no longer than
 resolv.conf(5) allows.
 """
 
@@ -12,10 +12,11 @@ _ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 
 def name_of(ip: str, paranoid: bool = False) -> bytes | None:
-    """The name of an address, or None.
+    """The host name of an address, or None.
 
-    With `paranoid`, only a name that has this address.  A name with a byte
-    that no host name has is none: who owns the address chooses it.
+    With `paranoid`, only a name that has this address.  The owner of the
+    address chooses the name, so one with a byte that no host name has counts
+    as none.
     """
     try:
         name = socket.getnameinfo((ip, 0), socket.NI_NAMEREQD)[0]

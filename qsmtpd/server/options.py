@@ -1,4 +1,4 @@
-"""The command line: tcpserver's letters, and what tcpserver does not have."""
+"""The command line: tcpserver's options, and those that tcpserver does not have."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WORDS = ["drain=", "sessions=", "spare=", "check"]
 QUIET, ERRORS, STATUS = 0, 1, 2
 
 
-class Usage(Exception):
+class UsageError(Exception):
     """What is wrong with the command line."""
 
 
 class Options:
-    """The command line.  Raises Usage.
+    """The command line.  Raises UsageError.
 
     `environ` is asked for UID and GID where -U says so.
     """
@@ -57,11 +57,11 @@ class Options:
         try:
             pairs, rest = getopt.getopt(arguments, _LETTERS, _WORDS)
         except getopt.GetoptError as error:
-            raise Usage(str(error)) from error
+            raise UsageError(str(error)) from error
         for option, value in pairs:
             self._set(option, value, environ)
         if len(rest) < 2:
-            raise Usage("host and port are wanted")
+            raise UsageError("host and port are wanted")
         self.host, self.port = rest[:2]
         if self.port.isdigit():
             self.port = str(_number("port", self.port, 0, 65535))
@@ -110,7 +110,7 @@ _NUMBERS = {
     "-c": ("limit", 1),
     "-C": ("client_limit", 0),
     "-g": ("gid", 1),
-    "-t": ("ident_timeout", 0),  # nobody is asked
+    "-t": ("ident_timeout", 0),  # has no effect
     "-u": ("uid", 1),
     "--drain": ("drain", 0),
     "--sessions": ("sessions", 1),
@@ -124,7 +124,7 @@ def _number(option: str, value: str, least: int, most: int = 999_999_999) -> int
         most = _MOST_ID
     # int() would take "1_000", " +5 " and digits of other scripts.
     if not (value.isascii() and value.isdigit() and len(value) <= 10):
-        raise Usage(f"{option} wants a number")
+        raise UsageError(f"{option} wants a number")
     if not least <= int(value) <= most:
-        raise Usage(f"{option} wants a number from {least} to {most}")
+        raise UsageError(f"{option} wants a number from {least} to {most}")
     return int(value)

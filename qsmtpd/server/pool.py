@@ -29,7 +29,7 @@ PAUSE = 1.0
 #: How long none is forked ahead after one has died unused: the first time, and
 #: at most; it doubles each time (seconds).
 FIRST_WAIT, LONGEST_WAIT = 0.1, 30.0
-#: A worker for several connections that was idle for so long is dismissed (seconds).
+#: How long a worker for several connections may be idle before it is dismissed (seconds).
 IDLE = 60.0
 
 

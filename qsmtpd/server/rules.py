@@ -67,7 +67,7 @@ class Rules:
 
 
 def keys(ip: bytes, host: bytes | None) -> Iterator[bytes]:
-    """Where a client's rule may stand, in tcpserver's order.
+    """The keys at which a client's rule is looked for, in tcpserver's order.
 
     IPv6 has prefixes as well: what ends in a colon, of the address as written
     (as the usual patches for IPv6 have it).
@@ -92,7 +92,7 @@ def denies(data: bytes) -> bool:
 
 
 def apply(data: bytes, environ: dict[bytes, bytes]) -> None:
-    """Do what they say to the environment of a connection."""
+    """Set in the environment of a connection what these instructions say."""
     for entry in data.split(b"\0"):
         name, equals, value = entry[1:].partition(b"=")
         if entry.startswith(b"+") and equals and name:

@@ -25,7 +25,7 @@ def listen(options: Options, environ: Mapping[bytes, bytes]) -> list[socket.sock
 
 
 def _inherited(environ: Mapping[bytes, bytes]) -> list[socket.socket]:
-    """What systemd has opened for this very process."""
+    """The sockets that systemd has opened for this process.  Raises OSError."""
     if environ.get(b"LISTEN_PID") != b"%d" % os.getpid():
         return []
     count = environ.get(b"LISTEN_FDS", b"")
@@ -43,10 +43,10 @@ def _inherited(environ: Mapping[bytes, bytes]) -> list[socket.socket]:
 
 
 def _bound(options: Options) -> socket.socket:
-    """The first address of the host.
+    """A socket that listens on the first address of the host.  Raises OSError.
 
-    The host 0 is every address: of IPv4, as tcpserver has it; with -6, of IPv6
-    and by mapped addresses of IPv4 as well.
+    The host 0 is every IPv4 address, as in tcpserver; with -6, every IPv6
+    address, and by mapped addresses every IPv4 one as well.
     """
     family = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[options.family]
     host = options.host

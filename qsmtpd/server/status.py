@@ -20,13 +20,12 @@ _ENDS = (
     b"TCPREMOTEPORT",
 )
 
-
-#: With -q not even trouble is told.
+#: -q: nothing is written.
 quiet = False
 
 
 def say(text: str) -> None:
-    """One line.  It neither blocks nor fails: nobody may hold the master up."""
+    """Write one line to descriptor 2, or drop it where that would block or fails."""
     if quiet:
         return
     try:
@@ -34,7 +33,7 @@ def say(text: str) -> None:
         poll.register(2, select.POLLOUT)
         if poll.poll(0):
             line = f"qsmtpd-server: {text}".encode("ascii", "backslashreplace")
-            os.write(2, line[: LINE_LIMIT - 1] + b"\n")  # poll() promises room for so much
+            os.write(2, line[: LINE_LIMIT - 1] + b"\n")  # poll() promises that this does not block
     except OSError:
         pass
 

@@ -1,4 +1,4 @@
-"""From root to the user that serves."""
+"""The change from root to the user that serves."""
 
 from __future__ import annotations
 

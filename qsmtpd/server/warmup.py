@@ -169,4 +169,4 @@ def warm_up(provider: Door | None = None) -> None:
 
 
 def _ignore(_: object) -> None:
-    """Nobody looks at what is sent, heard, or at the exit status."""
+    """What is sent and heard, and the exit status, do not matter here."""
