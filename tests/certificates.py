@@ -25,6 +25,7 @@ class Certificate:
         address: str | None = None,
         days: int = 1,
     ) -> None:
+        self.certificate: x509.Certificate
         if kind == "ec":
             self.key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
             self.key = ec.generate_private_key(ec.SECP256R1())

@@ -17,6 +17,8 @@ from client import PATIENCE, Client, Pipes
 from run import Run
 from ucspitls import Helper
 
+Command = Sequence[str | Path]
+
 
 class Child(Client):
     """A client that knows the process which serves it.
@@ -28,7 +30,7 @@ class Child(Client):
 
     def __init__(
         self,
-        command: Sequence[str | Path],
+        command: Command,
         environ: dict[str, str],
         over: str = "socket",
         helper: Helper | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child import Child
@@ -60,7 +61,7 @@ def door(request: pytest.FixtureRequest, home: Home) -> Open:
     if request.param == "inside":
         SERVER.save(home.control_dir / "servercert.pem")
 
-    def start(**environ: str) -> Child:
+    def start(**environ: Any) -> Child:
         if request.param == "inside":
             return home.talk(**environ)
         report = SSLSERVER if request.param == "sslserver" else S6

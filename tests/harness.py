@@ -7,12 +7,13 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
-from child import Child
+from child import Child, Command
 from client import PATIENCE
 from run import Run
 from tools import find
@@ -22,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The programs of this checkout, beside the Python that runs the tests.
 BIN = Path(sys.prefix) / "bin"
 PROGRAMS = ROOT / "tests" / "programs"
+#: What is passed to run() or talk() with **: of Any, or it would have to fit their options, too.
+Variables = dict[str, Any]
+T = TypeVar("T")
 CI = os.environ.get("CI") == "true"
 
 
@@ -130,7 +134,7 @@ class Home:
         pieces = [data] if isinstance(data, bytes) else data
         if dribble:
             pieces = [bytes((byte,)) for piece in pieces for byte in piece]
-        command = [self.program(program), *arguments]
+        command: Command = [self.program(program), *arguments]
         return Child(command, self._full(environ), over).whole(pieces)
 
     def talk(
@@ -145,7 +149,7 @@ class Home:
 
     def launch(
         self,
-        command: Sequence[str | Path],
+        command: Command,
         environ: dict[str, str],
         over: str = "socket",
         helper: Helper | None = None,
@@ -174,9 +178,10 @@ def needs(program: str) -> str:
     return path
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    """Wait until it is true: for what a program does after it has answered."""
+def wait_for(what: Callable[[], T | None]) -> T:
+    """Wait until it is true, and return it: for what a program does after it has answered."""
     deadline = time.monotonic() + PATIENCE
-    while not what():
+    while not (found := what()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return found

@@ -8,7 +8,9 @@ import smtplib
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
+from child import Command
 from client import PATIENCE, Client
 from harness import BIN, Home, needs, wait_for
 from run import parse_events, without_secrets
@@ -26,7 +28,7 @@ STATUS = re.compile(r"^qsmtpd-server: (.*)$", re.MULTILINE)
 class Listener:
     """A program that listens on a free port of 127.0.0.1 and prints it; a context manager."""
 
-    def __init__(self, command: list[str | Path], environ: dict[str, str], log: Path) -> None:
+    def __init__(self, command: Command, environ: dict[str, str], log: Path) -> None:
         self._log = log
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -64,7 +66,7 @@ class Listener:
         wait_for(lambda: len(self.events("session")) > before)
         return replies
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,8 +83,8 @@ def listening(home: Home) -> dict[str, str]:
 def tcpserver(home: Home, *rules: str) -> Listener:
     """qsmtpd under tcpserver, which gives it what tcprules(1) has made of these rules."""
     cdb = make_rules(home.path / "rules.cdb", *rules)
-    options = ["-1", "-HRl", "mx.example", "-x", cdb, "127.0.0.1", "0"]
-    command = [needs("tcpserver"), *options, BIN / "qsmtpd", *home.arguments]
+    options = ["-1", "-HRl", "mx.example", "-x", str(cdb), "127.0.0.1", "0"]
+    command: Command = [needs("tcpserver"), *options, BIN / "qsmtpd", *home.arguments]
     return Listener(command, listening(home), home.path / "log")
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child import Command
 from harness import BIN, ROOT, Home
 from tls_home import SERVER
 
@@ -169,7 +170,7 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
     source.write_text("first = 1\n")
     finder = start.Finder(f"{tmp_path}/")
     assert finder.find_spec("qsmtpd", None) is None
-    compiled = Path(py_compile.compile(str(source), doraise=True))
+    compiled = Path(str(py_compile.compile(str(source), doraise=True)))
     assert finder.find_spec("qsmtpd", None) is not None
     os.utime(source, (0, 0))
     assert finder.find_spec("qsmtpd", None) is None, "an older source is another source, too"
@@ -191,7 +192,7 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
 
 def launcher(python: str, folder: str) -> str:
     """What bin/launcher prints for qsmtpd."""
-    command = [ROOT / "bin/launcher", python, folder, ROOT / "bin/qsmtpd"]
+    command: Command = [ROOT / "bin/launcher", python, folder, ROOT / "bin/qsmtpd"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -224,7 +225,7 @@ def install(way: str, to: Path) -> tuple[Path, Path]:
     source = to.with_name("source")
     subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
     subprocess.run([sys.executable, "-m", "venv", str(to)], check=True)
-    pip = [to / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    pip: Command = [to / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, str(source)], check=True, capture_output=True)
     [package] = to.glob("lib/python3*/site-packages/qsmtpd")
     return to / "bin/qsmtpd", package
@@ -243,10 +244,10 @@ def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path
     link.symlink_to(program)
     session = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
     for path in (program, link):
-        done = subprocess.run(
+        served = subprocess.run(
             [path], input=session, capture_output=True, env=home.environ, check=True
         )
-        assert b"354 go ahead" in done.stdout
+        assert b"354 go ahead" in served.stdout
     assert len(home.messages()) == 2
     # What the launcher gives the interpreter, the interpreter itself says.
     said = "import sys; print(sys.flags, sys.argv[-2:]); launch = lambda *arguments: None"

@@ -9,14 +9,16 @@ import re
 import smtplib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Certificate
+from child import Command
 from client import PATIENCE, client_context
-from harness import BIN, PROGRAMS, Home, needs
+from harness import BIN, PROGRAMS, Home, Variables, needs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from listeners import Listener
+from listeners import tcpserver
 from run import Run
 from ucspitls import Helper
 
@@ -51,7 +53,7 @@ def seen(home: Home) -> list[bytes]:
     return [bytes.fromhex(line) for line in path.read_text().split()] if path.exists() else []
 
 
-def run(home: Home, *lines: bytes, **environ: str) -> Run:
+def run(home: Home, *lines: bytes, **environ: Any) -> Run:
     """A session of these lines; no password may be in the log."""
     done = home.run(b"\r\n".join((*lines, b"QUIT", b"")), *home.arguments, **environ)
     for secret in (b"secret", b"wrong!", RIGHT, WRONG, b64(b"secret"), b64(b"wrong!")):
@@ -81,7 +83,7 @@ def test_the_switch(
     submission: Home, switch: str | None, announced: bytes | None, required: bool
 ) -> None:
     submission.environ.pop("SMTPAUTH")
-    environ = {} if switch is None else {"SMTPAUTH": switch}
+    environ: Variables = {} if switch is None else {"SMTPAUTH": switch}
     done = run(submission, b"EHLO me", b"AUTH FOO", b"MAIL FROM:<>", **environ)
     lines = [line[4:] for line in done.lines]
     assert (
@@ -136,7 +138,7 @@ def test_the_challenges(submission: Home) -> None:
 @pytest.mark.parametrize("order", ["response", "challenge"])
 @pytest.mark.parametrize("host", [False, True])
 def test_cram_md5(submission: Home, order: str, host: bool) -> None:
-    environ = {**submission.environ, "SMTPAUTH": "+cram", "CRAMORDER": order}
+    environ: Variables = {**submission.environ, "SMTPAUTH": "+cram", "CRAMORDER": order}
     arguments = submission.arguments
     if host:
         environ["AUTHARGV"] = "host"
@@ -439,7 +441,7 @@ def test_which_senders_a_user_may_use(
 def test_keys_of_the_rules(home: Home, key: str, allowed: bool) -> None:
     home.control("mailfromrules", f"{key}:@own.example")
     session = b"MAIL FROM:<x@own.example>\r\nRCPT TO:<x@else.example>\r\nQUIT\r\n"
-    environ = {"RELAYCLIENT": "", "TCPREMOTEINFO": "ident", "LOCALMFCHECK": "!"}
+    environ: Variables = {"RELAYCLIENT": "", "TCPREMOTEINFO": "ident", "LOCALMFCHECK": "!"}
     assert home.run(session, **environ).codes == [220, 250, 250 if allowed else 553, 221]
 
 
@@ -523,7 +525,7 @@ COMMANDS = {
     relay=st.booleans(),
 )
 def test_who_may_relay(submission: Home, words: list[str], clear: bool, relay: bool) -> None:
-    environ = {"AUTHCLEAR": "1" if clear else "0", "MAXAUTHFAILURES": "100"}
+    environ: Variables = {"AUTHCLEAR": "1" if clear else "0", "MAXAUTHFAILURES": "100"}
     if relay:
         environ["RELAYCLIENT"] = ""
     done = run(submission, *(COMMANDS[word] for word in words), **environ)
@@ -556,10 +558,8 @@ def test_base64_is_strict() -> None:
 @pytest.fixture(params=["starttls", "implicit"])
 def port(request: pytest.FixtureRequest, submission: Home) -> object:
     del submission.environ["AUTHCLEAR"]
-    environ = {k: v for k, v in submission.environ.items() if not k.startswith("TCP")}
-    environ.update(QSMTPD_TLS=request.param, SMTPAUTH="!+cram", FORCETLS="1")
-    command = [needs("tcpserver"), "-1", "-HRl", "mx.example", "127.0.0.1", "0", BIN / "qsmtpd"]
-    with Listener([*command, *submission.arguments], environ, submission.path / "log") as it:
+    submission.environ.update(QSMTPD_TLS=request.param, SMTPAUTH="!+cram", FORCETLS="1")
+    with tcpserver(submission) as it:
         yield it.port, request.param
         assert PASSWORD not in it.log() and RIGHT.decode() not in it.log()
 
@@ -610,7 +610,7 @@ def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
         f"tls_starttls {'on' if mode == 'starttls' else 'off'}\ntls_certcheck off\n"
     )
     settings.chmod(0o600)
-    command = [needs("msmtp"), "-C", str(settings), "x@no.example"]
+    command: Command = [needs("msmtp"), "-C", str(settings), "x@no.example"]
     done = subprocess.run(command, input=b"Subject: x\n\nhi\n", capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     settings.write_text(settings.read_text().replace(PASSWORD, "wrong!"))
@@ -625,16 +625,14 @@ def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
 def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
     """From a new user to a message, with nothing but what comes with qsmtpd."""
     kind = ["--cram"] if mechanism == "CRAM-MD5" else []
-    add = [BIN / "qsmtpd-checkpassword", "--add", *kind, "joe"]
+    add: Command = [BIN / "qsmtpd-checkpassword", "--add", *kind, "joe"]
     subprocess.run(add, input=PASSWORD.encode() + b"\n", env=submission.environ, check=True)
     assert PASSWORD.encode() not in (submission.control_dir / "smtpusers").read_bytes()
     submission.environ["SMTPAUTH"] = "!+cram"
     check = submission.run(b"", "--check", str(BIN / "qsmtpd-checkpassword"), "true")
     assert check.status == 0, check.out
-    environ = {k: v for k, v in submission.environ.items() if not k.startswith("TCP")}
-    command = [needs("tcpserver"), "-1", "-HRl", "mx.example", "127.0.0.1", "0", BIN / "qsmtpd"]
-    command += [BIN / "qsmtpd-checkpassword", "true"]
-    with Listener(command, environ, submission.path / "log") as listener:
+    submission.arguments = [str(BIN / "qsmtpd-checkpassword"), "true"]
+    with tcpserver(submission) as listener:
         for password, status in ((PASSWORD, 0), ("wrong!", 28)):
             done = subprocess.run(
                 [needs("swaks"), "--tls", "--server", "127.0.0.1", "--port", str(listener.port)]

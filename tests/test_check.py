@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from certificates import Certificate
-from harness import BIN, Home
+from harness import BIN, Home, Variables
 
 SERVER = Certificate("mx.example")
 
 
-def check(home: Home, **environ: str | None) -> tuple[int, list[str]]:
+def check(home: Home, **environ: Any) -> tuple[int, list[str]]:
     run = home.run(b"", "--check", **environ)
     return run.status, run.out.decode().splitlines()
 
@@ -35,7 +37,7 @@ def test_all_is_well(home: Home) -> None:
         ({"QMAILQUEUE": "/tmp"}, "wrong: queue program: /tmp is not executable"),
     ],
 )
-def test_wrong_variables(home: Home, environ: dict[str, str], line: str) -> None:
+def test_wrong_variables(home: Home, environ: Variables, line: str) -> None:
     status, lines = check(home, **environ)
     assert status == 1
     assert line in lines
@@ -93,7 +95,7 @@ def test_no_home(home: Home) -> None:
         ({"QMAILQUEUE": str(BIN / "qsmtpd-maildir")}, "wrong: QSMTPD_MAILDIR: is not set"),
     ],
 )
-def test_what_fits_together_badly(home: Home, environ: dict[str, str], line: str) -> None:
+def test_what_fits_together_badly(home: Home, environ: Variables, line: str) -> None:
     run = home.run(b"", "--check", "true", "true", **environ)
     assert any(found.startswith(line) for found in run.out.decode().splitlines()), run.out
     assert run.status == line.startswith("wrong")

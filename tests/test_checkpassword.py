@@ -179,7 +179,8 @@ def test_killed_while_it_checks(home: Home, smtpusers: Path) -> None:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(b"joe\0" + PASSWORD + b"\0\0")
         child.stdin.flush()
-        wait_for(lambda: not any(fcntl.ioctl(child.stdin, termios.FIONREAD, bytes(4))))
+        pipe = child.stdin.fileno()
+        wait_for(lambda: not any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))))
         child.kill()
         assert child.wait(PATIENCE) == -signal.SIGKILL
         assert child.stdout.read() == b""
@@ -340,7 +341,7 @@ def on_terminal(home: Home, *answers: bytes) -> tuple[int, bytes]:
     """Add joe by hand, each answer at its prompt; return the status and what was to be seen."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(PROGRAM, [PROGRAM, "--add", "joe"], home.environ)
+        os.execve(PROGRAM, [str(PROGRAM), "--add", "joe"], home.environ)
     seen = b""
     try:
         for answer in answers:
@@ -398,13 +399,25 @@ def test_every_failing_call(home: Home, smtpusers: Path, call: str) -> None:
     """Whichever call fails: the old file or the new one, and no 0 without the new one."""
     smtpusers.chmod(0o640)
     trace = home.path / "trace"
-    here = ["-P", home.control_dir, "-P", smtpusers, "-P", f"{smtpusers}.tmp"]
+    here = ["-P", str(home.control_dir), "-P", str(smtpusers), "-P", f"{smtpusers}.tmp"]
     for nth in range(1, 10):
         smtpusers.write_bytes(JOE)
         inject = f"inject={call}:error=EIO:when={nth}"
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-o", trace, "-e", inject, *here]
-            + [PROGRAM, "--add", "--cram", "ann"],
+            [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                trace,
+                "-e",
+                inject,
+                *here,
+                PROGRAM,
+                "--add",
+                "--cram",
+                "ann",
+            ],
             input=PASSWORD,
             capture_output=True,
             env=home.environ,

@@ -263,7 +263,9 @@ def test_full_log(home: Home) -> None:
     read, write = os.pipe()
     filled = fill(write)
     ours, theirs = socket.socketpair()
-    child = subprocess.Popen([QSMTPD], stdin=theirs, stdout=theirs, stderr=write, env=home.environ)
+    child = subprocess.Popen(
+        [QSMTPD], stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=write, env=home.environ
+    )
     theirs.close()
     replies = ours.makefile("rb")
     ours.sendall(MESSAGE + b"RCPT TO:<x>\r\n" + MESSAGE)
@@ -417,7 +419,9 @@ def test_client_that_never_reads(home: Home, over: str) -> None:
         out = ends[1]
         os.set_blocking(out, over == "pipe")
     with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen([QSMTPD], stdin=theirs, stdout=out, stderr=log, env=environ)
+        child = subprocess.Popen(
+            [QSMTPD], stdin=theirs.fileno(), stdout=out, stderr=log, env=environ
+        )
         theirs.close()
         ours.settimeout(PATIENCE)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import BIN, PROGRAMS, ROOT, Home
+from harness import BIN, PROGRAMS, ROOT, Home, Variables
 from plugin_lines import PLUGINS, decide, label
 
 MESSAGE = "Subject: a dry run\n\nqsmtpd --explain\n"
 TO = ("x@ok.example", "y@elsewhere.example", "z@ok.example")
 
 #: What is set up: control files, variables, and what --explain is told.
-SETTINGS: dict[str, tuple[dict[str, str], dict[str, str], list[str]]] = {
+SETTINGS: dict[str, tuple[dict[str, str], Variables, list[str]]] = {
     "nothing": ({}, {}, []),
     "relay": ({}, {"RELAYCLIENT": ""}, []),
     "relay with a suffix": ({}, {"RELAYCLIENT": "@gate"}, []),

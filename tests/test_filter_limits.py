@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from filters import TAKEN, build, client, rcpt, say
-from harness import Home
+from harness import Home, Variables
 
 from qsmtpd.decision import ACCEPTED, Decision, defer, drop, reject
 from qsmtpd.facts import Client, ControlError, Envelope, Reply, Ruling
@@ -35,7 +35,7 @@ def waits(who: Client) -> list[float]:
     ],
 )
 def test_tarpit(
-    home: Home, environ: dict[str, str], recipients: int, bad: int, reply: bytes, wait: list[int]
+    home: Home, environ: Variables, recipients: int, bad: int, reply: bytes, wait: list[int]
 ) -> None:
     who = client()
     who.counters.recipients, who.counters.bad_recipients = recipients, bad
@@ -79,7 +79,8 @@ def test_tarpit_control_files(home: Home) -> None:
     ],
 )
 def test_unknown(home: Home, limit: str | None, count: int, reply: bytes) -> None:
-    plugin = build("unknown", home.path, **({} if limit is None else {"MAXNOTIMPL": limit}))
+    environ: Variables = {} if limit is None else {"MAXNOTIMPL": limit}
+    plugin = build("unknown", home.path, **environ)
     who = client()
     who.counters.unknown = count
     assert say("unknown", plugin.unknown(who, b"FOO")) == reply
@@ -137,7 +138,8 @@ def test_what_raises_karma(home: Home) -> None:
     ],
 )
 def test_karma_limit(home: Home, limit: str | None, karma: int, reply: bytes) -> None:
-    plugin = build("karma", home.path, **({} if limit is None else {"KARMALIMIT": limit}))
+    environ: Variables = {} if limit is None else {"KARMALIMIT": limit}
+    plugin = build("karma", home.path, **environ)
     who = client()
     who.counters.karma = karma
     assert rcpt(plugin, b"x@ok.example", who) == reply

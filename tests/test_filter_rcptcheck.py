@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filters import (
@@ -15,7 +16,7 @@ from filters import (
     rcpt,
     script,
 )
-from harness import Home, wait_for
+from harness import Home, Variables, wait_for
 from listeners import gone
 
 from qsmtpd.child import query as ask
@@ -29,7 +30,7 @@ TROUBLE = b"drop 421 unable to execute recipient check (#4.3.0)"
 DANGEROUS = b"553 sorry, that cannot be passed to our recipient check (#5.7.1)"
 
 
-def check(home: Home, text: str, **environ: str) -> bytes:
+def check(home: Home, text: str, **environ: Any) -> bytes:
     """What is said of one recipient where the program is this script."""
     program = script(home.path, text)
     plugin = build("rcptcheck", home.path, RCPTCHECK=os.fsencode(program), **environ)
@@ -48,7 +49,7 @@ def test_exit_status(home: Home, status: int, reply: bytes) -> None:
 def test_what_it_is_told(home: Home) -> None:
     told = home.path / "told"
     program = script(home.path, f"env -0 >{told}; ls -l /proc/$$/fd >{told}.fds")
-    environ = {
+    environ: Variables = {
         "RCPTCHECK": os.fsencode(program),
         "RCPTCHECKRELAYCLIENT": "1",
         "RCPTFOUND": "1",
@@ -232,7 +233,8 @@ def test_no_descriptor_is_left_open(home: Home) -> None:
 @pytest.mark.parametrize("name", ["recipients", "rcptcheck"])
 def test_a_filter_has_a_bound_of_its_own_and_no_timer(home: Home, name: str) -> None:
     home.control("plugins", f"{name} timeout=1")
-    done = home.run(b"", **{"RCPTCHECK": ""} if name == "rcptcheck" else {})
+    environ: Variables = {"RCPTCHECK": ""} if name == "rcptcheck" else {}
+    done = home.run(b"", **environ)
     assert done.lines == [b"421 unable to read controls (#4.3.0)"]
     reason = f"{name}: timeout is for plugins from elsewhere"
     assert done.event("control") | {"pid": ""} == {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from filters import TAKEN, build, logged, rcpt, script
-from harness import Home, needs
+from harness import Home, Variables, needs
 from listeners import tcpserver
 
 from qsmtpd.facts import ControlError
@@ -94,10 +94,11 @@ def test_rules(
 
 def test_the_refusal(boxes: Home) -> None:
     boxes.control("recipients", "*:users/a.cdb")
-    for environ, reply in [
+    cases: list[tuple[Variables, bytes]] = [
         ({"REPLY_MAILBOX": "call us"}, b"550 sorry, no mailbox by that name call us (#5.7.1)"),
         ({"RECIPIENTS450": ""}, b"450 sorry, mailbox currently unavailable (#4.2.1)"),
-    ]:
+    ]
+    for environ, reply in cases:
         assert rcpt(build("recipients", boxes.path, **environ), b"x@ok.example") == reply
 
 

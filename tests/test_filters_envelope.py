@@ -340,20 +340,25 @@ def test_greetdelay(
     listened: list[float] = []
     waited: list[float] = []
     peer = client()
-    peer.speaks = lambda seconds: listened.append(seconds) or talks
+
+    def speaks(seconds: float) -> bool:
+        listened.append(seconds)
+        return talks
+
+    peer.speaks = speaks
     peer.pause = waited.append
     decision = plugin.connect(peer)
-    talks = talks and seconds is not None
+    early = talks and seconds is not None
     assert listened == ([] if seconds is None else [seconds])
-    if talks and drops:
+    if early and drops:
         assert said(decision) == (DROP, 554, b"SMTP protocol violation", b"5.5.1")
     else:
         assert decision.verdict == DECLINE
-    if talks and not drops:  # it waits for the rest of the time, of which little has gone
+    if early and not drops:  # it waits for the rest of the time, of which little has gone
         assert [round(seconds) for seconds in waited] == [seconds]
     else:
         assert waited == []
-    assert peer.counters.karma == (-1 if talks and not drops else 0)
+    assert peer.counters.karma == (-1 if early and not drops else 0)
 
 
 def test_greetdelay_is_no_longer_for_who_speaks(

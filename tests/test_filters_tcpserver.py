@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from client import PATIENCE
-from harness import Home, needs, wait_for
+from harness import Home, Variables, needs, wait_for
 from listeners import Listener, tcpserver
 
 
@@ -65,7 +65,7 @@ def test_rblsmtpd_says_what_the_real_one_says(home: Home) -> None:
     """The same variable, and the same code and text, from the program whose variable it is."""
     program = needs("rblsmtpd")
     for text in ("-go away", "go away", "-", "x" * 300):
-        environ = {"RBLSMTPD": text, "TCPREMOTEIP": "192.0.2.1"}
+        environ: Variables = {"RBLSMTPD": text, "TCPREMOTEIP": "192.0.2.1"}
         commands = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n"
         done = subprocess.run(
             [program, "-r", "none.invalid", "false"],
@@ -115,7 +115,7 @@ def test_greetdelay(home: Home) -> None:
     ],
 )
 def test_the_check_says_what_is_wrong(
-    home: Home, files: dict[str, str], environ: dict[str, str], wrong: str
+    home: Home, files: dict[str, str], environ: Variables, wrong: str
 ) -> None:
     """And a session says 421, not for one filter only: nobody has to guess which one works."""
     for name, line in files.items():

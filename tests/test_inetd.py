@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN, PATIENCE, Home, wait_for
-from test_servers import needs
+from client import PATIENCE
+from harness import BIN, Home, needs, wait_for
 
 pytestmark = pytest.mark.interop
 
@@ -72,10 +72,7 @@ def test_a_message(
         stderr=subprocess.DEVNULL,
     )
     try:
-        clients: list[smtplib.SMTP | None] = []
-        wait_for(lambda: clients.append(connect(port)) or clients[-1])
-        assert clients[-1] is not None
-        with clients[-1] as client:
+        with wait_for(lambda: connect(port)) as client:
             client.sendmail("a@b.example", ["x@ok.example"], "Subject: x\r\n\r\nhi\r\n")
         wait_for(lambda: "event=session" in log.read_text())
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from child import Child
@@ -13,7 +14,7 @@ MB = 1024 * 1024
 ALLOWED = 2 * MB
 
 
-def start(home: Home, **environ: str) -> Child:
+def start(home: Home, **environ: Any) -> Child:
     count = home.script(f"wc -c >{home.path}/count; cat <&1 >/dev/null\n")
     talk = home.talk(QMAILQUEUE=count, **environ)
     assert talk.reply().startswith(b"220 ")

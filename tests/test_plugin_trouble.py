@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child import Child, session_members
@@ -83,7 +84,7 @@ class Case:
     """One session with one plugin that misbehaves."""
 
     def __init__(
-        self, path: Path, stage: str, how: str, options: str = "timeout=1", **environ: str
+        self, path: Path, stage: str, how: str, options: str = "timeout=1", **environ: Any
     ) -> None:
         path.mkdir()
         self.stage, self.how = stage, how
@@ -383,7 +384,7 @@ def test_a_plugin_that_cannot_be_made_again_after_starttls(inside: Home) -> None
 # -- around the plugin -------------------------------------------------------
 
 
-def start(home: Home, stage: str, how: str, **environ: str) -> Child:
+def start(home: Home, stage: str, how: str, **environ: Any) -> Child:
     home.control("plugins", f"{PLUGINS}/misbehave.py timeout=1 at={stage} how={how}")
     talk = home.talk(over="pipe", **environ)
     assert talk.reply().startswith(b"220 ")

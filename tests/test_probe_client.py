@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,11 @@ def authority(tmp_path: Path) -> str:
     return str(path)
 
 
-def play_all(serve, manner: Manner = MANNER, scenarios=SCENARIOS) -> list[Result]:
+def play_all(
+    serve: Callable[[int], object],
+    manner: Manner = MANNER,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> list[Result]:
     """The results of these scenarios; `serve(port)` is called, in a thread, for each connection."""
     results = []
     with listen("127.0.0.1", 0) as listener:
@@ -237,7 +242,7 @@ def test_passwords_are_not_shown(authority: str) -> None:
     assert base64.b64encode(b"\0" + USER + b"\0" + PASSWORD) not in shown(results)
 
 
-def say(*lines: bytes):
+def say(*lines: bytes) -> Callable[[int], None]:
     """A client that says this in clear, whatever is answered."""
 
     def send(port: int) -> None:

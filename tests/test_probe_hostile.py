@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from time import monotonic
 
 import pytest
@@ -43,7 +44,7 @@ def run(port: int) -> list[Rating]:
     return [result.finding.verdict for result in results]
 
 
-def _say(data: bytes):
+def _say(data: bytes) -> Callable[[socket.socket, Server], None]:
     def serve(sock: socket.socket, server: Server) -> None:
         with contextlib.suppress(OSError), sock:
             sock.settimeout(2)

@@ -59,8 +59,8 @@ def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
             fds = helper.attach(client)
             process = subprocess.Popen(
                 [BIN / "qsmtpd", *checked.arguments],
-                stdin=client,
-                stdout=client,
+                stdin=client.fileno(),
+                stdout=client.fileno(),
                 stderr=subprocess.DEVNULL,
                 env={**checked.environ, "UCSPITLS": ""} | {k: str(v) for k, v in fds.items()},
                 pass_fds=list(fds.values()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Callable
 
 import pytest
 from probe_servers import Faults, serving
@@ -16,6 +17,7 @@ from qsmtpd.probe.listen import certificates
 from qsmtpd.probe.protocol import SMTP
 from qsmtpd.probe.target import Pace, Target
 
+Survivors = Callable[[list[bytes]], bytes]
 SAFE, VULNERABLE, ODD, UNTESTED = Rating
 
 
@@ -41,7 +43,7 @@ def _half_line(reads: list[bytes]) -> bytes:
     return _all(reads).rpartition(b"\n")[2]
 
 
-def _from(verb: bytes):
+def _from(verb: bytes) -> Survivors:
     def survivors(reads: list[bytes]) -> bytes:
         rest = _all(reads)
         return rest[rest.find(verb) :] if verb in rest else b""
@@ -49,7 +51,7 @@ def _from(verb: bytes):
     return survivors
 
 
-def _when_there(survivors):
+def _when_there(survivors: Survivors) -> Survivors:
     return lambda reads: survivors(reads) if reads else b""
 
 

@@ -13,10 +13,11 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from child import Child, descriptors
-from harness import PROGRAMS, ROOT, Home
+from harness import PROGRAMS, ROOT, Home, Variables
 
 ORACLE = PROGRAMS / "oracle"
 SMALL = b"Subject: x\r\n\r\nsmall\r\n"
@@ -38,14 +39,14 @@ DIRECT = [
 ]
 
 
-def start(home: Home, **environ: str | None) -> Child:
+def start(home: Home, **environ: Any) -> Child:
     talk = home.talk(**environ)
     assert talk.reply() == b"220 mx.example ESMTP"
     return talk
 
 
 def fault(
-    home: Home, script: str, body: bytes = SMALL, leaves: int = 0, **environ: str
+    home: Home, script: str, body: bytes = SMALL, leaves: int = 0, **environ: Any
 ) -> tuple[bytes, dict[str, str]]:
     """One message to a queue program that does this: the reply, and what the log says.
 
@@ -149,9 +150,7 @@ def test_whose_exit_codes(home: Home, exits: str) -> None:
         ({"QUEUEEXITS": ""}, 1, None),
     ],
 )
-def test_exit_code_settings(
-    home: Home, environ: dict[str, str], status: int, reply: str | None
-) -> None:
+def test_exit_code_settings(home: Home, environ: Variables, status: int, reply: str | None) -> None:
     session = b"MAIL FROM:<>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
     program = home.script("cat >/dev/null; cat <&1 >/dev/null; exit 33\n")
     run = home.run(session, QMAILQUEUE=program, **environ)
@@ -407,9 +406,7 @@ def test_custom_text(home: Home, printf: str, reply: bytes) -> None:
         *(({"ERROR_FD": f"{fd}"}, fd, 82, True) for fd in (3, 5, 7, 8)),
     ],
 )
-def test_error_descriptor(
-    home: Home, environ: dict[str, str], fd: int, code: int, custom: bool
-) -> None:
+def test_error_descriptor(home: Home, environ: Variables, fd: int, code: int, custom: bool) -> None:
     script = f"cat >/dev/null; cat <&1 >/dev/null; echo Dtext >&{fd}; exit {code}\n"
     reply, log = fault(home, script, **environ)
     assert (reply == b"554 text") == custom
@@ -571,9 +568,7 @@ def test_descriptors_and_signals(home: Home) -> None:
     assert run.children == []
 
 
-def dumped(
-    home: Home, environ: dict[str, str], *commands: bytes, odd: str = "A=b"
-) -> dict[str, str]:
+def dumped(home: Home, environ: Variables, *commands: bytes, odd: str = "A=b") -> dict[str, str]:
     """The environment of the queue program."""
     dump = home.path / "environ"
     program = home.script(f"cat /proc/$$/environ >{dump}\nexec {ORACLE}\n")

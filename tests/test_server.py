@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child import Command
 from harness import BIN, Home, needs, wait_for
 from listeners import HANDS_OVER, Listener, Server, mail, make_rules
 
@@ -274,7 +275,7 @@ def test_ipv6(home: Home) -> None:
     home.environ["QMAILQUEUE"] = home.script(
         f"cat >/dev/null; echo $TCPREMOTEIP $TCPLOCALIP $A >>{home.path}/seen; cat <&1 >/dev/null"
     )
-    command = [BIN / "qsmtpd-server", "-1HR6", "-l0", "-x", cdb, "0", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1HR6", "-l0", "-x", cdb, "0", "0"]
     with Listener(command, home.environ, home.path / "log") as listener:
         mail(listener.port)
         with socket.create_connection(("::1", listener.port)) as connection:
@@ -382,7 +383,7 @@ def test_all_that_was_written_is_still_checked(of_nobody: Home) -> None:
 def test_check_says_what_the_user_cannot_read(of_nobody: Home) -> None:
     home = of_nobody
     cdb = make_rules(home.path / "rules.cdb", ":allow")
-    command = [
+    command: Command = [
         BIN / "qsmtpd-server",
         "--check",
         "-u",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificate
+from child import Command
 from client import PATIENCE, Client, client_context
 from harness import BIN, Home, wait_for
 from listeners import HANDS_OVER, Server, gone, mail, make_rules
@@ -164,7 +165,7 @@ def test_standard_descriptors_that_are_closed(home: Home, closed: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["sh", "-c", f'exec "$@" {closed}', "sh", BIN / "qsmtpd-server", "-vH"]
+    command: Command = ["sh", "-c", f'exec "$@" {closed}', "sh", BIN / "qsmtpd-server", "-vH"]
     environ = {k: v for k, v in home.environ.items() if k != "PROTO" and k[:3] != "TCP"}
     server = subprocess.Popen(
         [*command, "127.0.0.1", str(port)], env=environ, stderr=subprocess.DEVNULL
@@ -388,7 +389,7 @@ def test_a_status_line_is_no_longer_than_the_log_takes(several: Home) -> None:
     pipe, log = os.pipe()
     os.set_blocking(log, False)
     environ = {k: v for k, v in several.environ.items() if k != "PROTO" and k[:3] != "TCP"}
-    command = [BIN / "qsmtpd-server", "-1vH", "-x", cdb, "127.0.0.1", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1vH", "-x", cdb, "127.0.0.1", "0"]
     server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=log)
     try:
         assert server.stdout is not None

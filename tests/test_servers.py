@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from child import Command
 from harness import BIN, Home, needs, wait_for
 from listeners import Listener
 
@@ -76,7 +77,7 @@ def test_swaks(listener: Listener, maildir: Path) -> None:
 @pytest.mark.interop
 def test_smtp_source(listener: Listener, maildir: Path) -> None:
     address = ["-f", "a@b.example", "-t", "x@ok.example", f"127.0.0.1:{listener.port}"]
-    command = [needs("smtp-source"), "-s", "4", "-m", "200", *address]
+    command: Command = [needs("smtp-source"), "-s", "4", "-m", "200", *address]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
@@ -136,7 +137,7 @@ def test_a_group_is_answered_in_one_write(home: Home, tmp_path: Path) -> None:
 
 
 def test_limit_of_connections(home: Home, maildir: Path) -> None:
-    command = [BIN / "qsmtpd-server", "-1", "-v", "-c", "1", "127.0.0.1", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1", "-v", "-c", "1", "127.0.0.1", "0"]
     with Listener(command, home.environ, home.path / "log") as listener:
         first = smtplib.SMTP("127.0.0.1", listener.port, local_hostname="me")
         with socket.create_connection(("127.0.0.1", listener.port)) as second:

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 from certificates import Certificate
+from child import Command
 from client import PATIENCE, client_context
-from harness import BIN, Home, needs
+from harness import BIN, Home, Variables, needs
 from listeners import Listener
 from tls_home import SERVER, SERVER_RSA, Open
 
@@ -51,7 +52,7 @@ def test_no_starttls_in_a_transaction(door: Open) -> None:
 
 
 @pytest.mark.parametrize("environ", [{"UCSPITLS": "-"}, {"QSMTPD_TLS": "off"}])
-def test_starttls_turned_off(inside: Home, environ: dict[str, str]) -> None:
+def test_starttls_turned_off(inside: Home, environ: Variables) -> None:
     run = inside.run(b"EHLO me\r\nSTARTTLS\r\nQUIT\r\n", **environ)
     assert b"250-STARTTLS" not in run.out and b"250 STARTTLS" not in run.out
     assert run.lines[-2:] == [b"502 unimplemented (#5.5.1)", b"221 mx.example"]
@@ -84,7 +85,7 @@ def test_an_unreadable_certificate(home: Home) -> None:
 
 
 @pytest.mark.parametrize("environ", [{"FORCETLS": ""}, {"FORCETLS": "1"}, {"UCSPITLS": "!"}])
-def test_tls_required(inside: Home, environ: dict[str, str]) -> None:
+def test_tls_required(inside: Home, environ: Variables) -> None:
     wanted = b"530 Must issue a STARTTLS command first (#5.7.0)"
     with inside.talk(**environ) as talk:
         talk.reply()
@@ -170,7 +171,7 @@ def test_certificates_by_name(inside: Home, asked: str | None, presented: str) -
         from qsmtpd.tls import context as module
 
         name = type("C", (), {"get_servername": lambda self: b"../one.example"})()
-        assert module._choose(name, None) is None  # type: ignore[arg-type]
+        assert module._choose(name, None) is None  # type: ignore[arg-type,func-returns-value]
         return
     with inside.talk() as talk:
         talk.reply()
@@ -245,7 +246,7 @@ def test_cut_off_in_data(inside: Home, end: str) -> None:
         talk.ask(b"DATA")
         talk.send(b"Subject: half\r\n\r\nof a message\r\n")
         if end == "close_notify":
-            talk.socket = talk.socket.unwrap()
+            talk.socket = talk.tls.unwrap()
         talk.socket.shutdown(socket.SHUT_WR)
         run = talk.ended()
     assert run.event("message")["verdict"] == "aborted"
@@ -298,7 +299,15 @@ def test_a_large_message_in_flat_memory(inside: Home) -> None:
 def test_pyopenssl_is_imported_when_a_client_says_starttls(inside: Home) -> None:
     def importtime(session: bytes) -> str:
         code = "import sys; sys.path.insert(0, sys.argv[1]); from qsmtpd.main import main; main([])"
-        command = [BIN / "python3", "-IS", "-X", "importtime", "-c", code, str(BIN.parent.parent)]
+        command: Command = [
+            BIN / "python3",
+            "-IS",
+            "-X",
+            "importtime",
+            "-c",
+            code,
+            str(BIN.parent.parent),
+        ]
         return subprocess.run(
             command, input=session, capture_output=True, env=inside.environ, check=False
         ).stderr.decode()
@@ -321,7 +330,7 @@ def test_no_resumption_no_compression_no_renegotiation(inside: Home) -> None:
         session = talk.tls.session
         assert session is not None and not session.has_ticket and session.id == b""
     environ = {k: v for k, v in inside.environ.items() if not k.startswith("TCP")}
-    command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
     with Listener(command, environ, inside.path / "log") as listener:
         address = f"127.0.0.1:{listener.port}"
         options = ["-starttls", "smtp", "-tls1_2", "-connect", address]

@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from child import Command
 from client import PATIENCE, client_context
-from harness import BIN, Home, needs, wait_for
-from listeners import Listener
+from harness import BIN, Home, Variables, needs, wait_for
+from listeners import Listener, tcpserver
 from tls_home import HASH, SERVER, SERVER_RSA
 
 
@@ -40,7 +41,7 @@ def test_implicit_without_a_certificate(home: Home) -> None:
 
 
 def test_external(home: Home) -> None:
-    front = {"SSL_PROTOCOL": "TLSv1.2", "SSL_CIPHER": "ECDHE-RSA-AES256-GCM-SHA384"}
+    front: Variables = {"SSL_PROTOCOL": "TLSv1.2", "SSL_CIPHER": "ECDHE-RSA-AES256-GCM-SHA384"}
     session = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
     run = home.run(session, **front, FORCETLS="1")
     assert run.codes == [220, 250, 250, 250, 354, 250, 221]
@@ -56,7 +57,7 @@ def test_external(home: Home) -> None:
 
 def test_claims_of_tls_are_dropped_in_every_other_mode(inside: Home) -> None:
     seen = inside.path / "seen"
-    claims = {
+    claims: Variables = {
         "SSL_PROTOCOL": "TLSv1.3",
         "SSL_CIPHER": "X",
         "SSL_PEER_CERT_HASH": HASH.decode(),
@@ -73,9 +74,8 @@ def test_claims_of_tls_are_dropped_in_every_other_mode(inside: Home) -> None:
 @pytest.fixture(params=["starttls", "implicit"])
 def listener(request: pytest.FixtureRequest, inside: Home) -> Iterator[tuple[Listener, str]]:
     (inside.control_dir / "servercert2.pem").write_bytes(SERVER_RSA.pem + SERVER_RSA.key_pem)
-    environ = {k: v for k, v in inside.environ.items() if not k.startswith("TCP")}
-    command = [needs("tcpserver"), "-1", "-HRl", "mx.example", "127.0.0.1", "0", BIN / "qsmtpd"]
-    with Listener(command, {**environ, "QSMTPD_TLS": request.param}, inside.path / "log") as it:
+    inside.environ["QSMTPD_TLS"] = request.param
+    with tcpserver(inside) as it:
         yield it, request.param
 
 
@@ -140,7 +140,7 @@ def test_behind_a_front_end(home: Home, front: str) -> None:
             f"foreground = yes\npid =\n[smtps]\naccept = 127.0.0.1:{port}\n"
             f"cert = {certificate}\nexec = {BIN / 'qsmtpd'}\nexecArgs = qsmtpd\n"
         )
-        command = [needs(front), str(settings)]
+        command: Command = [needs(front), str(settings)]
     else:
         listen = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,cert={certificate},verify=0,fork"
         command = [needs(front), listen, f"EXEC:{BIN / 'qsmtpd'}"]
@@ -185,7 +185,7 @@ def accepts(port: int) -> bool:
 
 def test_a_warm_server_knows_beforehand(home: Home) -> None:
     (home.control_dir / "servercert.pem").write_bytes(SERVER.pem + SERVER_RSA.key_pem)
-    command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1", "127.0.0.1", "0"]
     with Listener(command, home.environ, home.path / "log") as listener:
         assert "event=tls" in listener.log() and "verdict=unavailable" in listener.log()
         client = smtplib.SMTP("127.0.0.1", listener.port, timeout=PATIENCE)
@@ -205,7 +205,7 @@ def test_a_warm_server_knows_beforehand(home: Home) -> None:
     "value", ["TLSv1.3\r\nX-Evil: 1", "TLSv1.3\x00", "TLSv1.3" + "A" * 20_000, "TLSv1.3) (\x7fé\n"]
 )
 def test_forged_variables_change_nothing(home: Home, value: str) -> None:
-    front = {
+    front: Variables = {
         "SSL_PROTOCOL": value.replace("\x00", " "),
         "SSL_CIPHER": value.replace("\x00", " "),
         "SSL_TLS_SNI_SERVERNAME": value.replace("\x00", " "),

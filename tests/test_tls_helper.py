@@ -8,7 +8,7 @@ import select
 import pytest
 from certificates import Certificate
 from client import PATIENCE
-from harness import Home
+from harness import Home, Variables
 from tls_home import HASH, S6, SERVER, SSLSERVER
 from ucspitls import Helper
 
@@ -50,7 +50,7 @@ def test_no_child_has_the_descriptors_of_the_helper(home: Home) -> None:
     seen = home.path / "seen"
     queue = home.script(f"(ls /proc/$$/fd; env) >{seen}; cat >/dev/null; cat <&1 >/dev/null")
     helper = Helper(SERVER.save(home.path / "certificate"), S6)
-    extra = {"UCSPITLS": "", "KEYFILE": "/key", "CERTFILE:mx": "/x", "QMAILQUEUE": queue}
+    extra: Variables = {"UCSPITLS": "", "KEYFILE": "/key", "CERTFILE:mx": "/x", "QMAILQUEUE": queue}
     with home.talk(helper=helper, **extra) as talk:
         talk.reply()
         talk.starttls()
@@ -66,7 +66,7 @@ def test_no_child_has_the_descriptors_of_the_helper(home: Home) -> None:
 @pytest.mark.parametrize(
     "values", [{}, {"SSLCTLFD": "3"}, {"SSLCTLFD": "x", "SSLREADFD": "3", "SSLWRITEFD": "3"}]
 )
-def test_no_door_without_its_descriptors(home: Home, values: dict[str, str]) -> None:
+def test_no_door_without_its_descriptors(home: Home, values: Variables) -> None:
     run = home.run(b"EHLO x\r\nSTARTTLS\r\nQUIT\r\n", UCSPITLS="", **values)
     assert b"STARTTLS" not in run.out
     assert run.codes == [220, 250, 502, 221]

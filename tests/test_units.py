@@ -134,7 +134,9 @@ def test_cdb(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=4096), st.binary(max_size=8))
-def test_a_damaged_cdb_is_an_error_and_nothing_else(tmp_path_factory, data: bytes, key: bytes):
+def test_a_damaged_cdb_is_an_error_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, key: bytes
+) -> None:
     path = tmp_path_factory.mktemp("cdb") / "x.cdb"
     path.write_bytes(data)
     try:

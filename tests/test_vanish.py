@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 from child import session_members
 from client import PATIENCE, Client
-from harness import BIN, PROGRAMS, Home, wait_for
+from harness import BIN, PROGRAMS, Home, Variables, wait_for
 
 #: Two messages: command or text, and the code of the reply to it.
 STEPS: list[tuple[bytes, bytes]] = [
@@ -229,7 +229,7 @@ def test_killed_at_every_byte(home: Home) -> None:
 def test_killed_with_the_maildir(home: Home) -> None:
     """Likewise the embedded queue program; nor is anything left in tmp/."""
     maildir = home.path / "Maildir"
-    environ = {"QMAILQUEUE": str(BIN / "qsmtpd-maildir"), "QSMTPD_MAILDIR": str(maildir)}
+    environ: Variables = {"QMAILQUEUE": str(BIN / "qsmtpd-maildir"), "QSMTPD_MAILDIR": str(maildir)}
     start = SESSION.index(b"DATA")
     for offset in range(start, FIRST_END + 1):
         talk = home.talk(over="pipe", **environ)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cdbs import make_cdb
-from harness import PROGRAMS, Home, Message
+from harness import PROGRAMS, Home, Message, Variables
 from plugin_lines import PLUGINS
 from run import Run
 from tls_home import SERVER
@@ -38,7 +38,7 @@ class Transcript:
     def __init__(self, name: str, lines: list[str]) -> None:
         self.name = name
         self._settings: list[tuple[str, str, str]] = []  # word, name, value
-        self._environ: dict[str, str | None] = {}
+        self._environ: Variables = {}
         self._arguments: list[str] = []
         self._sent = [b""]  # before the handshake, and after it
         self._said: list[bytes] = []
@@ -96,7 +96,7 @@ class Transcript:
         self._set_up(home)
         checker = str(PROGRAMS / "checker")
         arguments = [checker if word == "checker" else word for word in self._arguments]
-        environ = {"SEEN": str(home.path / "seen"), **self._environ}
+        environ: Variables = {"SEEN": str(home.path / "seen"), **self._environ}
         if len(self._sent) == 1:
             run = home.run(self._sent[0], *arguments, over=over, dribble=dribble, **environ)
         else:
@@ -142,9 +142,7 @@ class Transcript:
         if len(self._sent) > 1:
             SERVER.save(home.control_dir / "servercert.pem")
 
-    def _in_tls(
-        self, home: Home, arguments: list[str], dribble: bool, environ: dict[str, str | None]
-    ) -> Run:
+    def _in_tls(self, home: Home, arguments: list[str], dribble: bool, environ: Variables) -> Run:
         before, after = (
             [bytes((byte,)) for byte in sent] if dribble else [sent] for sent in self._sent
         )
