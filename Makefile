@@ -89,9 +89,9 @@ lint: $(VENV)/ready-for-tests
 	$(RUN) ruff check qsmtpd tests
 	$(RUN) ruff format --check qsmtpd tests
 	$(RUN) mypy
+	@# Whether the pages of other programs are installed says nothing of ours.
 	@if command -v mandoc >/dev/null || [ "$$CI" = true ]; then \
 		echo mandoc -T lint $(MAN); \
-		: Whether pages of other programs are installed says nothing of ours.; \
 		mandoc -T lint $(MAN) 2>&1 \
 		  | grep -v -e 'referenced manual not found' -e 'mandoc.db' | (! grep .); \
 	else echo 'mandoc is missing: the manual pages are not checked'; fi
