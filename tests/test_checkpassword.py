@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 from client import PATIENCE
-from harness import BIN, Home, wait_for
+from harness import BIN, Home, needs, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
-from tools import find
 
 from qsmtpd.checkpassword import users
 from qsmtpd.checkpassword.main import parse_login
@@ -393,7 +392,6 @@ def test_an_edit_that_fails_changes_nothing(home: Home, smtpusers: Path) -> None
     assert not (home.control_dir / "smtpusers.tmp").exists()
 
 
-@pytest.mark.skipif(find("strace") is None, reason="strace is not here: apt-get install strace")
 @pytest.mark.parametrize("call", ["openat", "flock", "fchmod", "write", "fsync", "renameat"])
 def test_every_failing_call(home: Home, smtpusers: Path, call: str) -> None:
     """Whichever call fails: the old file or the new one, and no 0 without the new one."""
@@ -405,7 +403,7 @@ def test_every_failing_call(home: Home, smtpusers: Path, call: str) -> None:
         inject = f"inject={call}:error=EIO:when={nth}"
         done = subprocess.run(
             [
-                "strace",
+                needs("strace"),
                 "-f",
                 "-qq",
                 "-o",

@@ -6,15 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import ROOT
-from tools import find
+from harness import ROOT, needs
 
 FILTER = ROOT / "man/examples/fail2ban/filter.d/qsmtpd.conf"
-TESTER = find("fail2ban-regex")
 
-pytestmark = pytest.mark.skipif(
-    TESTER is None, reason="fail2ban-regex is not here: apt-get install fail2ban"
-)
+pytestmark = pytest.mark.interop
 
 REFUSED = (
     "event=auth pid=123 ip=%s verdict=refused mechanism=PLAIN user=%s "
@@ -34,12 +30,10 @@ PREFIXES = [
 
 def banned(tmp_path: Path, *lines: str) -> list[str]:
     """The addresses that the filter finds in these lines."""
-    assert TESTER is not None
     log = tmp_path / "log"
     log.write_text("".join(line + "\n" for line in lines))
-    done = subprocess.run(
-        [TESTER, "--raw", "--out", "ip", log, FILTER], capture_output=True, text=True, check=False
-    )
+    command: list[str | Path] = [needs("fail2ban-regex"), "--raw", "--out", "ip", log, FILTER]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "ERROR" not in done.stdout + done.stderr
     return done.stdout.split()
 

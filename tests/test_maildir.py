@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN
-from tools import find
+from harness import BIN, needs
 
 
 def deliver(
@@ -95,7 +94,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == limit
 
 
-@pytest.mark.skipif(find("strace") is None, reason="strace is not here: apt-get install strace")
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "openat", "read", "close"])
 def test_every_failing_call(tmp_path: Path, call: str) -> None:
     """Whichever call fails, first or last: exit 0 and a message, or neither."""
@@ -104,7 +102,7 @@ def test_every_failing_call(tmp_path: Path, call: str) -> None:
         home.mkdir()
         inject = f"inject={call}:error=EIO:when={nth}"
         paths = ["-P", str(home / "Maildir/new"), "-P", str(home / "Maildir/tmp")]
-        wrapper = ["strace", "-f", "-qq", "-o", str(home / "trace"), "-e", inject]
+        wrapper = [needs("strace"), "-f", "-qq", "-o", str(home / "trace"), "-e", inject]
         if call in ("openat", "read", "close"):
             wrapper += paths  # the interpreter's own start uses them too
         status, messages = deliver(home, b"x\n", b"F\0Tb\0\0", wrapper)

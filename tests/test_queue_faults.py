@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from child import Child, descriptors
-from harness import PROGRAMS, ROOT, Home, Variables
+from harness import BIN, PROGRAMS, ROOT, Home, Variables
 
 ORACLE = PROGRAMS / "oracle"
 SMALL = b"Subject: x\r\n\r\nsmall\r\n"
@@ -32,7 +32,7 @@ TIMEOUT = b"451 qq timeout (#4.3.0)"
 READ_ERROR = b"451 qq read error (#4.3.0)"
 #: qsmtpd without the shell script that starts it, which would change the environment.
 DIRECT = [
-    str(ROOT / ".venv/bin/python3"),
+    str(BIN / "python3"),
     "-IS",
     str(ROOT / "qsmtpd/start/__main__.py"),
     "qsmtpd.main",
