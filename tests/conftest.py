@@ -11,7 +11,7 @@ import pytest
 from child import Child
 from harness import Home
 from hypothesis import settings
-from tls_home import S6, SERVER, SSLSERVER, Open
+from tls_home import S6, SERVER, SSLSERVER, Start
 from ucspitls import Helper
 
 # No deadline: beside other tests on a busy machine an example takes any time.
@@ -55,8 +55,8 @@ def inside(home: Home) -> Home:
 
 
 @pytest.fixture(params=["inside", "sslserver", "s6"])
-def door(request: pytest.FixtureRequest, home: Home) -> Open:
-    """Starts a conversation with a STARTTLS door of each kind."""
+def provider(request: pytest.FixtureRequest, home: Home) -> Start:
+    """Starts a session in which STARTTLS is done by qsmtpd itself, or by a helper of each kind."""
     path = SERVER.save(home.path / "certificate")
     if request.param == "inside":
         SERVER.save(home.control_dir / "servercert.pem")

@@ -437,7 +437,7 @@ def test_client_that_never_reads(home: Home, over: str) -> None:
 
 
 def test_terminal_that_never_reads(home: Home) -> None:
-    """A terminal that was stopped with ^S: its room is smaller than any write of ours."""
+    """A terminal that was stopped with ^S: it takes less than any write of ours."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     read, write = os.pipe()

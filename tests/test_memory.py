@@ -36,7 +36,7 @@ def stored(home: Home) -> int:
 
 
 @pytest.fixture
-def floor(home: Home) -> int:
+def least(home: Home) -> int:
     """What a message of 1 KB takes."""
     talk = start(home)
     assert message(talk, b"x" * 1024).startswith(b"250 ok ")
@@ -62,28 +62,28 @@ def floor(home: Home) -> int:
     ids=lambda block: repr(block[:10]),
 )
 @pytest.mark.parametrize("mode", ["reject", "normalize"])
-def test_10_mb(home: Home, floor: int, block: bytes, mode: str) -> None:
+def test_10_mb(home: Home, least: int, block: bytes, mode: str) -> None:
     """The first one is a text line of 10 MB."""
     talk = start(home, MAXHOPS="9999999", BARELF=mode)
     size = len(block) * 16384
     reply = message(talk, block * 16384, times=10 * MB // size)
     assert reply.startswith(b"250 ok ")
     assert stored(home) > 4 * MB
-    used = talk.peak_memory() - floor
+    used = talk.peak_memory() - least
     print(f"{used // 1024} KB more")
     assert used < ALLOWED
     assert talk.end().status == 0
 
 
-def test_10_mb_of_bare_lf(home: Home, floor: int) -> None:
+def test_10_mb_of_bare_lf(home: Home, least: int) -> None:
     talk = start(home, BARELF="normalize")
     assert message(talk, b"\n." * MB, times=5).startswith(b"250 ok ")
     assert stored(home) > 10 * MB
-    assert talk.peak_memory() - floor < ALLOWED
+    assert talk.peak_memory() - least < ALLOWED
     talk.end()
 
 
-def test_command_line_of_10_mb(home: Home, floor: int) -> None:
+def test_command_line_of_10_mb(home: Home, least: int) -> None:
     talk = start(home)
     for _ in range(3):
         talk.send(b"NOOP ")
@@ -91,13 +91,13 @@ def test_command_line_of_10_mb(home: Home, floor: int) -> None:
             talk.send(b"x" * MB)
         assert talk.ask(b"") == b"500 line too long (#5.5.2)"
         assert talk.ask(b"HELP").startswith(b"214 ")  # it is in step
-    used = talk.peak_memory() - floor
+    used = talk.peak_memory() - least
     print(f"{used // 1024} KB more")
     assert used < ALLOWED
     assert talk.end().status == 0
 
 
-def test_command_line_without_end(home: Home, floor: int) -> None:
+def test_command_line_without_end(home: Home, least: int) -> None:
     """It is cut off; how far, is the program's own secret."""
     talk = start(home)
     most = 0
@@ -113,26 +113,26 @@ def test_command_line_without_end(home: Home, floor: int) -> None:
     run = talk.end(quit=False)
     assert run.event("session")["end"] == "line-without-end"
     assert int(run.event("session")["bytes_in"]) < 20 * MB
-    assert 0 < most < floor + ALLOWED
+    assert 0 < most < least + ALLOWED
     assert run.status == 1
 
 
-def test_200_mb(home: Home, floor: int) -> None:
-    large(home, floor, 200)
+def test_200_mb(home: Home, least: int) -> None:
+    large(home, least, 200)
 
 
-def test_1_gb(home: Home, floor: int) -> None:
-    large(home, floor, 1024)
+def test_1_gb(home: Home, least: int) -> None:
+    large(home, least, 1024)
 
 
-def large(home: Home, floor: int, megabytes: int) -> None:
+def large(home: Home, least: int, megabytes: int) -> None:
     talk = start(home)
     started = time.monotonic()
     line = b"x" * 62 + b"\r\n"
     assert message(talk, line * (MB // 64), times=megabytes).startswith(b"250 ok ")
     seconds = time.monotonic() - started
     assert stored(home) // MB == megabytes * 63 // 64
-    used = talk.peak_memory() - floor
+    used = talk.peak_memory() - least
     print(f"{megabytes} MB: {used // 1024} KB more, {megabytes / seconds:.0f} MB/s")
     assert used < ALLOWED
     run = talk.end()

@@ -1,4 +1,4 @@
-"""starttls-probe against qsmtpd: every check is safe, through every door that has STARTTLS."""
+"""starttls-probe against qsmtpd: every check is safe, whatever does STARTTLS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checked(home: Home) -> Home:
     return home
 
 
-def test_door_1(checked: Home) -> None:
+def test_tls_in_the_process(checked: Home) -> None:
     SERVER.save(checked.control_dir / "servercert.pem")
     for server in ([needs("tcpserver"), "-HRl0"], [BIN / "qsmtpd-server"]):
         program = [BIN / "qsmtpd"] if len(server) > 1 else []
@@ -77,5 +77,5 @@ def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
     listener.close()
 
 
-def test_door_2(ucspi: int) -> None:
+def test_tls_by_a_helper(ucspi: int) -> None:
     assert_safe("127.0.0.1", ucspi, slow=5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 
 import pytest
-from harness import Home, parse_log, wait_for
-from listening import Server, mail
+from harness import Home, wait_for
+from listeners import Server, mail
+from run import parse_log
 
 from qsmtpd.policy.running import Running
 from qsmtpd.server.deaths import log_death
@@ -69,17 +70,24 @@ def test_a_worker_that_ends_within_a_plugin(
     home: Home, options: tuple[str, ...], how: str, error: str, end: str
 ) -> None:
     """The log names plugin, hook, process and client, once; the server serves on."""
-    (home.path / "plugins").mkdir()
-    (home.path / "plugins" / "mine.py").write_text(
-        "import itertools, os\n"
-        "def _compute(): sum(itertools.repeat(0))\n"
-        "def _leave(): os._exit(1)\n"
-        "class Plugin:\n"
-        "    def __init__(self, settings): pass\n"
-        "    def mail(self, client, envelope):\n"
-        "        from qsmtpd.decision import DECLINED\n"
-        f"        if envelope.sender == b'x@x.example': _{how}()\n"
-        "        return DECLINED\n"
+    home.plugin(
+        "mine",
+        f"""
+        import itertools, os
+
+        from qsmtpd.decision import DECLINED
+
+        def _compute():
+            sum(itertools.repeat(0))
+
+        def _leave():
+            os._exit(1)
+
+        def mail(client, envelope):
+            if envelope.sender == b'x@x.example':
+                _{how}()
+            return DECLINED
+        """,
     )
     home.control("plugins", "mine timeout=1")
     with Server(home, *options) as server:

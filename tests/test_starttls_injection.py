@@ -7,7 +7,7 @@ import ssl
 import pytest
 from child import Child
 from harness import Home
-from tls_home import SERVER, SERVER_RSA, Open
+from tls_home import SERVER, SERVER_RSA, Start
 
 MAIL = b"MAIL FROM:<evil@x>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nevil\r\n.\r\n"
 
@@ -44,8 +44,8 @@ def no_trace_of_it(talk: Child, home: Home) -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
-def test_injected_in_one_segment(door: Open, home: Home, payload: bytes) -> None:
-    with door() as talk:
+def test_injected_in_one_segment(provider: Start, home: Home, payload: bytes) -> None:
+    with provider() as talk:
         talk.reply()
         talk.send_each(b"EHLO me\r\nSTARTTLS\r\n" + payload[:60_000])
         assert talk.reply() == b"250 STARTTLS"
@@ -54,8 +54,8 @@ def test_injected_in_one_segment(door: Open, home: Home, payload: bytes) -> None
         no_trace_of_it(talk, home)
 
 
-def test_what_was_discarded_is_logged(door: Open, home: Home) -> None:
-    with door() as talk:
+def test_what_was_discarded_is_logged(provider: Start, home: Home) -> None:
+    with provider() as talk:
         talk.reply()
         talk.send(b"STARTTLS\r\n" + MAIL)
         talk.line()
@@ -65,11 +65,11 @@ def test_what_was_discarded_is_logged(door: Open, home: Home) -> None:
 
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n"])
-def test_injected_split_at_every_byte(door: Open, home: Home, ending: bytes) -> None:
+def test_injected_split_at_every_byte(provider: Start, home: Home, ending: bytes) -> None:
     line = b"STARTTLS" + ending
     whole = line + b"EHLO evil\r\nMAIL FROM:<evil@x>\r\n"
     for cut in range(1, len(whole), 1 if ending == b"\r\n" else 5):
-        with door() as talk:
+        with provider() as talk:
             talk.reply()
             talk.send_each(whole[:cut], whole[cut:])
             assert talk.line() == b"220 Ready to start TLS (#5.7.0)"
@@ -77,9 +77,9 @@ def test_injected_split_at_every_byte(door: Open, home: Home, ending: bytes) -> 
 
 
 @pytest.mark.parametrize("payload", [b"EHLO evil\r\n", MAIL, b"x"])
-def test_sent_after_the_220(door: Open, home: Home, payload: bytes) -> None:
+def test_sent_after_the_220(provider: Start, home: Home, payload: bytes) -> None:
     """It is still in the kernel when the handshake begins, and is no ClientHello."""
-    with door() as talk:
+    with provider() as talk:
         talk.reply()
         assert talk.ask(b"STARTTLS") == b"220 Ready to start TLS (#5.7.0)"
         talk.send(payload)
@@ -95,22 +95,22 @@ def test_pipelined_commands_go_on_where_there_is_no_tls(home: Home) -> None:
     assert run.codes == [220, 501, 250, 454, 250, 250, 503, 250, 221]
 
 
-def test_injection_refused(door: Open, home: Home) -> None:
-    with door(STARTTLSINJECTION="refuse") as talk:
+def test_injection_refused(provider: Start, home: Home) -> None:
+    with provider(STARTTLSINJECTION="refuse") as talk:
         talk.reply()
         talk.send(b"STARTTLS\r\nNOOP\r\n")
         assert talk.line() == b"503 nothing may follow STARTTLS (#5.5.1)"
         run = talk.ended()
         assert (run.out, run.status) == (b"", 1)
         assert run.event("session")["end"] == "starttls-injection"
-    with door(STARTTLSINJECTION="refuse") as talk:
+    with provider(STARTTLSINJECTION="refuse") as talk:
         talk.reply()
         talk.starttls()
         assert talk.deliver().startswith(b"250 ok ")
 
 
-def test_nothing_survives_but_what_the_server_said(door: Open, home: Home) -> None:
-    with door(RELAYCLIENT="", MAXERRORS="2") as talk:
+def test_nothing_survives_but_what_the_server_said(provider: Start, home: Home) -> None:
+    with provider(RELAYCLIENT="", MAXERRORS="2") as talk:
         talk.reply()
         talk.ask(b"EHLO before.example")
         talk.ask(b"MAIL FROM:<before@x>")
@@ -130,8 +130,8 @@ def test_nothing_survives_but_what_the_server_said(door: Open, home: Home) -> No
     assert message.recipients == [b"y@no.example"]
 
 
-def test_error_counters_go_on(door: Open) -> None:
-    with door(MAXERRORS="1") as talk:
+def test_error_counters_go_on(provider: Start) -> None:
+    with provider(MAXERRORS="1") as talk:
         talk.reply()
         talk.ask(b"FOO")
         talk.starttls()

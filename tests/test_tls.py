@@ -12,11 +12,11 @@ from child import Command
 from client import PATIENCE, client_context
 from harness import BIN, Home, Variables, needs
 from listeners import Listener
-from tls_home import SERVER, SERVER_RSA, Open
+from tls_home import SERVER, SERVER_RSA, Start
 
 
-def test_starttls(door: Open, home: Home) -> None:
-    with door() as talk:
+def test_starttls(provider: Start, home: Home) -> None:
+    with provider() as talk:
         assert talk.reply() == b"220 mx.example ESMTP"
         assert talk.ask(b"EHLO me") == b"250 STARTTLS"
         assert talk.ask(b"STARTTLS x") == b"501 no parameters allowed (#5.5.4)"
@@ -41,8 +41,8 @@ def test_close_notify_follows_quit(inside: Home) -> None:
         assert talk.socket.recv(1) == b""  # ssl raises where close_notify is missing
 
 
-def test_no_starttls_in_a_transaction(door: Open) -> None:
-    with door() as talk:
+def test_no_starttls_in_a_transaction(provider: Start) -> None:
+    with provider() as talk:
         talk.reply()
         talk.ask(b"MAIL FROM:<a@b>")
         assert talk.ask(b"STARTTLS") == b"503 no STARTTLS during mail transaction (#5.5.1)"
@@ -215,8 +215,8 @@ def test_a_browser_inside_tls(inside: Home) -> None:
         assert talk.ask(b"POST / HTTP/1.1") == b"421 this is an SMTP server (#4.5.0)"
 
 
-def test_a_handshake_that_stalls(door: Open) -> None:
-    with door(TLSTIMEOUT="1") as talk:
+def test_a_handshake_that_stalls(provider: Start) -> None:
+    with provider(TLSTIMEOUT="1") as talk:
         talk.reply()
         talk.ask(b"STARTTLS")
         run = talk.ended()

@@ -1,4 +1,4 @@
-"""The second door, UCSPI-TLS: the helper, its report, and forged ones."""
+"""UCSPI-TLS: the helper, its report, and forged ones."""
 
 from __future__ import annotations
 
@@ -160,13 +160,13 @@ def test_a_report_without_end(home: Home) -> None:
 
 def test_a_report_that_goes_on_behind_its_end(home: Home) -> None:
     """Two NULs in a certified name end the report early, and hide the real certificate."""
-    stranger, listed = Certificate("stranger"), Certificate("listed")
+    unlisted, listed = Certificate("unlisted"), Certificate("listed")
     home.control("tlsclients", f"sha256:{listed.fingerprint}")
     forged = (
         b"SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=X\0SSL_VERSION_INTERFACE=ucspi-ssl\0"
         b"SSL_CLIENT_S_DN_CN=x\0SSL_CLIENT_CERT=" + listed.pem + b"\0\0"
     )
-    real = b"SSL_CLIENT_CERT=" + stranger.pem + b"\0\0"
+    real = b"SSL_CLIENT_CERT=" + unlisted.pem + b"\0\0"
     honest = forged.replace(b"SSL_CLIENT_S_DN_CN=x\0", b"")
     for report, relay in ((forged + real, False), (honest, True)):
         helper = Helper(SERVER.save(home.path / "certificate"), report)

@@ -17,7 +17,7 @@ S6 = (
     b"SSL_PROTOCOL=TLSv1.3\0SSL_CIPHER=TLS_AES_256_GCM_SHA384\0SSL_TLS_SNI_SERVERNAME\0"
     b"SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0"
 )
-Open = Callable[..., Child]
+Start = Callable[..., Child]
 
 
 HASH = b"SHA256:" + SERVER.fingerprint.encode()

@@ -131,7 +131,7 @@ def test_s_client(listener: tuple[Listener, str], inside: Home) -> None:
 @pytest.mark.interop
 @pytest.mark.parametrize("front", ["stunnel4", "socat"])
 def test_behind_a_front_end(home: Home, front: str) -> None:
-    """Door 3, with programs that say nothing of the encryption."""
+    """TLS in front, by programs that say nothing of the encryption."""
     certificate = SERVER.save(home.path / "server.pem")
     port = free_port()
     if front == "stunnel4":
