@@ -64,7 +64,11 @@ def test_log_of_a_death(
 @pytest.mark.parametrize("options", [(), ("--spare", "2"), ("--sessions", "100")], ids=str)
 @pytest.mark.parametrize(
     ("how", "error", "end"),
-    [("compute", "Hang", "plugin-hangs"), ("leave", "Exit", "plugin-exits")],
+    [
+        ("compute", "Hang", "plugin-hangs"),
+        ("leave", "Exit", "plugin-exits"),
+        ("swallow", "Overdue", "plugin-hangs"),  # which the worker says itself
+    ],
 )
 def test_a_worker_that_ends_within_a_plugin(
     home: Home, options: tuple[str, ...], how: str, error: str, end: str
@@ -73,18 +77,18 @@ def test_a_worker_that_ends_within_a_plugin(
     home.plugin(
         "mine",
         f"""
-        import itertools, os
-
+        import itertools, os, time
         from qsmtpd.decision import DECLINED
 
-        def _compute():
-            sum(itertools.repeat(0))
-
-        def _leave():
-            os._exit(1)
+        def _compute(): sum(itertools.repeat(0))
+        def _leave(): os._exit(1)
+        def _swallow():
+            while True:
+                try: time.sleep(600)
+                except BaseException: pass
 
         def mail(client, envelope):
-            if envelope.sender == b'x@x.example':
+            if envelope.sender == b"x@x.example":
                 _{how}()
             return DECLINED
         """,
@@ -95,12 +99,12 @@ def test_a_worker_that_ends_within_a_plugin(
         with server.client() as client:
             assert client.reply().startswith(b"220 ")
             client.ask(b"MAIL FROM:<x@x.example>")
-        wait_for(lambda: len(server.events("session")) == 2)
+        wait_for(lambda: len(server.events("session")) == 2 and server.busy() == 0)
+        mail(server.port)
+        wait_for(lambda: len(server.events("session")) == 3)
         (trouble,) = server.events("trouble")
         (session,) = [line for line in server.events("session") if line["end"] == end]
         assert trouble["error"] == error
         assert (trouble["plugin"], trouble["hook"]) == ("mine", "mail")
         assert trouble["ip"] == session["ip"] == "127.0.0.1"
         assert trouble["pid"] == session["pid"] != str(server.pid)
-        wait_for(lambda: server.busy() == 0)
-        mail(server.port)

@@ -109,6 +109,8 @@ class TimeLimit:
 
     def stop(self) -> None:
         """There will be no more calls."""
+        if self._noted is not None:
+            self._noted.end()  # `escape` is called while a plugin runs
         if self._alarm != NEVER:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us

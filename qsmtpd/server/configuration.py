@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..config.files import Controls
+    from ..config.files import ControlFiles
     from .options import Options
     from .rules import Rules
 
@@ -19,18 +19,18 @@ class Configuration:
     program?  A HUP makes a new Configuration, with the same options and rules.
     """
 
-    __slots__ = ("options", "environ", "rules", "controls", "external_plugins")
+    __slots__ = ("options", "environ", "rules", "files", "external_plugins")
 
     def __init__(
         self,
         options: Options,
         environ: Mapping[bytes, bytes],
         rules: Rules | None,
-        controls: Controls,
+        files: ControlFiles,
         external_plugins: bool,
     ) -> None:
         self.options = options
         self.environ = environ
         self.rules = rules
-        self.controls = controls
+        self.files = files
         self.external_plugins = external_plugins

@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import os
 
-from ..config.files import Controls, home
-from ..config.session import AuthSettings, Limits
+from ..config.files import ControlFiles, home
+from ..config.session import SessionSettings
 from ..config.settings import Settings
-from ..diagnose.dryrun import Rehearsal
+from ..diagnose.dryrun import DryRun
 from ..facts import ControlError, Peer
 from ..log import Log, log_trouble
-from ..net import ucspi
 from ..policy import load
 from ..policy.spec import BUILT_IN
+from ..policy.timelimit import TimeLimit
 from ..session.connection import enter
-from ..tls import provider as tls_provider
+from ..tls import provider
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..tls.provider import Door
+    from ..tls.provider import TlsProvider
 
 #: pyOpenSSL is not among them: to load a certificate is to import it.
 _LATER = (
@@ -43,18 +43,17 @@ _LATER = (
     "qsmtpd.child.queue",
     "qsmtpd.session.auth",
     "qsmtpd.session.data",
+    "qsmtpd.session.inspection",
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
-    "qsmtpd.filters.immune",
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
-    "qsmtpd.config.wording",
     "qsmtpd.smtp.date",
     "qsmtpd.tls.external",
     *("qsmtpd.filters." + name for name in BUILT_IN),
 )
 #: What plugins from elsewhere may need.
-_FOR_PLUGINS = ("tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.guardian")
+_FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
@@ -75,7 +74,7 @@ _PLAIN = [*_BEGIN, *_END]
 _THROUGH_TLS = [b"EHLO x", b"STARTTLS", *_BEGIN, *_END]
 
 
-def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[Controls, bool]:
+def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[ControlFiles, bool]:
     """Read, import and build what each session would, before the first one and on HUP.
 
     Returns the control files with all that has been read and built, and
@@ -83,30 +82,32 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[Co
     each session will find it again.
     """
     log = Log(2, pid=os.getpid())
-    controls = Controls(home(environ))
+    files = ControlFiles(home(environ))
     external = True
+    limit = TimeLimit()
     import_all()
     try:
-        settings = enter(controls, environ)
-        tls = TlsSettings(settings)
-        peer = ucspi.read_peer(environ)
-        Limits(settings, tls, AuthSettings(settings, checkpassword, peer))
+        lookup = enter(files, environ)
+        settings = SessionSettings.load(lookup, checkpassword)
         warm_up()
         load.forget()
-        external = any(not entry.ours for entry in load.load(settings, log).entries)
+        hooks = load.load(lookup, settings.policy, log, limit=limit)
+        external = any(not entry.ours for entry in hooks.entries)
         if external:
             _import(_FOR_PLUGINS)
-        provider = tls_provider.find(settings, tls)
-        if provider is not None:
-            provider.prepare()
-            _prepare_tls(tls, log, provider)
+        way = provider.find(settings.tls)
+        if way is not None:
+            way.prepare()
+            _prepare_tls(settings.tls, log, way)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
     except Exception as error:  # HUP must not end a server, whatever it finds
         log_trouble(log, error)
-    return controls, external
+    finally:
+        limit.stop()
+    return files, external
 
 
 def import_all() -> None:
@@ -128,7 +129,7 @@ def _import(names: tuple[str, ...]) -> None:
         __import__(name)
 
 
-def _prepare_tls(tls: TlsSettings, log: Log, provider: Door) -> None:
+def _prepare_tls(tls: TlsSettings, log: Log, way: TlsProvider) -> None:
     """Have the rest of TLS in this process: modules, the contexts of SNI, dry runs."""
     if tls.mode not in (STARTTLS, IMPLICIT):
         return
@@ -137,10 +138,10 @@ def _prepare_tls(tls: TlsSettings, log: Log, provider: Door) -> None:
     for name, error in context.keep_names(tls):
         log.line("tls", verdict="unavailable", sni=name, reason=str(error))
     _import(_FOR_TLS)
-    warm_up(provider)
+    warm_up(way)
 
 
-class Nowhere(Controls):
+class Nowhere(ControlFiles):
     """Control files that say nothing but a name."""
 
     def __init__(self) -> None:
@@ -150,17 +151,17 @@ class Nowhere(Controls):
         return b"nobody.example\n" if name == "me" else None
 
 
-def warm_up(provider: Door | None = None) -> None:
+def warm_up(way: TlsProvider | None = None) -> None:
     """Some dry runs of a session, with the plugins that are always there; no log.
 
-    With `provider`, which must be prepared, the session goes through STARTTLS.
+    With `way`, which must be prepared, the session goes through STARTTLS.
     """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     log = Log(null)
-    commands = _PLAIN if provider is None else _THROUGH_TLS
+    commands = _PLAIN if way is None else _THROUGH_TLS
     try:
         for _ in range(_TIMES):
-            session = Rehearsal(Settings(Nowhere(), {}), Peer(relay=b""), log, door=provider)
+            session = DryRun(Settings(Nowhere(), {}), Peer(relay=b""), log, provider=way)
             # There are no pauses; but code specialised for a channel that makes
             # none would have to be specialised again in each worker.
             session.run(commands, _ignore, _ignore, _ignore, waits=True)

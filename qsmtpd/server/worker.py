@@ -21,6 +21,7 @@ import sys
 
 from ..facts import ControlError, Outcome
 from ..policy.running import Running
+from ..policy.timelimit import TimeLimit
 from ..session import connection
 from . import names, rules, status
 from .accepted import Accepted, unpack
@@ -138,8 +139,12 @@ def _serve(configuration: Configuration, accepted: Accepted, running: Running | 
     if denied:
         return Outcome(_DENIED_END, DENIED)
     client = (accepted.fd, accepted.fd)
+    limit = None
+    if running is not None:
+        # The master says which plugin it was, so a traceback can go to /dev/null (0).
+        limit = TimeLimit(0, running)
     return connection.serve(
-        client, environ, options.checkpassword, configuration.controls, os._exit
+        client, environ, options.checkpassword, configuration.files, os._exit, limit
     )
 
 

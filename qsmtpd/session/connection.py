@@ -52,7 +52,9 @@ def serve(
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit when it is made: this is the end."""
         log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
-        leave(_refuse(channel, log, replies.PLUGIN_HANGS, 1).status)
+        outcome = _refuse(channel, log, replies.PLUGIN_HANGS, 1)
+        limit.stop()
+        leave(outcome.status)
 
     limit.escape = stop
     try:
