@@ -1,4 +1,4 @@
-"""tarpit: slows down who has many recipients, and turns away who guesses them.
+"""tarpit: slows down clients with many recipients, and refuses those that guess them.
 
 Configuration: TARPITCOUNT (or control/tarpitcount), a number of recipients; 0,
 the default, is no tarpit.  Behind so many recipients of a connection the client
