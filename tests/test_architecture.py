@@ -120,7 +120,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
 COLD = """
     child config config.files config.session config.settings decision facts
     filters filters.qmailqueue filters.rcpthosts filters.relay log main net net.channel net.ucspi
-    policy policy.hooks policy.load policy.spec policy.stages policy.timelimit
+    policy policy.entry policy.hooks policy.load policy.spec policy.stages policy.timelimit
     session session.connection session.dialogue session.ending session.envelope session.run
     smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
 """

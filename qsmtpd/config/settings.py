@@ -59,11 +59,11 @@ class Settings:
 
         Of a file the first line counts, without blanks at its end (qmail-control).
         """
+        given = self._option(file, variable)  # first: then it has been asked for
         if variable is not None:
             value = self._variables.get(variable.encode("ascii"))
             if value is not None:
                 return variable, value
-        given = self._option(file, variable)
         if given is not None:
             return given
         if file is not None:

@@ -24,80 +24,12 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope
     from ..log import Log
     from .backend import BackEnd
+    from .entry import Entry
 
 
-TIMEOUT = 30.0  # seconds
 TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
 #: Plugins can add this many lines to a header.
 HEADER_LINES = 100
-
-#: Which clients a plugin may want to leave alone.
-IMMUNITIES = ("relay", "auth", "listed")
-
-
-class Entry:
-    """A plugin in its place: its name there, and what holds for it.
-
-    `functions` maps a stage to what is to be called there.  `ours`: it came
-    with this package.  `grants`: its accept lets a recipient in.
-    """
-
-    __slots__ = (
-        "name",
-        "functions",
-        "immune",
-        "spool",
-        "timeout",
-        "postpone",
-        "grants",
-        "ours",
-        "file",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        functions: dict[str, Callable[..., Any]],
-        immune: Iterable[str] = (),
-        spool: bool = False,
-        timeout: float = TIMEOUT,
-        postpone: str = NO,
-        grants: bool = False,
-        ours: bool = True,
-        file: str | None = None,
-    ) -> None:
-        self.name = name
-        self.functions = functions
-        self.immune = tuple(immune)
-        self.spool = spool
-        self.timeout = timeout
-        self.postpone = postpone
-        self.grants = grants
-        self.ours = ours
-        self.file = file  # where its code is
-
-    def skips(self, client: Client) -> bool:
-        """Is this client immune against this plugin?"""
-        return bool(self.immune) and (
-            ("relay" in self.immune and client.relay is not None)
-            or ("auth" in self.immune and client.auth is not None)
-            or ("listed" in self.immune and client.listed)
-        )
-
-
-#: class -> the names of its hooks: a warm process looks them up once.
-_NAMES: dict[type, list[str]] = {}
-
-
-def methods(plugin: object) -> dict[str, Callable[..., Any]]:
-    """The public methods of a plugin: its hooks."""
-    kind = type(plugin)
-    if kind not in _NAMES:
-        found = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
-        _NAMES[kind] = [
-            name for name, what in found.items() if callable(what) and hasattr(what, "__get__")
-        ]
-    return {name: getattr(plugin, name) for name in _NAMES[kind]}
 
 
 class Hooks:

@@ -6,7 +6,8 @@ import sys
 
 from ..facts import ControlError
 from ..log import message
-from . import hooks
+from .entry import IMMUNITIES, TIMEOUT, Entry, methods
+from .hooks import Hooks
 from .spec import BUILT_IN, GRANTING, POSTPONE
 from .timelimit import Overdue, TimeLimit
 
@@ -26,19 +27,19 @@ def load(
     settings: Settings,
     policy: PolicySettings,
     log: Log,
-    first: Sequence[hooks.Entry] = (),
+    first: Sequence[Entry] = (),
     limit: TimeLimit | None = None,
-) -> hooks.Hooks:
+) -> Hooks:
     """The hooks of one session; with `first` in front of them.  Raises ControlError.
 
     `limit` is what runs the code of plugins from elsewhere.
     """
     runs = limit or TimeLimit()
 
-    def make() -> list[hooks.Entry]:
+    def make() -> list[Entry]:
         return [*first, *(_entry(spec, settings, log, policy, runs) for spec in policy.plugins)]
 
-    return hooks.Hooks(make, log, policy.refusal, runs)
+    return Hooks(make, log, policy.refusal, runs)
 
 
 def forget() -> None:
@@ -50,19 +51,19 @@ def forget() -> None:
 
 def _entry(
     spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings, limit: TimeLimit
-) -> hooks.Entry:
+) -> Entry:
     """Make the plugin of a line.  Raises ControlError."""
     ours = spec.plugin in BUILT_IN
     options = dict(spec.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
     if ours and timeout is not None:
         raise ControlError(spec.where, f"{spec.name}: timeout is for plugins from elsewhere")
-    seconds = hooks.TIMEOUT if timeout is None else _seconds(timeout, spec)
+    seconds = TIMEOUT if timeout is None else _seconds(timeout, spec)
     own = settings.for_plugin(spec.name, options, log)
     if ours:
         module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
         plugin: Any = module.Plugin(own)
-        functions = hooks.methods(plugin)
+        functions = methods(plugin)
     else:
         from .external import external_plugin
 
@@ -81,7 +82,7 @@ def _entry(
         key = min(own.options.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")
     immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, spec)
-    return hooks.Entry(
+    return Entry(
         spec.name,
         functions,
         immune,
@@ -102,10 +103,8 @@ def _seconds(text: bytes, spec: PluginSpec) -> float:
 
 def _immunities(text: bytes, spec: PluginSpec) -> tuple[str, ...]:
     words = () if text == b"none" else tuple(text.decode("ascii", "replace").split(","))
-    if not set(words) <= set(hooks.IMMUNITIES):
-        raise ControlError(
-            spec.where, f"{spec.name}: immune is none, or {', '.join(hooks.IMMUNITIES)}"
-        )
+    if not set(words) <= set(IMMUNITIES):
+        raise ControlError(spec.where, f"{spec.name}: immune is none, or {', '.join(IMMUNITIES)}")
     return words
 
 
