@@ -121,7 +121,8 @@ COLD = """
     child config config.files config.session config.settings decision facts
     filters filters.qmailqueue filters.rcpthosts filters.relay log main net net.channel net.ucspi
     policy policy.entry policy.hooks policy.load policy.spec policy.stages policy.timelimit
-    session session.connection session.dialogue session.ending session.envelope session.run
+    session session.commands session.connection session.dialogue session.ending
+    session.envelope session.run
     smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
 """
 DATA = """

@@ -9,7 +9,8 @@ from time import monotonic
 
 from ..facts import Client, Counters, Outcome
 from ..smtp import replies
-from .dialogue import Dialogue, TlsStarted
+from .commands import TlsStarted
+from .dialogue import Dialogue
 from .ending import Ending, ending_of, log_session, say_goodbye
 
 TYPE_CHECKING = False

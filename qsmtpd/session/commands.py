@@ -1,0 +1,304 @@
+"""The commands of a dialogue: an argument goes in, a reply comes out."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
+from ..facts import Auth, Envelope, Reply, Ruling
+from ..policy import stages
+from ..smtp import replies
+from . import envelope
+from .ending import QUIT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config.session import SessionSettings
+    from ..facts import Client, Tls
+    from ..log import Log
+    from ..net.channel import Channel
+    from ..policy.hooks import Hooks
+    from ..tls.provider import TlsProvider
+
+    Fields = dict[str, bytes | str | int]
+
+
+class TlsStarted(Exception):
+    """STARTTLS has succeeded: this dialogue is over, and a fresh one begins."""
+
+    def __init__(self, tls: Tls) -> None:
+        super().__init__()
+        self.tls = tls
+
+
+class Commands:
+    """What each command does; whether it may be given now is for the dialogue.
+
+    `by_verb` has those that this client can give.  Of the last one, `about` is
+    what the log should say of it, `logged` says that it has had its own line,
+    and `message_over` that it was a DATA, after which the transaction is over.
+    """
+
+    __slots__ = (
+        "by_verb",
+        "about",
+        "logged",
+        "message_over",
+        "_channel",
+        "_client",
+        "_settings",
+        "_hooks",
+        "_log",
+        "_counters",
+        "_provider",
+        "_envelope",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        client: Client,
+        settings: SessionSettings,
+        hooks: Hooks,
+        log: Log,
+        provider: TlsProvider | None,
+    ) -> None:
+        self._channel = channel
+        self._client = client
+        self._settings = settings
+        self._hooks = hooks
+        self._log = log
+        self._counters = client.counters
+        self._provider = provider
+        self._envelope = Envelope(b"")
+        self.about: Fields = {}
+        self.logged = False
+        self.message_over = False
+        self.by_verb: dict[bytes, Callable[[bytes], Reply]] = {
+            b"HELO": self._helo,
+            b"EHLO": self._ehlo,
+            b"MAIL": self._mail,
+            b"RCPT": self._rcpt,
+            b"DATA": self._data,
+            b"RSET": lambda argument: replies.FLUSHED,
+            b"NOOP": lambda argument: replies.OK,
+            b"VRFY": lambda argument: replies.VRFY,
+            b"HELP": lambda argument: replies.HELP,
+            b"QUIT": self._quit,
+        }
+        if provider is not None or client.tls is not None:
+            self.by_verb[b"STARTTLS"] = self._starttls
+        if settings.auth.mechanisms:
+            self.by_verb[b"AUTH"] = self._auth
+        for verb in hooks.commands:
+            self.by_verb[verb] = self._of_plugin(verb)
+
+    def begin(self) -> None:
+        """Another command comes."""
+        self.about = {}
+        self.logged = False
+        self.message_over = False
+
+    def known(self, transaction: bool) -> Fields:
+        """The log's fields of who sends what to whom, as far as that is known.
+
+        `transaction`: there is one under way.
+        """
+        known: Fields = {"helo": self._client.helo or b""}
+        if self._client.auth is not None:
+            known["user"] = self._client.auth.user
+        if transaction:
+            known["from"] = self._envelope.sender
+        return {**known, **self.about}
+
+    def unknown(self, line: bytes) -> Reply:
+        """A line with a verb that this client cannot give."""
+        self._counters.unknown += 1
+        ruling = self._hooks.ask(stages.UNKNOWN, self._client, line.rstrip(b"\r\n"))
+        return _judged(ruling, replies.UNIMPLEMENTED)
+
+    def _helo(self, argument: bytes) -> Reply:
+        return self._hello(argument, False, Reply(250, b"", self._settings.greeting))
+
+    def _ehlo(self, argument: bytes) -> Reply:
+        reply = self._hello(argument, True, replies.OK)
+        if reply.refused:
+            return reply
+        size = b"SIZE %d" % self._settings.data.databytes  # 0: no limit (RFC 1870, 3)
+        lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME", size]
+        if self._provider is not None and self._client.tls is None:
+            lines.append(b"STARTTLS")
+        if self._may_authenticate() and self._client.auth is None:
+            lines.append(b"AUTH " + b" ".join(self._settings.auth.mechanisms))
+        more = self._hooks.capabilities(self._client)
+        if more is None:
+            return replies.PLUGIN_TROUBLE
+        return Reply(250, b"", b"\n".join(lines + more), ruling=reply.ruling)
+
+    def _hello(self, name: bytes, esmtp: bool, reply: Reply) -> Reply:
+        """HELO or EHLO: this reply, or a refusal."""
+        self._client.helo = name
+        self._client.esmtp = esmtp
+        return _judged(self._hooks.ask(stages.HELO, self._client, name, about=name), reply)
+
+    def _starttls(self, argument: bytes) -> Reply:
+        if argument:
+            return replies.NO_PARAMETERS
+        if self._provider is None or self._client.tls is not None:
+            return replies.TLS_ACTIVE
+        if self._settings.tls.refuse_injection and self._channel.pending:
+            return replies.TLS_PIPELINED
+        from . import starttls
+
+        tls = starttls.negotiate(self._channel, self._provider, self._log)
+        if tls is None:
+            return replies.TLS_UNAVAILABLE
+        raise TlsStarted(tls)
+
+    def _may_authenticate(self) -> bool:
+        wanted = self._settings.auth
+        return bool(wanted.mechanisms) and (self._client.tls is not None or wanted.in_clear)
+
+    def _auth(self, argument: bytes) -> Reply:
+        if self._client.auth is not None:
+            return replies.AUTH_AGAIN
+        if not self._may_authenticate():
+            return replies.AUTH_NEEDS_TLS
+        from . import auth, sasl
+
+        settings, peer = self._settings.auth, self._client.peer
+        result = auth.authenticate(self._channel, argument, settings, peer)
+        if result.verdict is None:
+            return result.reply
+        accepted = result.verdict == sasl.ACCEPTED
+        reply = result.reply
+        if accepted:
+            reply = self._admit(Auth(result.user, result.mechanism), reply)
+        else:  # who cannot be checked may be guessing, too
+            self._counters.auth_failures += 1
+            if self._counters.auth_failures >= settings.max_failures:
+                reply = replies.TOO_MANY_FAILURES
+            decision = own_decision(reply)
+            reply = reply.of(Ruling(stages.AUTH, "", decision, result.user, result.mechanism))
+        self.logged = True
+        self._log.line(
+            "auth",
+            verdict=sasl.REFUSED if accepted and reply.refused else result.verdict,
+            by=reply.ruling.plugin if accepted and reply.refused and reply.ruling else None,
+            mechanism=result.mechanism,
+            user=result.user,
+            reply=reply.wire(),
+        )
+        if not accepted:
+            self._channel.pause(settings.delay)
+        return reply
+
+    def _admit(self, who: Auth, reply: Reply) -> Reply:
+        """The password was right: this reply, or a plugin's refusal all the same."""
+        ruling = self._hooks.ask(stages.AUTH, self._client, who.user, who.mechanism, about=who.user)
+        reply = _judged(ruling, reply)
+        if not reply.refused:
+            self._client.auth = who
+            if self._client.relay is None:
+                self._client.relay = b""
+        return reply
+
+    def _mail(self, argument: bytes) -> Reply:
+        if self._settings.auth.required and self._client.auth is None:
+            return replies.AUTH_REQUIRED
+        try:
+            self._envelope = envelope.sender(argument, self._settings)
+        except envelope.BadPath as error:
+            if error.address is not None:
+                self.about = {"from": error.address}
+            return error.reply
+        sender = self._envelope.sender
+        self.about = {"from": sender}
+        ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
+        return _judged(ruling, replies.OK)
+
+    def _rcpt(self, argument: bytes) -> Reply:
+        try:
+            asked = envelope.recipient(argument, self._settings)
+        except envelope.BadPath as error:
+            if error.address is not None:
+                self.about = {"to": error.address}
+            return error.reply
+        self.about = {"to": asked}
+        if len(self._envelope.recipients) >= self._settings.limits.recipients:
+            reply = replies.TOO_MANY_RECIPIENTS
+            return reply.of(Ruling(stages.RCPT, "", own_decision(reply), asked))
+        self._counters.recipients += 1
+        ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
+        reply = _judged(ruling, replies.OK)
+        if reply.refused:
+            self._counters.bad_recipients += not reply.temporary
+        else:
+            self._envelope.recipients.append(recipient)
+        return reply
+
+    def _data(self, argument: bytes) -> Reply:
+        self.message_over = True
+        try:
+            from . import data
+        except (ImportError, OSError) as error:  # no descriptor to be had, say
+            self._hooks.log_trouble(error)
+            return replies.QUEUE_PIPES
+        recipients = self._envelope.recipients
+        started = monotonic()
+        fields: dict[str, int | str | bytes] = {"rcpts": len(recipients)}
+        reply: Reply | None = None
+        try:
+            reply = data.receive(
+                self._channel, self._client, self._envelope, self._hooks, self._settings, fields
+            )
+        finally:
+            fields["seconds"] = f"{monotonic() - started:.3f}"
+            verdict = "aborted"
+            if reply is not None:
+                verdict = "refused" if reply.refused else "accepted"
+                # What we say comes first: a line that is too long loses its end.
+                fields = {"reply": reply.wire(), **fields}
+                if reply.ruling is not None:
+                    fields["by"] = reply.ruling.plugin
+            self.about = {"to": recipients[0]}
+            self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})
+            self.logged = True
+        if not reply.refused:
+            self._counters.messages += 1
+            self._counters.forgive()
+        if reply.ruling is None:
+            how = str(fields.get("exit", "")).encode("ascii", "replace")
+            reply = reply.of(Ruling(stages.QUEUE, "", own_decision(reply), detail=how))
+        return reply
+
+    def _quit(self, argument: bytes) -> Reply:
+        return Reply(221, b"", self._settings.greeting, end=QUIT)
+
+    def _of_plugin(self, verb: bytes) -> Callable[[bytes], Reply]:
+        """A command that a plugin brings."""
+        stage = "command_" + verb.decode("ascii").lower()
+
+        def carry_out(argument: bytes) -> Reply:
+            ruling = self._hooks.ask(stage, self._client, argument)
+            if ruling.decision.verdict == ACCEPT:
+                return stages.reply_to(ruling)
+            return _judged(ruling, replies.UNIMPLEMENTED)
+
+        return carry_out
+
+
+def _judged(ruling: Ruling, reply: Reply) -> Reply:
+    """The refusal that a ruling is, or this reply."""
+    if ruling.decision.verdict in REFUSALS:
+        return stages.reply_to(ruling)
+    return reply.of(ruling)
+
+
+def own_decision(reply: Reply) -> Decision:
+    """What a reply of qsmtpd itself decides."""
+    if not reply.refused:
+        return ACCEPTED
+    return Decision(DEFER if reply.temporary else REJECT)
