@@ -135,7 +135,7 @@ class Home:
         if dribble:
             pieces = [bytes((byte,)) for piece in pieces for byte in piece]
         command: Command = [self.program(program), *arguments]
-        return Child(command, self._full(environ), over).whole(pieces)
+        return self.launch(command, self._full(environ), over).whole(pieces)
 
     def talk(
         self,
