@@ -232,6 +232,7 @@ def install(way: str, to: Path) -> tuple[Path, Path]:
     return to / "bin/qsmtpd", package
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["make", "make install", "pip install"])
 def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path: Path) -> None:
     program, package = install(way, tmp_path / "to")

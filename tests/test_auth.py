@@ -259,6 +259,7 @@ def test_a_failure_costs_time(submission: Home) -> None:
 # -- the checkpassword program ---------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "code"),
     [
@@ -516,6 +517,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -581,6 +583,7 @@ def test_swaks(port: tuple[int, str], submission: Home, mechanism: str) -> None:
     assert len(submission.messages()) == 1
 
 
+@pytest.mark.slow
 def test_smtplib(port: tuple[int, str], submission: Home) -> None:
     number, mode = port
     if mode == "implicit":
@@ -646,6 +649,7 @@ def test_the_checker_of_our_own(submission: Home, mechanism: str) -> None:
     assert len(submission.messages()) == 1
 
 
+@pytest.mark.slow
 def test_who_cannot_be_checked_is_slowed_down_too(submission: Home) -> None:
     submission.arguments = [submission.script("exit 3")]
     assert run(submission, *[b"AUTH PLAIN " + RIGHT] * 4).codes == [220, 454, 454, 421]

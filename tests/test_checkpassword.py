@@ -81,6 +81,7 @@ def edit(
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("login", "status"),
     [
@@ -185,6 +186,7 @@ def test_killed_while_it_checks(home: Home, smtpusers: Path) -> None:
         assert child.stdout.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -239,6 +241,7 @@ def test_a_file_that_is_not_there_or_not_readable(home: Home) -> None:
     assert edit(home, "--add", "joe", text=b"x\n").returncode == 111
 
 
+@pytest.mark.slow
 def test_an_unknown_user_costs_as_much(home: Home, smtpusers: Path) -> None:
     edit(home, "--add", "known", text=PASSWORD + b"\n")
 
@@ -252,6 +255,7 @@ def test_an_unknown_user_costs_as_much(home: Home, smtpusers: Path) -> None:
     assert max(spent.values()) < 1.5 * min(spent.values()), spent
 
 
+@pytest.mark.slow
 def test_adding_changing_removing(home: Home) -> None:
     path = home.control_dir / "smtpusers"
     assert edit(home, "--list").stdout == b""
@@ -287,6 +291,7 @@ def test_passwords_that_are_refused(home: Home, smtpusers: Path, password: bytes
     assert smtpusers.read_bytes() == JOE + ANN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [b"a b", b"joe@example.org", b"J\xc3\xb6\xff", b"#", b"=\"'\\", b"x" * 255]
 )
@@ -392,6 +397,7 @@ def test_an_edit_that_fails_changes_nothing(home: Home, smtpusers: Path) -> None
     assert not (home.control_dir / "smtpusers.tmp").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["openat", "flock", "fchmod", "write", "fsync", "renameat"])
 def test_every_failing_call(home: Home, smtpusers: Path, call: str) -> None:
     """Whichever call fails: the old file or the new one, and no 0 without the new one."""

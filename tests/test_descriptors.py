@@ -24,6 +24,8 @@ from client import PATIENCE
 from harness import BIN, Home
 from run import parse_log
 
+pytestmark = pytest.mark.slow
+
 QSMTPD = str(BIN / "qsmtpd")
 MESSAGE = b"MAIL FROM:<a@no.example>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\nx\r\n.\r\n"
 REPLIES = [220, 250, 250, 354, 250, 221]

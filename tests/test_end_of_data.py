@@ -258,6 +258,7 @@ def check(home: Home, run: Run, sequence: bytes, mode: str) -> None:
     assert run.status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=repr)
 def test_program(home: Home, sequence: bytes, mode: str) -> None:
@@ -271,6 +272,7 @@ def test_program(home: Home, sequence: bytes, mode: str) -> None:
         check(home, home.run(bytewise, over=over), sequence, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=repr)
 def test_program_cut_once(home: Home, sequence: bytes) -> None:
     around = b"\r\n" + sequence + b"\r\n"

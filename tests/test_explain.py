@@ -84,6 +84,7 @@ def masked(reply: bytes) -> bytes:
     return re.sub(rb"250 ok \d+ qp \d+", b"250 ok TIME qp PID", reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_replies_are_those_of_a_session(home: Home, name: str) -> None:
     controls, environ, told = SETTINGS[name]
@@ -260,6 +261,7 @@ def test_it_is_read_anew(tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_the_test_kit_elsewhere(tmp_path: Path) -> None:
     """Somebody's own pytest, in somebody's own directory."""
     (tmp_path / "test_mine.py").write_text(TEST.replace("PLUGINS", str(PLUGINS)))

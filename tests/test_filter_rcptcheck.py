@@ -112,6 +112,7 @@ CANNOT = (b"drop 421 unable to check recipients (#4.3.0)", TROUBLE)
 PIDS = 'echo $$ >>"$0.pids"; '
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "result"),
     [

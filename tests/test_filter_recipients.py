@@ -12,6 +12,8 @@ from listeners import tcpserver
 
 from qsmtpd.facts import ControlError
 
+pytestmark = pytest.mark.slow
+
 NO = b"550 sorry, no mailbox by that name (#5.7.1)"
 UNABLE = b"drop 421 unable to check recipients (#4.3.0)"
 

@@ -230,6 +230,7 @@ def test_a_long_header_in_a_session(home: Home) -> None:
     assert home.messages() == []
 
 
+@pytest.mark.slow
 def test_loop_in_a_session(home: Home) -> None:
     """A message goes through this host again and again, until it is known to loop."""
     transaction = (b"MAIL FROM:<a@b.example>", b"RCPT TO:<b@ok.example>", b"DATA")

@@ -13,6 +13,8 @@ from client import PATIENCE
 from harness import Home, Variables, needs, wait_for
 from listeners import Listener, tcpserver
 
+pytestmark = pytest.mark.slow
+
 
 def rcpt(
     listener: Listener, source: str, sender: bytes = b"a@b.com", to: bytes = b"x@ok.example"

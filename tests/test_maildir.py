@@ -94,6 +94,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "openat", "read", "close"])
 def test_every_failing_call(tmp_path: Path, call: str) -> None:
     """Whichever call fails, first or last: exit 0 and a message, or neither."""

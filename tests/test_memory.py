@@ -9,6 +9,8 @@ import pytest
 from child import Child
 from harness import Home
 
+pytestmark = pytest.mark.slow
+
 MB = 1024 * 1024
 #: How much more than a message of 1 KB anything may take.
 ALLOWED = 2 * MB

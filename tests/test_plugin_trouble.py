@@ -17,6 +17,8 @@ from harness import PROGRAMS, ROOT, Home, wait_for
 from run import Run
 from tls_home import SERVER
 
+pytestmark = pytest.mark.slow
+
 PLUGINS = ROOT / "tests" / "plugins"
 TROUBLE = b"451 policy trouble, try again later (#4.3.0)"
 HANGS = b"421 policy trouble, try again later (#4.3.0)"

@@ -105,6 +105,7 @@ HEARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", HEARD)
 def test_refusals(home: Home, stage: str) -> None:
     place, for_good, for_now = HEARD[stage]
@@ -141,6 +142,7 @@ def test_a_file_named_like_a_rule_does_not_grant(home: Home) -> None:
 # -- postponed ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["connect", "helo", "mail", "rcpt"])
 @pytest.mark.parametrize("when", ["rcpt", "data"])
 @pytest.mark.parametrize("by", ["option", "file", "variable"])
@@ -178,6 +180,7 @@ def test_header_lines(home: Home) -> None:
     assert len(home.messages()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -224,6 +227,7 @@ def test_nothing_is_written_to_the_queue_before_all_have_agreed(home: Home) -> N
 # -- what plugins see of a message -------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dribble", [False, True])
 @pytest.mark.parametrize("spool", ["no", "yes"])
 @pytest.mark.parametrize(
@@ -261,6 +265,7 @@ def test_no_byte_of_a_header_without_end_is_unseen(home: Home, size: int) -> Non
 # -- memory and space --------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spool", ["no", "yes"])
 def test_100_mb_in_flat_memory(home: Home, spool: str) -> None:
     home.control("plugins", f"{PLUGINS}/look.py spool={spool}")
@@ -397,6 +402,7 @@ def test_what_is_no_back_end(home: Home, how: str) -> None:
     assert list((path / "new").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_back_ends_that_take_too_long(home: Home) -> None:
     """They have the plugin's time, and are then ended like every other plugin."""
     talks = {}
@@ -482,6 +488,7 @@ def test_a_filter_is_on_when_its_file_or_variable_is_there(home: Home) -> None:
     assert hooks(home)["rcpt"] == ["badmailfrom", "relay", "rcpthosts"]
 
 
+@pytest.mark.slow
 def test_a_package_brings_plugins(home: Home, tmp_path: Path) -> None:
     """Installed by pip into the environment of the Python that runs qsmtpd."""
     source = tmp_path / "source"
@@ -548,6 +555,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken(home: Home, what: str) -> None:
     """421 to everybody, a line in the log, and --check and --hooks say the same."""

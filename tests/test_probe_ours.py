@@ -17,6 +17,8 @@ from probing import assert_safe
 from tls_home import S6, SSLSERVER
 from ucspitls import Helper
 
+pytestmark = pytest.mark.slow
+
 SERVER = Certificate("127.0.0.1")
 
 

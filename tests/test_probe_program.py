@@ -132,6 +132,7 @@ def test_no_message_unless_asked() -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -104,6 +104,7 @@ ONE_FAULT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
 def test_one_fault(faults: Faults, expected: dict[str, Rating]) -> None:
     faults.survivors = _when_there(faults.survivors)

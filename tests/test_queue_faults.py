@@ -19,6 +19,8 @@ import pytest
 from child import Child, descriptors
 from harness import BIN, PROGRAMS, ROOT, Home, Variables
 
+pytestmark = pytest.mark.slow
+
 ORACLE = PROGRAMS / "oracle"
 SMALL = b"Subject: x\r\n\r\nsmall\r\n"
 #: More than a pipe holds, so that it cannot be sent to a program that does not read.

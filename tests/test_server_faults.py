@@ -26,6 +26,8 @@ from harness import BIN, Home, wait_for
 from listeners import HANDS_OVER, Server, gone, mail, make_rules
 from tls_home import SERVER
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = ("--sessions", "100")
 each_way = pytest.mark.parametrize("options", [(), ("--spare", "2"), SEVERAL], ids=str)
 

@@ -12,6 +12,8 @@ from run import parse_log
 from qsmtpd.policy.running import Running
 from qsmtpd.server.deaths import log_death
 
+pytestmark = pytest.mark.slow
+
 PASSED, TO_COME = 0.001, 1e12  # deadlines
 EXITED_WITH_1 = 1 << 8
 

@@ -14,6 +14,8 @@ from harness import Home, needs, wait_for
 from listeners import Server, make_rules, state
 from tls_home import SERVER
 
+pytestmark = pytest.mark.slow
+
 CODE = re.compile(r"\.(py|pyc|so)(\.\d+)*$")
 
 

@@ -19,6 +19,8 @@ from listeners import Listener
 
 from qsmtpd.config.cdb import Cdb
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def maildir(home: Home) -> Path:

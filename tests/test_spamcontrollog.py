@@ -285,6 +285,7 @@ def theirs(log: str) -> list[tuple[str, ...]]:
     return [read(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_session(home: Home) -> None:
     home.control("badmailfrom", "@bad.example")
     home.control("databytes", "1000")
@@ -332,6 +333,7 @@ def test_a_session(home: Home) -> None:
     assert "event=session" in log
 
 
+@pytest.mark.slow
 def test_a_session_with_auth_and_tls(home: Home) -> None:
     SERVER.save(home.control_dir / "servercert.pem")
     home.environ["SEEN"] = str(home.path / "seen")
@@ -368,6 +370,7 @@ def test_a_session_with_auth_and_tls(home: Home) -> None:
     assert log.count("event=tls") == 2  # what SPAMCONTROL's line does not say: why it failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exit", "condition"), [(32, "Virus_Infected"), (33, "Spam_Message"), (34, "MIME_Attach")]
 )
@@ -389,6 +392,7 @@ def test_what_the_scanner_says(home: Home, tmp_path: Path, exit: int, condition:
     ]
 
 
+@pytest.mark.slow
 def test_a_refusal_at_connect(home: Home) -> None:
     """Another plugin's, of which SPAMCONTROL knows nothing: its name is the condition."""
     home.plugin(

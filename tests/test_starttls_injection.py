@@ -9,6 +9,8 @@ from child import Child
 from harness import Home
 from tls_home import SERVER, SERVER_RSA, Start
 
+pytestmark = pytest.mark.slow
+
 MAIL = b"MAIL FROM:<evil@x>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nevil\r\n.\r\n"
 
 

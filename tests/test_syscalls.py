@@ -7,6 +7,8 @@ import re
 import pytest
 from harness import BIN, Home, needs
 
+pytestmark = pytest.mark.slow
+
 SESSION = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n"
 #: call -> the error that it gives, and how many calls of it a session makes at most
 CALLS = {

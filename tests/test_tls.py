@@ -14,6 +14,8 @@ from harness import BIN, Home, Variables, needs
 from listeners import Listener
 from tls_home import SERVER, SERVER_RSA, Start
 
+pytestmark = pytest.mark.slow
+
 
 def test_starttls(provider: Start, home: Home) -> None:
     with provider() as talk:

@@ -14,6 +14,8 @@ from harness import BIN, Home, Variables, needs, wait_for
 from listeners import Listener, tcpserver
 from tls_home import HASH, SERVER, SERVER_RSA
 
+pytestmark = pytest.mark.slow
+
 
 def test_implicit(inside: Home) -> None:
     with inside.talk(SMTPS="1") as talk:

@@ -22,6 +22,8 @@ from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import Gone, SessionOver, Timeout
+from qsmtpd.server.accepted import network, plain
+from qsmtpd.server.rules import keys
 from qsmtpd.session.ending import ending_of
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import BadParameter, parse_parameters, parse_path
@@ -349,3 +351,21 @@ def test_why_a_session_ends() -> None:
         lines = [parse_log(line.rstrip("\n")) for line in stream]
     assert [line["event"] for line in lines] == ["control", "trouble"]
     assert lines[1]["reason"] == "x\ny"
+
+
+# -- qsmtpd-server -----------------------------------------------------------
+
+
+def test_what_counts_as_one_client() -> None:
+    assert network("192.0.2.1") != network("192.0.2.2")
+    assert network("2001:db8::1") == network("2001:db8:0:0:ffff::")
+    assert network("2001:db8::1") != network("2001:db8:0:1::1")
+    assert plain("::ffff:192.0.2.1") == "192.0.2.1"
+    assert plain("fe80::1%eth0") == "fe80::1"
+
+
+def test_where_rules_for_ipv6_stand() -> None:
+    found = list(keys(b"2001:db8::1:a", b"h.example"))
+    addresses = [b"2001:db8::1:a", b"2001:db8::1:", b"2001:db8::", b"2001:db8:", b"2001:"]
+    names = [b"=h.example", b"=.example", b"="]
+    assert found == [addresses[0], names[0], *addresses[1:], *names[1:], b""]

@@ -20,6 +20,8 @@ from child import session_members
 from client import PATIENCE, Client
 from harness import BIN, PROGRAMS, Home, Variables, wait_for
 
+pytestmark = pytest.mark.slow
+
 #: Two messages: command or text, and the code of the reply to it.
 STEPS: list[tuple[bytes, bytes]] = [
     (b"EHLO c.example\r\n", b"250"),
