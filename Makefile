@@ -9,9 +9,10 @@ PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server starttls-pro
 MAN = $(wildcard man/*.[1578])
 # Above this folder a path may have blanks: it is used in quotes, and in no function of make.
 RUN = $(VENV)/bin/python3 -m
-# Two for each core: tests wait as much as they compute.
+TEST = $(RUN) pytest --dist worksteal
+# Processes for each core: fast tests compute, the others wait as much.
+FAST_JOBS = $(shell nproc)
 JOBS = $(shell echo $$((2 * $$(nproc))))
-TEST = $(RUN) pytest -n $(JOBS) --dist worksteal
 
 all: $(VENV)/ready
 
@@ -59,20 +60,20 @@ else
 endif
 
 fast: $(VENV)/ready-for-tests
-	$(TEST) -m 'not slow and not interop and not long'
+	$(TEST) -n $(FAST_JOBS) -m 'not slow and not interop and not long'
 
 test: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py test
-	$(TEST)
+	$(TEST) -n $(JOBS)
 
 interop: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py interop
-	$(TEST) -m interop
+	$(TEST) -n $(JOBS) -m interop
 
 # By hand: hours.
 long: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py test
-	$(TEST) -m 'long or hypothesis' --hypothesis-profile long --timeout 14400
+	$(TEST) -n $(JOBS) -m 'long or hypothesis' --hypothesis-profile long --timeout 14400
 
 # QUICK=1: only whether it works; ROUNDS=3: fewer.  Neither replaces the results.
 BENCH_RESULTS = $(if $(QUICK)$(ROUNDS),build/bench-results.md,man/bench-results.md --readme README.md)

@@ -220,6 +220,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_clients(data: bytes) -> None:
     def send(port: int) -> None:
@@ -280,6 +281,7 @@ def test_credentials_in_clear(lines: tuple[bytes, ...], scenario: str) -> None:
     assert shown(results).endswith(b"QUIT\r\n221 starttls-probe.invalid\r\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [

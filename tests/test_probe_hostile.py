@@ -76,6 +76,7 @@ def test_a_silent_server_costs_few_timeouts() -> None:
         sock.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_bytes_is_left_at_the_deadline() -> None:
     def drip(sock: socket.socket, server: Server) -> None:
         with contextlib.suppress(OSError), sock:

@@ -124,6 +124,7 @@ def test_smuggling_sends_only_to_the_recipient() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_no_message_unless_asked() -> None:
     faults = Faults(survivors=lambda reads: b"".join(reads).partition(b"\r\n")[2] if reads else b"")
     with serving(faults) as server:
@@ -276,6 +277,7 @@ def test_interrupted(options: tuple[str, ...]) -> None:
         assert output.endswith("\n1 safe\n")
 
 
+@pytest.mark.slow
 def test_a_link_of_another_name_is_the_program_it_leads_to(tmp_path: Path) -> None:
     """Step by step: where the programs are links themselves the last name is always qsmtpd."""
     copy = tmp_path / "bin" / "starttls-probe"

@@ -8,7 +8,11 @@ from transcripts import Transcript, load
 
 CASES = [
     pytest.param(
-        transcript, over, dribble, id=f"{transcript.name}-{'bytes' if dribble else 'whole'}-{over}"
+        transcript,
+        over,
+        dribble,
+        id=f"{transcript.name}-{'bytes' if dribble else 'whole'}-{over}",
+        marks=[pytest.mark.slow] if dribble else [],
     )
     for transcript in load()
     for over, dribble in transcript.modes
