@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
 from harness import ROOT
 
-PLUGINS = ROOT / "tests" / "plugins"
+
+def _without_blanks(path: Path) -> Path:
+    """The same folder, by a path that a line can hold: there a blank ends it."""
+    if " " not in str(path):
+        return path
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    link = folder / path.name
+    link.symlink_to(path)
+    return link
+
+
+PLUGINS = _without_blanks(ROOT / "tests" / "plugins")
 
 
 def decide(**options: str) -> str:

@@ -352,7 +352,7 @@ def test_colour_on_a_terminal() -> None:
 
 def test_who_closes_the_pipe_gets_no_traceback() -> None:
     with serving(Faults()) as server:
-        command = f"{PROGRAM} --rate 1000 127.0.0.1:{server.port} | head -1"
+        command = f"'{PROGRAM}' --rate 1000 127.0.0.1:{server.port} | head -1"
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
 
