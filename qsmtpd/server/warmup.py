@@ -7,7 +7,9 @@ package it would fetch code that does not fit.
 What a worker writes to in the memory that it shares with the server is copied
 for it, and the first run of any code in Python, or of an algorithm in OpenSSL,
 writes more than later ones: caches, specialised instructions, what is looked up
-only once.  So the server has some dry runs of a session.
+only once.  So the server has some dry runs of a session.  They save a plain
+session 8 % of its page faults and 0.15 MB; those through TLS, a session with
+STARTTLS another 6 % and 0.17 MB (November 2026).
 """
 
 from __future__ import annotations
@@ -114,8 +116,9 @@ def import_all() -> None:
     """Import what a session may import later.  Threads must never have been started."""
     register = os.register_at_fork
     # threading, which pyOpenSSL imports, would make its inner state anew in each
-    # process that is forked.  Without threads it stays right, and doing nothing
-    # saves 0.4 MB of copied memory.
+    # process that is forked.  Without threads it stays right.  That it does nothing
+    # saves, in a session of a server with a certificate, 0.2 to 0.3 MB of copied
+    # memory and 5 to 11 % of the page faults (November 2026).
     os.register_at_fork = lambda **_: None
     try:
         import threading  # noqa: F401
