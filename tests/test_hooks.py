@@ -32,9 +32,8 @@ from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Peer, Rulin
 from qsmtpd.log import Log
 from qsmtpd.policy import stages
 from qsmtpd.policy.backend import PluginBackEnd
-from qsmtpd.policy.entry import Entry
 from qsmtpd.policy.hooks import HEADER_LINES, TROUBLE, Hooks
-from qsmtpd.policy.spec import AT_DATA, AT_RCPT, NOBODY_ACCEPTS
+from qsmtpd.policy.spec import AT_DATA, AT_RCPT, NOBODY_ACCEPTS, Entry
 from qsmtpd.policy.timelimit import Overdue, TimeLimit
 
 NO = reject(b"no")

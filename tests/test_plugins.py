@@ -622,7 +622,7 @@ def test_what_is_not_configured_is_not_imported(home: Home) -> None:
     assert ours == {
         *(
             f"qsmtpd.policy.{name}"
-            for name in ("entry", "hooks", "load", "spec", "stages", "timelimit")
+            for name in ("hooks", "load", "spec", "stages", "timelimit")
         ),
         *(f"qsmtpd.filters.{name}" for name in ("qmailqueue", "rcpthosts", "relay")),
     }

@@ -18,8 +18,7 @@ from ..log import Log
 from ..net import ucspi
 from ..policy import load
 from ..policy.spec import PolicySettings
-from ..tls import provider
-from ..tls.errors import Unavailable
+from ..tls import Unavailable, provider
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
 from . import foreign
 

@@ -13,7 +13,7 @@ from ..child.queue import Verdict
 from ..config.session import SessionSettings
 from ..net.channel import Channel
 from ..policy import load, stages
-from ..policy.entry import Entry
+from ..policy.spec import Entry
 from ..session import run
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from ..facts import ControlError
 from ..log import message
 from ..smtp.states import VERBS
 from . import stages
-from .entry import IMMUNITIES, methods
+from .stages import IMMUNITIES, methods
 from .timelimit import Overdue
 
 TYPE_CHECKING = False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope
     from ..log import Log
     from .backend import BackEnd
-    from .entry import Entry
+    from .spec import Entry
 
 
 TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")

@@ -6,9 +6,9 @@ import sys
 
 from ..facts import ControlError
 from ..log import message
-from .entry import IMMUNITIES, TIMEOUT, Entry, methods
 from .hooks import Hooks
-from .spec import BUILT_IN, GRANTING, POSTPONE
+from .spec import BUILT_IN, GRANTING, POSTPONE, TIMEOUT, Entry
+from .stages import IMMUNITIES, methods
 from .timelimit import Overdue, TimeLimit
 
 TYPE_CHECKING = False

@@ -26,9 +26,11 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from ..config.settings import Settings
+    from ..facts import Client
 
 #: name -> (control files, variables): it is on when one of them is there.  The
 #: cheap ones come first, and what only makes sense for a recipient that is
@@ -65,6 +67,7 @@ FILE = "control/plugins"
 VARIABLE = "QSMTPD_PLUGINS"
 BUILTINS = "builtins"
 MAX_INCLUDES = 10
+TIMEOUT = 30.0  # seconds: of one call of a plugin
 
 #: Until when a refusal may be postponed: not at all, to RCPT, to DATA.
 NO, AT_RCPT, AT_DATA = POSTPONE = ("none", "rcpt", "data")
@@ -88,6 +91,56 @@ class PluginSpec:
         self.name = (name.removesuffix(".py") if slash else name) + colon + label
         self.options = options
         self.where = where
+
+
+class Entry:
+    """A plugin in its place: its name there, and what holds for it.
+
+    `functions` maps a stage to what is to be called there.  `ours`: it came
+    with this package.  `grants`: its accept lets a recipient in.
+    """
+
+    __slots__ = (
+        "name",
+        "functions",
+        "immune",
+        "spool",
+        "timeout",
+        "postpone",
+        "grants",
+        "ours",
+        "file",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        functions: dict[str, Callable[..., Any]],
+        immune: Iterable[str] = (),
+        spool: bool = False,
+        timeout: float = TIMEOUT,
+        postpone: str = NO,
+        grants: bool = False,
+        ours: bool = True,
+        file: str | None = None,
+    ) -> None:
+        self.name = name
+        self.functions = functions
+        self.immune = tuple(immune)
+        self.spool = spool
+        self.timeout = timeout
+        self.postpone = postpone
+        self.grants = grants
+        self.ours = ours
+        self.file = file  # where its code is
+
+    def skips(self, client: Client) -> bool:
+        """Is this client immune against this plugin?"""
+        return bool(self.immune) and (
+            ("relay" in self.immune and client.relay is not None)
+            or ("auth" in self.immune and client.auth is not None)
+            or ("listed" in self.immune and client.listed)
+        )
 
 
 class PolicySettings:

@@ -13,6 +13,9 @@ from ..smtp.replies import split_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from ..decision import Decision
     from ..facts import Ruling
 
@@ -46,6 +49,9 @@ ENDING = (CONNECT, STARTTLS)
 POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
 #: What belongs to the transaction under way, and ends with it.
 TRANSACTION = (MAIL, RCPT, DATA, HEADER, DATA_POST)
+
+#: Which clients a plugin may want to leave alone.
+IMMUNITIES = ("relay", "auth", "listed")
 
 #: A decision at one of these may carry header lines.
 CARRYING = (CONNECT, HELO, STARTTLS, AUTH, *TRANSACTION)
@@ -84,3 +90,18 @@ def render(stage: str, decision: Decision) -> tuple[int, bytes, bytes]:
         text, status = split_status(text)
     lines = text.split(b"\n")[:LINES_LIMIT]
     return code, status, b"\n".join(line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines)
+
+
+#: class -> the names of its hooks: a warm process looks them up once.
+_NAMES: dict[type, list[str]] = {}
+
+
+def methods(plugin: object) -> dict[str, Callable[..., Any]]:
+    """The public methods of a plugin: its hooks."""
+    kind = type(plugin)
+    if kind not in _NAMES:
+        found = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
+        _NAMES[kind] = [
+            name for name, what in found.items() if callable(what) and hasattr(what, "__get__")
+        ]
+    return {name: getattr(plugin, name) for name in _NAMES[kind]}

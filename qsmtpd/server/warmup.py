@@ -26,8 +26,7 @@ from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
 from ..session.connection import enter
-from ..tls import provider
-from ..tls.errors import Unavailable
+from ..tls import Unavailable, provider
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
 TYPE_CHECKING = False

@@ -16,8 +16,7 @@ from ..net.channel import Channel, Descriptors
 from ..policy import load
 from ..policy.timelimit import TimeLimit
 from ..smtp import replies
-from ..tls import provider
-from ..tls.errors import HandshakeFailed, Unavailable
+from ..tls import HandshakeFailed, Unavailable, provider
 from ..tls.settings import IMPLICIT
 from . import run
 

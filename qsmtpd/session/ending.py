@@ -9,7 +9,7 @@ from ..log import log_trouble
 from ..net.channel import Flood, Gone, SessionOver, Timeout
 from ..smtp import replies
 from ..smtp.command import BareLF
-from ..tls.errors import HandshakeFailed
+from ..tls import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ alone, to which it is no handshake.  Between the two nothing is read.
 from __future__ import annotations
 
 from ..smtp import replies
-from ..tls.errors import HandshakeFailed, Unavailable
+from ..tls import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

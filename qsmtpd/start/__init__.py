@@ -25,6 +25,10 @@ else:
 #: More than the largest of our modules.
 LIMIT = 65536
 _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
+#: Packages with nothing but a docstring in their __init__.py: it need not be read.
+EMPTY = frozenset(
+    f"qsmtpd.{name}" for name in ("child", "config", "filters", "net", "policy", "session", "smtp")
+)
 #: How bytecode begins that is good as long as its source is the same (PEP 552).
 _HEAD = MAGIC_NUMBER + bytes(4)
 
@@ -40,6 +44,8 @@ class Finder(Loader):
         if not name.startswith("qsmtpd"):
             return None
         source = self._root + name.replace(".", "/")
+        if name in EMPTY:
+            return self._spec(name, source + "/__init__.py", source, b"")
         package = False
         try:
             try:
@@ -58,10 +64,14 @@ class Finder(Loader):
             return None
         if len(code) == LIMIT:
             return None  # there may be more of it
-        spec = ModuleSpec(name, self, origin=source + ".py", is_package=package)
+        return self._spec(name, source + ".py", folder if package else None, code[16:])
+
+    def _spec(self, name: str, origin: str, folder: str | None, code: bytes) -> ModuleSpec:
+        """`folder` is that of a package; `code` is marshalled, or b"" where there is none."""
+        spec = ModuleSpec(name, self, origin=origin, is_package=folder is not None)
         spec.has_location = True
-        spec.loader_state = code[16:]
-        if spec.submodule_search_locations is not None:
+        spec.loader_state = code
+        if folder is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(folder)
         return spec
 
@@ -71,7 +81,8 @@ class Finder(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run its code."""
         assert module.__spec__ is not None
-        exec(loads(module.__spec__.loader_state), module.__dict__)
+        if module.__spec__.loader_state:
+            exec(loads(module.__spec__.loader_state), module.__dict__)
 
 
 def launch(root: str, module: str, arguments: list[str]) -> None:

@@ -7,3 +7,13 @@
 provider.py decides which.  Nothing here knows SMTP, and nothing but openssl.py
 and context.py imports pyOpenSSL, which costs more than all the rest of a session.
 """
+
+from __future__ import annotations
+
+
+class Unavailable(Exception):
+    """TLS cannot be had, although it is configured: the reason.  Plain mail goes on."""
+
+
+class HandshakeFailed(Exception):
+    """There is no TLS, and no way back to plain text: the reason."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import Unavailable
+from . import Unavailable
 from .settings import Pair, TlsSettings, find_pairs
 
 TYPE_CHECKING = False

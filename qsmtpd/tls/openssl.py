@@ -11,8 +11,8 @@ from OpenSSL import SSL, crypto
 
 from ..facts import Tls
 from ..net.channel import CHUNK, Gone, Timeout
+from . import HandshakeFailed
 from .context import explain
-from .errors import HandshakeFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

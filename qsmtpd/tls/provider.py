@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..net.channel import Gone, Timeout
-from .errors import HandshakeFailed, Unavailable
+from . import HandshakeFailed, Unavailable
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 
 TYPE_CHECKING = False

@@ -16,7 +16,7 @@ import select
 from time import monotonic
 
 from ..net.channel import Descriptors
-from .errors import HandshakeFailed
+from . import HandshakeFailed
 from .external import describe
 
 TYPE_CHECKING = False
