@@ -9,6 +9,7 @@ from ..facts import ControlError
 from ..log import message
 from ..smtp.states import VERBS
 from . import stages
+from .source import compile_file
 from .stages import IMMUNITIES, methods
 from .timelimit import Overdue
 
@@ -130,7 +131,7 @@ def _file(path: str) -> ModuleType:
     sys.modules[name] = module
     # Python's own import could take an older version from __pycache__, and
     # costs a cold start more than to compile a file of this size.
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    exec(compile_file(source, path), module.__dict__)
     return module
 
 
