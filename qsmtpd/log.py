@@ -17,7 +17,7 @@ import posix as os
 import select
 
 _PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')
-_ONE_LINE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
+_ONE_LINE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
 #: LOGFORMAT -> the events that a plugin logs in that form instead, and the words
 #: that its readers look for, anywhere in any line.
 FORMATS: dict[str, tuple[frozenset[str], tuple[bytes, ...]]] = {
@@ -83,7 +83,6 @@ class Log:
 def log_trouble(
     log: Log,
     error: BaseException,
-    reason: str | None = None,
     file: str | None = None,
     **fields: bytes | str,
 ) -> None:
@@ -99,7 +98,7 @@ def log_trouble(
             where = f"{name}:{trace.tb_lineno}"
         found = found or name == file
         trace = trace.tb_next
-    reason = message(error) if reason is None else reason
+    reason = message(error)
     log.line("trouble", error=type(error).__name__, reason=reason, where=where, **fields)
 
 

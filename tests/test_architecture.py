@@ -126,7 +126,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
 COLD = """
     child config config.files config.session config.settings decision facts
     filters filters.qmailqueue filters.rcpthosts filters.relay log main net net.channel net.ucspi
-    policy policy.hooks policy.load policy.spec policy.stages policy.timelimit
+    policy policy.hooks policy.load policy.spec policy.stages
     session session.commands session.connection session.dialogue session.ending
     session.envelope session.run
     smtp smtp.address smtp.command smtp.replies smtp.states tls tls.provider tls.settings

@@ -47,7 +47,8 @@ class Engine:
         self._path = path / "log"
         self.asked: list[str] = []
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.hooks = Hooks(lambda: entries, Log(fd))
+        self.limit = TimeLimit()
+        self.hooks = Hooks(lambda: entries, Log(fd), limit=self.limit)
         self.hooks.watch = lambda stage, plugin, said: self.asked.append(plugin)
         self.client = Client(Peer())
         self.envelope = Envelope(b"a@b")
@@ -534,7 +535,7 @@ def test_our_own_plugins_have_no_timer(tmp_path: Path) -> None:
     engine.ask("mail")
     engine = Engine(tmp_path, Entry("theirs", {"mail": hook}, ours=False))
     engine.ask("mail")
-    engine.hooks.limit.stop()
+    engine.hooks.stop()
     assert seen == [True, False]
 
 

@@ -620,7 +620,7 @@ def test_what_is_not_configured_is_not_imported(home: Home) -> None:
     packages = ("qsmtpd.policy.", "qsmtpd.filters.")
     ours = {name for name in modules() if name.startswith(packages)}
     assert ours == {
-        *(f"qsmtpd.policy.{name}" for name in ("hooks", "load", "spec", "stages", "timelimit")),
+        *(f"qsmtpd.policy.{name}" for name in ("hooks", "load", "spec", "stages")),
         *(f"qsmtpd.filters.{name}" for name in ("qmailqueue", "rcpthosts", "relay")),
     }
     home.control("plugins", decide(at="rcpt"))

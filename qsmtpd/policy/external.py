@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..config.settings import PluginSettings
     from .spec import PluginSpec
+    from .timelimit import TimeLimit
 
     ExternalPlugin = tuple[ModuleType, object, dict[str, Callable[..., Any]]]
 
@@ -51,11 +52,28 @@ _ARGUMENTS = {
 }
 
 
-def external_plugin(own: PluginSettings, spec: PluginSpec) -> ExternalPlugin:
-    """A plugin from elsewhere: its module, itself, and its hooks.
+def make_plugin(
+    own: PluginSettings, spec: PluginSpec, limit: TimeLimit, seconds: float
+) -> ExternalPlugin:
+    """A plugin from elsewhere: its module, itself, and its hooks.  Raises ControlError.
 
-    Raises ControlError, or whatever the plugin raises.
+    To make it and to look at it runs its code, so it has this time (seconds).
     """
+    try:
+        made: ExternalPlugin = limit.call((spec.name, "start"), seconds, _make, own, spec)
+        return made
+    except Overdue as error:
+        what = f"{spec.name} takes more than {seconds:g} seconds to start"
+        raise ControlError(spec.where, what) from error
+    except ControlError:
+        raise
+    except BaseException as error:
+        what = f"{spec.name}: {type(error).__name__}: {message(error)}"
+        raise ControlError(spec.where, what) from error
+
+
+def _make(own: PluginSettings, spec: PluginSpec) -> ExternalPlugin:
+    """Raises ControlError, or whatever the plugin raises."""
     module = find(spec.plugin, own.files.home, spec.where)
     plugin: object = module
     make = getattr(module, "Plugin", None)

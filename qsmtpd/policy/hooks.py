@@ -14,7 +14,6 @@ from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
 from . import stages
 from .spec import AT_DATA, AT_RCPT, NO, NOBODY_ACCEPTS
-from .timelimit import Overdue, TimeLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ..log import Log
     from .backend import BackEnd
     from .spec import Entry
+    from .timelimit import TimeLimit
 
 
 TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
@@ -65,7 +65,7 @@ class Hooks:
         limit: TimeLimit | None = None,
     ) -> None:
         self.entries = make()
-        self.limit = limit or TimeLimit()
+        self.limit = limit
         self.refuse = refuse
         self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
         self.trouble = False
@@ -251,6 +251,24 @@ class Hooks:
         except ControlError as error:  # a reply that is due, as 250, is not to be lost for that
             self._complain(entry, stage, error)
 
+    # -- the time limit of plugins from elsewhere ---------------------------
+
+    def on_hang(self, escape: Callable[[str, str], object]) -> None:
+        """escape(plugin, hook) ends the session where a plugin does not stop at its limit."""
+        if self.limit is not None:
+            self.limit.escape = escape
+
+    def suspended(self, function: Callable[[float], Any], seconds: float) -> Any:
+        """function(seconds), which a plugin has asked for: that is not the plugin's time."""
+        if self.limit is None:
+            return function(seconds)
+        return self.limit.suspended(function, seconds)
+
+    def stop(self) -> None:
+        """No plugin will be called any more."""
+        if self.limit is not None:
+            self.limit.stop()
+
     def log_trouble(self, error: Exception) -> None:
         """Say in the log what went wrong around the plugins."""
         self.trouble = True
@@ -333,17 +351,15 @@ class Hooks:
     ) -> object:
         """Run plugin code; what it raises is logged and returned."""
         try:
-            if entry.ours:  # those that ask a program have a bound of their own
+            # Ours have no time limit: those that ask a program have a bound of their own.
+            if entry.ours or self.limit is None:
                 said: object = function(*facts)
             else:
                 said = self.limit.call((entry.name, stage), entry.timeout, function, *facts)
         except (Lost, ControlError):
             raise
-        except Overdue as error:
-            self._complain(entry, stage, error, f"took more than {entry.timeout:g} seconds")
-            return error
         except BaseException as error:  # SystemExit as well: only we end the session
-            if self.limit.escaped:
+            if self.limit is not None and self.limit.escaped:
                 raise
             self._complain(entry, stage, error)
             return error
@@ -351,11 +367,9 @@ class Hooks:
             self._complain(entry, stage, TypeError(f"returned a {type(said).__name__}"))
         return said
 
-    def _complain(
-        self, entry: Entry, stage: str, error: BaseException, reason: str | None = None
-    ) -> None:
+    def _complain(self, entry: Entry, stage: str, error: BaseException) -> None:
         self.trouble = True
-        log_trouble(self._log, error, reason, entry.file, plugin=entry.name, hook=stage)
+        log_trouble(self._log, error, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
 

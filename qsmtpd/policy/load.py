@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 
 from ..facts import ControlError
-from ..log import message
 from .hooks import Hooks
 from .spec import BUILT_IN, GRANTING, POSTPONE, TIMEOUT, Entry
 from .stages import IMMUNITIES, methods
-from .timelimit import Overdue, TimeLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..log import Log
     from .spec import PluginSpec, PolicySettings
+    from .timelimit import TimeLimit
 
 MAX_TIMEOUT = 3600  # seconds
 
@@ -32,14 +31,18 @@ def load(
 ) -> Hooks:
     """The hooks of one session; with `first` in front of them.  Raises ControlError.
 
-    `limit` is what runs the code of plugins from elsewhere.
+    `limit` is what runs the code of plugins from elsewhere; one without a
+    watchdog, if there are such plugins, is the default.
     """
-    runs = limit or TimeLimit()
+    if limit is None and policy.external:
+        from .timelimit import TimeLimit
+
+        limit = TimeLimit()
 
     def make() -> list[Entry]:
-        return [*first, *(_entry(spec, settings, log, policy, runs) for spec in policy.plugins)]
+        return [*first, *(_entry(spec, settings, log, policy, limit) for spec in policy.plugins)]
 
-    return Hooks(make, log, policy.refusal, runs)
+    return Hooks(make, log, policy.refusal, limit)
 
 
 def forget() -> None:
@@ -50,7 +53,7 @@ def forget() -> None:
 
 
 def _entry(
-    spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings, limit: TimeLimit
+    spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings, limit: TimeLimit | None
 ) -> Entry:
     """Make the plugin of a line.  Raises ControlError."""
     ours = spec.plugin in BUILT_IN
@@ -65,19 +68,10 @@ def _entry(
         plugin: Any = module.Plugin(own)
         functions = methods(plugin)
     else:
-        from .external import external_plugin
+        from .external import make_plugin
 
-        try:
-            made = limit.call((spec.name, "start"), seconds, external_plugin, own, spec)
-            module, plugin, functions = made
-        except Overdue as error:
-            what = f"{spec.name} takes more than {seconds:g} seconds to start"
-            raise ControlError(spec.where, what) from error
-        except ControlError:
-            raise
-        except BaseException as error:  # whatever it does: to make it and look at it runs its code
-            what = f"{spec.name}: {type(error).__name__}: {message(error)}"
-            raise ControlError(spec.where, what) from error
+        assert limit is not None
+        module, plugin, functions = make_plugin(own, spec, limit, seconds)
     if own.options.unused:
         key = min(own.options.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")

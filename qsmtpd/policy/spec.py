@@ -146,15 +146,17 @@ class Entry:
 class PolicySettings:
     """What is set of plugins.  Raises ControlError.
 
-    `plugins` are those of a session, in order; `postpone` says until when they
+    `plugins` are those of a session, in order; `external`: some did not come
+    with this program; `postpone` says until when they
     keep a refusal to themselves where their line does not; `refusal` is the
     decision on a recipient whom nobody accepts.
     """
 
-    __slots__ = ("plugins", "postpone", "refusal")
+    __slots__ = ("plugins", "external", "postpone", "refusal")
 
     def __init__(self, settings: Settings) -> None:
         self.plugins = plugin_specs(settings)
+        self.external = any(spec.plugin not in BUILT_IN for spec in self.plugins)
         self.postpone = settings.choice("postpone", "POSTPONE", POSTPONE)
         text = settings.worded(NOBODY_ACCEPTS.text, "REPLY_NOGATEWAY")
         self.refusal = NOBODY_ACCEPTS

@@ -59,7 +59,7 @@ CARRYING = (CONNECT, HELO, STARTTLS, AUTH, *TRANSACTION)
 #: RFC 5321, 4.5.3.1.5: a reply line has 512 bytes, with code and CRLF.
 LINE_LIMIT = 480
 LINES_LIMIT = 20
-_PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
+_PRINTABLE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
 
 
 def reply_to(ruling: Ruling) -> Reply:

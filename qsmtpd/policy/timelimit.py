@@ -55,6 +55,7 @@ class TimeLimit:
         "_traceback",
         "_noted",
         "_who",
+        "_seconds",
         "_deadline",
         "_running",
         "_fired",
@@ -68,6 +69,7 @@ class TimeLimit:
         self._traceback = traceback
         self._noted = noted
         self._who = ("", "")
+        self._seconds = 0.0
         self._deadline = NEVER  # of the call under way
         self._running = False
         self._fired = 0
@@ -82,6 +84,7 @@ class TimeLimit:
         `who` are the names of plugin and hook.
         """
         self._who = who
+        self._seconds = seconds
         self._fired = 0
         self._begin(seconds)
         try:
@@ -93,7 +96,7 @@ class TimeLimit:
             # Once more: the timer may have gone off in the `finally` above.
             self._end()
         if self._fired:  # it has swallowed that, and come back all the same
-            raise Overdue
+            raise Overdue(f"took more than {seconds:g} seconds")
         return found
 
     def suspended(self, function: Callable[[float], Any], seconds: float) -> Any:
@@ -160,7 +163,7 @@ class TimeLimit:
             return
         self._fired += 1
         if self._fired == 1:
-            raise Overdue
+            raise Overdue(f"took more than {self._seconds:g} seconds")
         if self.escape is not None:
             self.escaped = True
             self.escape(*self._who)

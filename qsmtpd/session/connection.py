@@ -14,10 +14,9 @@ from ..log import Log, log_trouble
 from ..net import ucspi
 from ..net.channel import Channel, Descriptors
 from ..policy import load
-from ..policy.timelimit import TimeLimit
 from ..smtp import replies
-from ..tls import HandshakeFailed, Unavailable, provider
-from ..tls.settings import IMPLICIT
+from ..tls import HandshakeFailed, Unavailable
+from ..tls.settings import EXTERNAL, IMPLICIT, OFF
 from . import run
 
 TYPE_CHECKING = False
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..config.files import ControlFiles
     from ..facts import Reply, Tls
+    from ..policy.timelimit import TimeLimit
     from ..tls.provider import TlsProvider
 
 
@@ -40,32 +40,33 @@ def serve(
     """Serve the client on these two descriptors, which may be one.  Raises nothing.
 
     What `files` has read already is not read again; leave(status) ends the
-    process; `limit` is what runs the code of plugins from elsewhere.
+    process; `limit` is what runs the code of plugins from elsewhere, if there
+    are any.
     """
     peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)
     channel = Channel(Descriptors(*client))
-    limit = limit or TimeLimit(traceback=2)
     implicit = False  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit when it is made: this is the end."""
         log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
         outcome = _refuse(channel, log, replies.PLUGIN_HANGS, 1)
-        limit.stop()
+        if limit is not None:
+            limit.stop()
         leave(outcome.status)
 
-    limit.escape = stop
     try:
         lookup = enter(files, environ)
         settings = SessionSettings.load(lookup, checkpassword)
+        implicit = settings.tls.mode == IMPLICIT
         log.form = settings.log_format
         channel.limit(settings.limits.timeout, settings.limits.session)
-        tls = provider.external(settings.tls, environ)
-        if tls is None:
-            _drop_tls_claims(environ)
+        tls = _external_tls(settings, environ)
+        if settings.policy.external:
+            limit = limit or _time_limit()
+            limit.escape = stop
         hooks = load.load(lookup, settings.policy, log, limit=limit)
-        implicit = settings.tls.mode == IMPLICIT
         way = _provider(settings, log)
         if implicit:
             if way is None:
@@ -88,7 +89,8 @@ def serve(
             return _end(log, "trouble", 111)
         return _refuse(channel, log, replies.TROUBLE, 111)
     finally:
-        limit.stop()
+        if limit is not None:
+            limit.stop()
 
 
 def enter(files: ControlFiles, environ: Mapping[bytes, bytes]) -> Settings:
@@ -104,8 +106,30 @@ def enter(files: ControlFiles, environ: Mapping[bytes, bytes]) -> Settings:
     return Settings(files, environ)
 
 
+def _time_limit() -> TimeLimit:
+    from ..policy.timelimit import TimeLimit
+
+    return TimeLimit(traceback=2)
+
+
+def _external_tls(settings: SessionSettings, environ: dict[bytes, bytes]) -> Tls | None:
+    """What a front end says of the encryption that it does; None where there is none."""
+    if settings.tls.mode == EXTERNAL:
+        from ..tls import provider
+
+        return provider.external(settings.tls, environ)
+    # Nobody in front of us does TLS: what says so is a leftover, or a lie.
+    for name in [name for name in environ if name.startswith(b"SSL_")]:
+        del environ[name]
+    return None
+
+
 def _provider(settings: SessionSettings, log: Log) -> TlsProvider | None:
     """The way to TLS, ready to be used where the first byte needs it; None where there is none."""
+    if settings.tls.mode in (OFF, EXTERNAL):
+        return None
+    from ..tls import provider
+
     try:
         way = provider.find(settings.tls)
         if way is not None and settings.tls.mode == IMPLICIT:
@@ -121,12 +145,6 @@ def _handshake(channel: Channel, way: TlsProvider, log: Log) -> Tls:
     from . import starttls
 
     return starttls.start(channel, way, log)
-
-
-def _drop_tls_claims(environ: dict[bytes, bytes]) -> None:
-    """Nobody in front of us does TLS: what says so is a leftover, or a lie."""
-    for name in [name for name in environ if name.startswith(b"SSL_")]:
-        del environ[name]
 
 
 def _refuse(channel: Channel, log: Log, reply: Reply, status: int) -> Outcome:

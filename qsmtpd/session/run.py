@@ -53,17 +53,17 @@ def run(
         ending = Ending(reply.end or "", None if over else reply)
         log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
         say_goodbye(channel, ending)
-        hooks.limit.stop()
+        hooks.stop()
         leave(ending.status)
 
     def begin(tls: Tls | None) -> Dialogue:
         client = Client(peer, tls, counters, listed)
         client.dry_run = dry_run
-        client.pause = lambda seconds: hooks.limit.suspended(channel.pause, seconds)
-        client.speaks = lambda seconds: bool(hooks.limit.suspended(channel.speaks, seconds))
+        client.pause = lambda seconds: hooks.suspended(channel.pause, seconds)
+        client.speaks = lambda seconds: bool(hooks.suspended(channel.speaks, seconds))
         return Dialogue(channel, client, settings, hooks, log, provider)
 
-    hooks.limit.escape = stop
+    hooks.on_hang(stop)
     dialogue = begin(tls)
     try:
         ending = dialogue.greet()
@@ -84,5 +84,5 @@ def run(
     over = True
     dialogue.end(ending.reply)
     log_session(log, channel, peer, counters, ending)
-    hooks.limit.stop()
+    hooks.stop()
     return Outcome(ending.word, ending.status, hooks.trouble)

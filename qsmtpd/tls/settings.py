@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
+    from ..config.files import ControlFiles
     from ..config.settings import Settings
     from ..facts import Tls
 
@@ -100,8 +101,8 @@ class TlsSettings:
         self.require_alpn = settings.choice("tlsalpn", "TLSALPN", ("any", "smtp")) == "smtp"
         self.pairs = _pairs(settings)
         self.names = settings.files.path("servercerts")
-        self.client_ca = _if_there(settings.files.path("clientca.pem"))
-        self.client_crl = _if_there(settings.files.path("clientcrl.pem"))
+        self.client_ca = _if_there(settings.files, "clientca.pem")
+        self.client_crl = _if_there(settings.files, "clientcrl.pem")
         self._clients = frozenset(_client(entry) for entry in settings.lines("tlsclients") or ())
         self.descriptors = ucspi_descriptors(settings)
         self.mode = self._choose(settings)
@@ -159,6 +160,8 @@ class TlsSettings:
 def _pairs(settings: Settings) -> list[Pair]:
     certificate = settings.line(None, "SERVERCERT")
     if certificate is None:
+        if not any(settings.files.lists(name) for name in ("servercert.pem", "servercert2.pem")):
+            return []
         return find_pairs(settings.files.home + b"/control")
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
@@ -172,8 +175,9 @@ def _is_there(path: bytes) -> bool:
     return True
 
 
-def _if_there(path: bytes) -> bytes | None:
-    return path if _is_there(path) else None
+def _if_there(files: ControlFiles, name: str) -> bytes | None:
+    path = files.path(name)
+    return path if files.lists(name) and _is_there(path) else None
 
 
 def _client(entry: bytes) -> bytes:
