@@ -128,3 +128,17 @@ def test_too_little_memory_for_tls(home: Home) -> None:
     assert "Traceback" not in run.log
     assert run.status == 1
     assert b"wrong: address space" in run.out
+
+
+def test_each_answer_is_given_once(home: Home) -> None:
+    """What switches a filter on is asked for by several; a value that is wrong is not ok."""
+    home.control("plugins", "nosuch")
+    status, lines = check(home, POSTPONE="x", MAXNOTIMPL="q", LOGFORMAT="spamcontrol")
+    assert status == 1
+    said = [line for line in lines if line.startswith("ok: ") and " plugins = " not in line]
+    names = [line.split()[1] for line in said]
+    assert len(names) == len(set(names)), lines
+    assert not any(line.startswith(("ok: MAXNOTIMPL", "ok: postpone = x")) for line in lines)
+    wrong = [line for line in lines if line.startswith("wrong: ")]
+    assert len(wrong) == 3, wrong
+    assert any("nosuch" in line for line in wrong)

@@ -445,6 +445,23 @@ def test_an_alarm_that_comes_when_no_plugin_runs_is_nothing(limit: TimeLimit) ->
     assert limit.call(("p", "x"), 5.0, lambda: 1) == 1
 
 
+def test_an_alarm_that_comes_as_a_call_begins(limit: TimeLimit) -> None:
+    """It is for an earlier call, and must not disarm the timer of this one."""
+
+    class Slow:
+        def begin(self, plugin: str, hook: str, deadline: float) -> None:
+            time.sleep(0.4)
+
+        def end(self) -> None:
+            pass
+
+    slow = TimeLimit(noted=Slow())
+    slow.call(("p", "x"), 0.5, lambda: None)
+    with pytest.raises(Overdue):
+        slow.call(("p", "x"), 0.9, time.sleep, 60)
+    slow.stop()
+
+
 def test_an_alarm_for_an_earlier_call(limit: TimeLimit) -> None:
     """The timer is still that of the first; the second one has all of its own time."""
     limit.call(("p", "x"), 0.3, lambda: None)
@@ -461,6 +478,7 @@ def test_a_plugin_that_uses_the_alarm(limit: TimeLimit, plugin: Callable[[], obj
         plugin()
 
     limit.call(("p", "x"), 0.2, rude)
+    assert is_at_rest(), "it is not the session that its alarm ends"
     with pytest.raises(Overdue):
         limit.call(("p", "x"), 0.2, time.sleep, 60)
 

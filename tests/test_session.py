@@ -93,3 +93,20 @@ def test_a_client_that_leaves_within_data_is_one_reset(home: Home) -> None:
     done = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nSubject: x\r\n")
     assert done.event("message")["verdict"] == "aborted"
     assert notes(done) == ["reset", "disconnect"]
+
+
+def test_by_names_who_refused(home: Home) -> None:
+    """Not a plugin that accepts a command that is then unknown all the same."""
+    home.plugin(
+        "odd",
+        """
+        from qsmtpd.decision import accept
+
+        def unknown(client, line):
+            return accept()
+        """,
+    )
+    home.control("plugins", "odd")
+    done = home.run(b"FOO\r\nQUIT\r\n")
+    assert done.codes == [220, 502, 221]
+    assert "by" not in done.event("refused")

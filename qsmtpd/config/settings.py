@@ -50,6 +50,10 @@ class Settings:
         """The value of a variable, as it is."""
         return self._variables.get(name.encode("ascii"))
 
+    def is_set(self, variable: str) -> bool:
+        """Is there a variable of this name?"""
+        return variable.encode("ascii") in self._variables
+
     def flag(self, variable: str) -> bool:
         """Is a variable set, and not `0`?"""
         return self.variable(variable) not in (None, b"0")

@@ -185,7 +185,7 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
             attempt(lambda part=part: part(noted))  # type: ignore[misc]
     tls = attempt(lambda: TlsSettings(plain))
     auth = attempt(lambda: AuthSettings(plain, checkpassword))
-    policy = attempt(lambda: PolicySettings(plain))
+    policy = attempt(lambda: PolicySettings(noted))
     queue = attempt(lambda: QueueSettings(plain))
     if policy is not None:
         attempt(lambda: load.load(noted, policy, Log(2)))

@@ -7,6 +7,7 @@ message, whatever it has done with it; so the client hears 451, and never 250.
 from __future__ import annotations
 
 from ..child.queue import Verdict
+from ..smtp import replies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         def __exit__(self, *error: object) -> None: ...
 
 
-_TROUBLE = b"policy trouble, try again later (#4.3.0)"
+_TROUBLE = b"%b (#%b)" % (replies.PLUGIN_TROUBLE.text, replies.PLUGIN_TROUBLE.status)
 TEXT_LIMIT = 400  # bytes
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..decision import ACCEPT, DECLINE, DECLINED, DROP, REFUSALS, Decision, defer
 from ..facts import ControlError, Lost, Ruling
 from ..log import log_trouble
+from ..smtp.replies import PLUGIN_TROUBLE
 from . import stages
 from .spec import AT_DATA, AT_RCPT, NO, NOBODY_ACCEPTS
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .timelimit import TimeLimit
 
 
-TROUBLE = defer(b"policy trouble, try again later", 451, b"4.3.0")
+TROUBLE = defer(PLUGIN_TROUBLE.text, PLUGIN_TROUBLE.code, PLUGIN_TROUBLE.status)
 #: Plugins can add this many lines to a header.
 HEADER_LINES = 100
 

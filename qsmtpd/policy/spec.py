@@ -182,7 +182,7 @@ def is_on(name: str, settings: Settings) -> bool:
 def switches(name: str, settings: Settings) -> list[str]:
     """The files and variables that do."""
     files, variables = BUILT_IN[name]
-    found = [variable for variable in variables if settings.variable(variable) is not None]
+    found = [variable for variable in variables if settings.is_set(variable)]
     return found + ["control/" + file for file in files if settings.files.has(file)]
 
 

@@ -86,8 +86,8 @@ class TimeLimit:
         self._who = who
         self._seconds = seconds
         self._fired = 0
-        self._begin(seconds)
         try:
+            self._begin(seconds)
             try:
                 found = function(*facts)
             finally:
@@ -103,7 +103,7 @@ class TimeLimit:
         """function(seconds), which a plugin has asked for: that is not the plugin's time."""
         if not self._running:
             return function(seconds)
-        left = self._deadline - monotonic()
+        left = max(0.0, self._deadline - monotonic())
         self._end()
         try:
             return function(seconds)
@@ -115,32 +115,35 @@ class TimeLimit:
         if self._noted is not None:
             self._noted.end()  # `escape` is called while a plugin runs
         if self._alarm != NEVER:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
-            if self._traceback is not None:
-                import faulthandler
+            self._disarm()
 
-                faulthandler.cancel_dump_traceback_later()
-            self._alarm, self._watchdog = NEVER, 0.0
+    def _disarm(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # somebody else's alarm ends us
+        if self._traceback is not None:
+            import faulthandler
+
+            faulthandler.cancel_dump_traceback_later()
+        self._alarm, self._watchdog = NEVER, 0.0
 
     def _begin(self, seconds: float) -> None:
         now = monotonic()
         self._deadline = now + seconds
+        self._running = True  # first: an alarm that comes now must not disarm both
         if self._alarm > self._deadline or self._watchdog < self._deadline + 2 * GRACE:
             self._arm(now, seconds)
         if self._noted is not None:
             self._noted.begin(*self._who, self._deadline)
-        self._running = True
 
     def _end(self) -> None:
         self._running = False
         if self._noted is not None:
             self._noted.end()
-        # A plugin may have used the alarm for something else.
+        # A plugin may have used the alarm for something else, and left one behind.
         if signal.getsignal(signal.SIGALRM) != self._on_alarm or not any(
             signal.getitimer(signal.ITIMER_REAL)
         ):
-            self._watchdog = 0.0
+            self._disarm()
 
     def _arm(self, now: float, seconds: float) -> None:
         signal.signal(signal.SIGALRM, self._on_alarm)

@@ -255,7 +255,6 @@ class Commands:
                 self._channel, self._client, self._envelope, self._hooks, self._settings, fields
             )
         finally:
-            fields["seconds"] = f"{monotonic() - started:.3f}"
             verdict = "aborted"
             if reply is not None:
                 verdict = "refused" if reply.refused else "accepted"
@@ -263,6 +262,7 @@ class Commands:
                 fields = {"reply": reply.wire(), **fields}
                 if reply.ruling is not None:
                     fields["by"] = reply.ruling.plugin
+            fields["seconds"] = f"{monotonic() - started:.3f}"
             self.about = {"to": recipients[0]}
             self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})
             self.logged = True

@@ -134,11 +134,10 @@ class _Transfer:
                 elif event is END:
                     self._channel.unread(decoder.rest)
                     return self._refusal() or self._commit(fields)
-            refusal = None if self._inspection is None else self._inspection.refusal
-            if refusal is not None:
+            if self._inspection is not None and self._inspection.refusal is not None:
                 self._stop()
-                if refusal.end is not None:
-                    return refusal
+                if self._inspection.ends_session:
+                    return self._inspection.refusal
 
     def close(self) -> None:
         """Nothing of it is wanted any more."""
@@ -174,6 +173,8 @@ class _Transfer:
     def _refusal(self) -> Reply | None:
         """What there is against the whole message, or None."""
         limits = self._settings.data
+        if self._inspection is not None and self._inspection.ends_session:
+            return self._inspection.refusal
         if self.hops >= limits.max_hops:
             return replies.TOO_MANY_HOPS
         if limits.databytes and self.decoder.size > limits.databytes:

@@ -94,7 +94,7 @@ class Dialogue:
                 reply = self._refusal(line, verb) or self._commands.by_verb[verb](argument)
             reply = self._answer(verb, reply)
             if reply.end is not None:
-                return Ending(reply.end, reply)
+                return Ending.by(reply)
 
     def end(self, last: Reply | None = None) -> None:
         """Tell the plugins that it is over, once; with the last reply, if there was one."""
@@ -158,7 +158,7 @@ class Dialogue:
         counters, limits = self._counters, self._settings.limits
         if verb in states.JUNK:
             counters.junk += 1
-        if (
+        if reply.end is None and (
             reply.error
             or verb not in self._commands.by_verb
             or (verb in states.JUNK and counters.junk > limits.max_junk)
@@ -195,7 +195,7 @@ class Dialogue:
     def _log_refusal(self, command: bytes | None, reply: Reply) -> None:
         ruling = reply.ruling
         by = None
-        if ruling is not None and ruling.plugin:
+        if ruling is not None and ruling.plugin and ruling.decision.verdict in REFUSALS:
             why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
             by = ruling.plugin + why
         known = self._commands.known(
@@ -210,7 +210,7 @@ class Dialogue:
     def _refused_at_start(self, ruling: Ruling) -> Ending:
         reply = stages.reply_to(ruling)
         self._log_refusal(None, reply)
-        return Ending(reply.end or "", reply)
+        return Ending.by(reply)
 
     def _tell_outcome(self, verb: bytes, reply: Reply) -> None:
         """Let the observers know what became of a command that matters."""

@@ -42,6 +42,12 @@ class Ending:
         self.word = word
         self.reply = reply
 
+    @classmethod
+    def by(cls, reply: Reply) -> Ending:
+        """The end that comes with a last reply."""
+        assert reply.end is not None
+        return cls(reply.end, reply)
+
     @property
     def status(self) -> int:
         """The exit status of the process."""
@@ -54,9 +60,9 @@ def ending_of(error: Exception, log: Log) -> Ending:
         log.line("control", name=error.name, reason=error.reason)
     for kind, end in _ENDS:
         if isinstance(error, kind):
-            return Ending(end) if isinstance(end, str) else Ending(end.end or "", end)
+            return Ending(end) if isinstance(end, str) else Ending.by(end)
     log_trouble(log, error)
-    return Ending("trouble", replies.TROUBLE)
+    return Ending.by(replies.TROUBLE)
 
 
 def say_goodbye(channel: Channel, ending: Ending) -> None:

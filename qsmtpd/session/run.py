@@ -50,7 +50,7 @@ def run(
         """A plugin does not stop at its time limit: this is the end, from within it."""
         log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
         reply = replies.PLUGIN_HANGS
-        ending = Ending(reply.end or "", None if over else reply)
+        ending = Ending.by(reply) if not over else Ending("plugin-hangs")
         log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
         say_goodbye(channel, ending)
         hooks.stop()

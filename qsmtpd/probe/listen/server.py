@@ -21,7 +21,7 @@ _STEPS = 24
 #: Who says none but these is no mail client: a scan of ports, or a watchdog.
 _NO_CLIENT = frozenset(("?", "QUIT"))
 #: The maximum number of those that are let pass in a scenario.
-_STRANGERS = 20
+_OTHER_PEERS = 20
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def play(
     sound: Visit | None = None
     for scenario in scenarios:
         evidence, visit = Evidence(), Visit()
-        strangers = 0
-        while visit.connections < manner.connections and strangers < _STRANGERS:
+        others = 0
+        while visit.connections < manner.connections and others < _OTHER_PEERS:
             sock = _accept(listener, manner.again if visit.connections else manner.wait)
             if sock is None:
                 break
-            if visit.connections or strangers:
+            if visit.connections or others:
                 evidence.note("a new connection")
             said = len(visit.steps)
             context = certificates.contexts[scenario.certificate]
@@ -76,7 +76,7 @@ def play(
             if scenario.greeted or not _NO_CLIENT.issuperset(visit.steps[said:]):
                 visit.connections += 1
             else:
-                strangers += 1
+                others += 1
         if scenario.name == SOUND and visit.connections:
             sound = visit
         yield Result(
