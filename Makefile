@@ -41,6 +41,8 @@ $(VENV)/ready-for-tests: $(SETUP)
 	$(call venv,.[test])
 	@touch $@
 
+tools: $(VENV)/ready-for-tests
+
 demo: all
 	@$(VENV)/bin/python3 tests/demo.py --port '$(PORT)' $(DEMO)
 
@@ -85,6 +87,10 @@ bench: all
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench $(if $(QUICK),--quick) \
 	  $(if $(ROUNDS),--rounds $(ROUNDS)) --results $(BENCH_RESULTS)
 
+# What each filter adds to a cold session: the table of qsmtpd-filters(5), COST.
+cost: all
+	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.cost
+
 lint: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py check
 	$(RUN) ruff check qsmtpd tests
@@ -124,5 +130,5 @@ install:
 clean:
 	rm -rf .venv .venv-* $(DEMO) build *.egg-info
 
-.PHONY: all demo serve check fast test interop long bench lint install clean
+.PHONY: all tools demo serve check fast test interop long bench cost lint install clean
 .NOTPARALLEL:
