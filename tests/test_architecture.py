@@ -1,4 +1,4 @@
-"""The house: a room imports only rooms below it; the cold path stays small."""
+"""The layers: a module imports only from those below its own; a cold start imports little."""
 
 from __future__ import annotations
 
@@ -120,6 +120,31 @@ def test_only_the_ways_in_touch_the_process() -> None:
             assert "os.environ" not in text, name
             assert "_exit(" not in text, name
             assert "getpeername" not in text, name
+
+
+#: Who looks at the environment: what reads settings, who is there, and programs of their own.
+READ_ENVIRONMENT = ("config.", "net.ucspi", "server.", "maildir", "checkpassword.", "probe.")
+
+
+def test_settings_come_from_one_place() -> None:
+    """So that --check needs no list of its own."""
+    for name, path in modules().items():
+        if name.startswith(READ_ENVIRONMENT):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            read = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)
+            if read or (isinstance(node, ast.Attribute) and node.attr == "get"):
+                value = ast.unparse(node.value)
+                assert not value.endswith("environ"), f"{name}: {ast.unparse(node)}"
+
+
+def test_nobody_looks_into_the_bytes_of_a_reply() -> None:
+    for name, path in modules().items():
+        if name.startswith(("probe.", "diagnose.dryrun")):  # these are clients
+            continue
+        text = path.read_text()
+        for look in (".wire()[", "reply[", '.startswith(b"2', '.startswith(b"4', '.startswith(b"5'):
+            assert look not in text, f"{name}: {look}"
 
 
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
