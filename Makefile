@@ -10,8 +10,8 @@ MAN = $(wildcard man/*.[1578])
 # Above this folder a path may have blanks: it is used in quotes, and in no function of make.
 RUN = $(VENV)/bin/python3 -m
 TEST = $(RUN) pytest --dist worksteal
-# Processes for each core: fast tests compute, the others wait as much.
-FAST_JOBS = $(shell nproc)
+# Fast tests compute: one process more than there are cores; the others wait as much: two each.
+FAST_JOBS = $(shell echo $$(($$(nproc) + 1)))
 JOBS = $(shell echo $$((2 * $$(nproc))))
 
 all: $(VENV)/ready
@@ -62,7 +62,8 @@ else
 endif
 
 fast: $(VENV)/ready-for-tests
-	$(TEST) -n $(FAST_JOBS) -m 'not slow and not interop and not long'
+	$(TEST) -n $(FAST_JOBS) -m 'not slow and not interop and not long' \
+	  --hypothesis-profile fast
 
 test: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py test

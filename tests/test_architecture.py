@@ -132,8 +132,9 @@ def test_settings_come_from_one_place() -> None:
         if name.startswith(READ_ENVIRONMENT):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            read = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)
-            if read or (isinstance(node, ast.Attribute) and node.attr == "get"):
+            item = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)
+            get = isinstance(node, ast.Attribute) and node.attr == "get"
+            if isinstance(node, ast.Subscript | ast.Attribute) and (item or get):
                 value = ast.unparse(node.value)
                 assert not value.endswith("environ"), f"{name}: {ast.unparse(node)}"
 

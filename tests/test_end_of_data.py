@@ -219,7 +219,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=30 * settings.default.max_examples, deadline=None, database=None)
+@settings(max_examples=30 * settings().max_examples, deadline=None, database=None)
 @given(st.lists(PIECES, max_size=14), st.lists(st.integers(0, 80), max_size=12), st.booleans())
 def test_decoder_is_the_model(pieces: list[bytes], cuts: list[int], normalize: bool) -> None:
     stream = b"".join(pieces)

@@ -30,7 +30,7 @@ def expected(text: bytes, limit: int) -> tuple[bytes, bool]:
     return (header, True) if len(header) <= limit else (text[:limit], False)
 
 
-@settings(max_examples=10 * settings.default.max_examples, deadline=None, database=None)
+@settings(max_examples=10 * settings().max_examples, deadline=None, database=None)
 @given(
     st.lists(PIECES, max_size=12),
     st.lists(st.integers(0, 40), max_size=6),

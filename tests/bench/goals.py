@@ -19,8 +19,9 @@ NEEDED = {
     " would need an interpreter that does not write to what it only reads (CPython 3.12 and 3.13"
     " are no better than 3.11 here), or `--sessions`. The queue program itself costs every"
     " contestant 0.7 ms, so nobody can be 15 times as fast as one that takes 10 ms.",
-    2: "What is left beside the interpreter is reading the bytecode of some thirty modules (0.4 ms),"
-    " importlib itself (25 µs a module), two extension modules (0.3 ms), and the session.",
+    2: "What is left beside the interpreter is reading the bytecode of some thirty modules"
+    " (0.4 ms), importlib itself (25 µs a module), two extension modules (0.3 ms), and the"
+    " session.",
     3: "The queue program reads all of it through a pipe, which smtp-sink spares itself.",
     4: "As for goal 1: in a process that has served before, such a session takes a third of the"
     " CPU.",
