@@ -10,6 +10,8 @@ from pathlib import Path
 
 from harness import ROOT, Home, needs
 
+from qsmtpd.policy.spec import BUILT_IN
+
 
 def examples(page: str) -> list[str]:
     """The literal blocks of a manual page, as mandoc prints them."""
@@ -69,3 +71,14 @@ def test_the_example_of_control_plugins(home: Home) -> None:
     shown = home.run(b"", "--hooks").out.decode()
     order = [line.split()[1] for line in shown.splitlines() if line.split()[0] in ("mail", "rcpt")]
     assert order == ["quota", "greylist", "late", "nosy", "nosy:strict", "relay", "rcpthosts"]
+
+
+def test_the_order_of_filters() -> None:
+    """The list under Order, the sections and the table of the program are the same."""
+    page = (ROOT / "man" / "qsmtpd-filters.5").read_text()
+    listed = page.partition(".Ss Order\n")[2].partition(".Pp\n")[0]
+    assert re.findall(r"^\.Sx (\S+)", listed, re.MULTILINE) == list(BUILT_IN)
+    sections = page.partition(".Ss Lists and patterns\n")[2]
+    assert re.findall(r"^\.Ss (.+)$", sections, re.MULTILINE) == list(BUILT_IN)
+    for name in BUILT_IN:
+        assert (ROOT / "qsmtpd" / "filters" / f"{name}.py").exists(), name
