@@ -12,7 +12,7 @@ import sys
 from . import __version__
 from .config.files import ControlFiles, home
 from .log import Log
-from .net import channel, ucspi
+from .net import ucspi
 from .session import connection
 
 TYPE_CHECKING = False
@@ -80,7 +80,7 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ucspi.drop_coerced_locale(environ)
     try:
-        client = channel.take_client()
+        client = ucspi.take_client()
     except OSError as error:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111

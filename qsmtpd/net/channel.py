@@ -12,7 +12,6 @@ with other processes, so their flags are never changed.
 
 from __future__ import annotations
 
-import fcntl
 import posix as os
 import select
 from time import monotonic, sleep
@@ -363,38 +362,3 @@ class Channel:
             raise Gone
         self.bytes_in += len(data)
         return data
-
-
-def take_client() -> tuple[int, int]:
-    """Take the client away from descriptors 0 and 1; return its new ones.
-
-    They are duplicates at 10 or above, closed on exec.  /dev/null is left on 0
-    and fd 2's file on 1, so that no child process and no stray print can touch
-    the client.  Every other inherited descriptor above 2 is closed on exec.
-    Raises OSError where 0 or 1 is not open.
-    """
-    for fd in _inherited():
-        if fd > 2:
-            try:
-                os.set_inheritable(fd, False)
-            except OSError:
-                pass  # it was the listing's own
-    client = (
-        fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 10),
-        fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 10),
-    )
-    null = os.open("/dev/null", os.O_RDWR)  # at 3 or above, or the missing 2
-    os.dup2(null, 0)
-    if null == 2:  # and so must it be in every child: else the next file there is fd 2
-        os.set_inheritable(2, True)
-    os.dup2(2, 1)
-    if null > 2:
-        os.close(null)
-    return client
-
-
-def _inherited() -> Iterable[int]:
-    try:
-        return [int(name) for name in os.listdir("/dev/fd")]
-    except OSError:
-        return range(3, 1024)

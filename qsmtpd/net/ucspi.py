@@ -1,4 +1,6 @@
-"""The Peer from the environment, in the spellings of the servers in use.
+"""What the UCSPI server gives us: the client's descriptors, and the Peer in the environment.
+
+The environment is read in the spellings of the servers in use.
 
 | server | address and port of the client |
 |---|---|
@@ -13,11 +15,13 @@
 
 from __future__ import annotations
 
+import posix as os
+
 from ..facts import Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 UNKNOWN = b"unknown"
 _FAMILIES = (b"TCP", b"TCP6", b"SSL")
@@ -94,3 +98,46 @@ def drop_coerced_locale(environ: dict[bytes, bytes]) -> None:
     """Undo what Python does to the environment of a process without a locale (PEP 538)."""
     if environ.get(b"LC_CTYPE") == b"C.UTF-8" and b"LANG" not in environ:
         del environ[b"LC_CTYPE"]
+
+
+def take_client() -> tuple[int, int]:
+    """Take the client away from descriptors 0 and 1; return its new ones.
+
+    They are duplicates at 10 or above, closed on exec.  /dev/null is left on 0
+    and fd 2's file on 1, so that no child process and no stray print can touch
+    the client.  Every other inherited descriptor above 2 is closed on exec.
+    Raises OSError where 0 or 1 is not open.
+    """
+    for fd in _inherited():
+        if fd > 2:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                pass  # it was the listing's own
+    reader = os.dup2(0, _free(10), inheritable=False)
+    client = reader, os.dup2(1, _free(reader + 1), inheritable=False)
+    null = os.open("/dev/null", os.O_RDWR)  # at 3 or above, or the missing 2
+    os.dup2(null, 0)
+    if null == 2:  # and so must it be in every child: else the next file there is fd 2
+        os.set_inheritable(2, True)
+    os.dup2(2, 1)
+    if null > 2:
+        os.close(null)
+    return client
+
+
+def _free(fd: int) -> int:
+    """The first descriptor from this one on that is not open."""
+    while True:
+        try:
+            os.fstat(fd)
+        except OSError:
+            return fd
+        fd += 1
+
+
+def _inherited() -> Iterable[int]:
+    try:
+        return [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        return range(3, 1024)
