@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,34 @@ def test_nothing_is_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert sys.getprofile() is before
     exec(code, {})
     assert capsys.readouterr().out == "run\n"
+
+
+def test_a_warning_shown_while_it_compiles() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown: list[str] = []
+        warnings.showwarning = lambda message, *rest: shown.append(str(message))
+        code = compile_file(b"def f(a):\n    return a is 5\n", "/a/x.py")
+    assert len(shown) == 1 and code.co_names == ("f",)
+
+
+def test_garbage_collected_while_it_compiles() -> None:
+    seen: list[str] = []
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        seen.append(phase)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1)
+    try:
+        code = compile_file(
+            b"def f(a):\n    return (lambda b: (a, b), [a for a in a])\n", "/a/x.py"
+        )
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)
+    assert seen and code.co_names == ("f",)
 
 
 @pytest.mark.parametrize("source", [b"def", b"a = 1\n  b = 2\n", b"\xff", b"a\0b", b"return"])

@@ -22,19 +22,21 @@ class _Stopped(Exception):
 def compile_file(source: bytes, path: str) -> "CodeType":
     """The code of a module, as compile(source, path, "exec", dont_inherit=True) makes it.
 
-    Raises SyntaxError and ValueError.
+    Raises SyntaxError and ValueError. A SyntaxWarning is shown as of "<string>".
     """
     found: list[CodeType] = []
+    scope: dict[str, object] = {}
 
     def stop(frame: "FrameType", event: str, argument: object) -> None:
-        if event == "call":
+        # Other code may run while it compiles: showing a warning, a callback of gc.
+        if event == "call" and frame.f_globals is scope:
             found.append(frame.f_code)
             raise _Stopped
 
     before = sys.getprofile()
     sys.setprofile(stop)
     try:
-        exec(source, {})
+        exec(source, scope)
     except _Stopped:
         pass
     except SyntaxError as error:
