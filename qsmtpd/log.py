@@ -80,6 +80,11 @@ class Log:
         return False
 
 
+def log_hang(log: Log, plugin: str, hook: str) -> None:
+    """The line of a plugin that does not stop at its time limit, and so ends the session."""
+    log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
+
+
 def log_trouble(
     log: Log,
     error: BaseException,

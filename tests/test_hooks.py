@@ -663,3 +663,20 @@ def test_the_first_back_end_that_wants_it(tmp_path: Path) -> None:
 def test_the_default_is_refuse() -> None:
     assert NOBODY_ACCEPTS.verdict == "reject"
     assert TROUBLE.verdict == "defer"
+
+
+def test_methods_have_the_same_order_in_every_process() -> None:
+    class Base:
+        def rcpt(self) -> None: ...
+        def command_zulu(self) -> None: ...
+        def command_alpha(self) -> None: ...
+
+    class Plugin(Base):
+        immune = ("relay",)
+
+        def mail(self) -> None: ...
+        def connect(self) -> None: ...
+        def _own(self) -> None: ...
+
+    found = list(stages.methods(Plugin()))
+    assert found == ["command_alpha", "command_zulu", "connect", "mail", "rcpt"]

@@ -100,7 +100,7 @@ def methods(plugin: object) -> dict[str, Callable[..., Any]]:
     """The public methods of a plugin: its hooks."""
     kind = type(plugin)
     if kind not in _NAMES:
-        names = {name for base in kind.__mro__[:-1] for name in vars(base)}
+        names = sorted({name for base in kind.__mro__[:-1] for name in vars(base)})
         found = {name: getattr(kind, name) for name in names if not name.startswith("_")}
         _NAMES[kind] = [
             name for name, what in found.items() if callable(what) and hasattr(what, "__get__")

@@ -10,7 +10,7 @@ import posix as os
 from ..config.session import SessionSettings
 from ..config.settings import Settings
 from ..facts import ControlError, Lost, Outcome
-from ..log import Log, log_trouble
+from ..log import Log, log_hang, log_trouble
 from ..net import ucspi
 from ..net.channel import Channel, Descriptors
 from ..policy import load
@@ -50,7 +50,7 @@ def serve(
 
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit when it is made: this is the end."""
-        log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
+        log_hang(log, plugin, hook)
         outcome = _refuse(channel, log, replies.PLUGIN_HANGS, 1)
         if limit is not None:
             limit.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..facts import Client, Counters, Outcome
+from ..log import log_hang
 from ..smtp import replies
 from .commands import TlsStarted
 from .dialogue import Dialogue
@@ -48,7 +49,7 @@ def run(
 
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit: this is the end, from within it."""
-        log.line("trouble", error="Overdue", reason="does not stop", plugin=plugin, hook=hook)
+        log_hang(log, plugin, hook)
         reply = replies.PLUGIN_HANGS
         ending = Ending.by(reply) if not over else Ending("plugin-hangs")
         log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
