@@ -18,9 +18,10 @@ from ..log import Log
 from ..net import ucspi
 from ..policy import load
 from ..policy.spec import PolicySettings
-from ..tls import Unavailable, provider
-from ..tls.settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI, Pair, TlsSettings, find_pairs
+from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 from . import foreign
+from .report import Report
+from .tls import check_tls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,48 +37,6 @@ ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
 DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_LEAST = 64 * 1024 * 1024
-
-
-class Report:
-    """Collects lines, and whether mail would flow; what is wrong is printed last."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, list[str]] = {"ok": [], "warning": [], "wrong": []}
-
-    def ok(self, what: str, value: str, source: str) -> None:
-        """A setting that is what it should be."""
-        line = f"{what} = {value} ({source})"
-        if line not in self._lines["ok"]:  # several parts may have asked for the same
-            self._lines["ok"].append(line)
-
-    def warn(self, what: str, problem: str) -> None:
-        """Something that is probably not what was meant."""
-        self._lines["warning"].append(f"{what}: {problem}")
-
-    def wrong(self, what: str, problem: str) -> None:
-        """Something that keeps mail from flowing."""
-        line = f"{what}: {problem}"
-        if line not in self._lines["wrong"]:  # as above
-            self._lines["wrong"].append(line)
-
-    def attempt(self, check: Callable[[], T]) -> T | None:
-        """Do one part of the check; what it raises is wrong, and the rest goes on."""
-        try:
-            return check()
-        except ControlError as error:
-            self.wrong(error.name, error.reason)
-        except MemoryError:
-            self.wrong("memory", "is not enough for this check, nor for a session")
-        except Exception as error:
-            self.wrong(type(error).__name__, str(error))
-        return None
-
-    def print(self) -> int:
-        """Print it all; 0 if mail would flow, else 1."""
-        for kind, lines in self._lines.items():
-            for line in lines:
-                os.write(1, f"{kind}: {line}\n".encode("ascii", "backslashreplace"))
-        return 1 if self._lines["wrong"] else 0
 
 
 class _Noted(Settings):
@@ -193,7 +152,7 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
     attempt(lambda: _check_rcpthosts(report, plain, relay=peer.relay is not None))
     if queue is not None:
         _check_queue(report, queue, plain)
-    has_tls = tls is not None and bool(attempt(lambda: _check_tls(report, tls)))
+    has_tls = tls is not None and bool(attempt(lambda: check_tls(report, tls)))
     if auth is not None:
         _check_auth(report, plain, auth, has_tls)
     _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
@@ -229,67 +188,6 @@ def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
         files.read("mailfromrules") or files.cdb("mailfromrules.cdb")
     ):
         report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
-
-
-def _check_tls(report: Report, tls: TlsSettings) -> bool:
-    """Would a session have TLS?"""
-    if tls.mode == EXTERNAL:
-        report.ok("tls", tls.mode, "done in front")
-        return True
-    way = None
-    try:
-        way = provider.find(tls)
-        if way is not None:
-            way.prepare()
-            report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
-            if tls.mode != UCSPI:
-                _check_certificates(report, tls)
-    except Unavailable as error:
-        way = None
-        # STARTTLS is then not offered or answered with 454, and plain mail goes on.
-        (report.wrong if tls.mode == IMPLICIT else report.warn)("tls", str(error))
-    if way is None and tls.mode == OFF:
-        report.ok("tls", "off", "no certificate, and nothing else asks for it")
-    if way is None and tls.required:
-        report.wrong("FORCETLS, UCSPITLS", "want TLS, and there is none: all mail is refused")
-    if tls.client_required and tls.mode != UCSPI and tls.client_ca is None:
-        report.wrong("UCSPITLS=@", "wants a client certificate, but there is no clientca.pem")
-    return way is not None
-
-
-def _check_certificates(report: Report, tls: TlsSettings) -> None:
-    from ..tls import context
-
-    for pair in tls.pairs:
-        _check_expiry(report, pair)
-    if tls.client_ca is None and tls.lists_clients:
-        report.warn("control/tlsclients", "nobody is asked for a certificate: no clientca.pem")
-    try:
-        names = sorted(os.listdir(tls.names))
-    except FileNotFoundError:
-        return
-    for name in names:
-        where = "servercerts/" + os.fsdecode(name)
-        pairs = find_pairs(tls.names + b"/" + name)
-        if name != name.lower() or not pairs:
-            report.warn(where, "is never used: no servercert.pem, or capitals in the name")
-        try:
-            context.build(tls, pairs)
-        except Unavailable as error:
-            report.warn(where, str(error))
-        for pair in pairs:
-            _check_expiry(report, pair)
-
-
-def _check_expiry(report: Report, pair: Pair) -> None:
-    from OpenSSL import crypto
-
-    if pair.problem() is not None:
-        return  # which has been said
-    with open(pair.certificate, "rb") as stream:
-        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, stream.read())
-    if certificate.has_expired():
-        report.warn(os.fsdecode(pair.certificate), "has expired")
 
 
 def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
