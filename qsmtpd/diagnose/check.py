@@ -12,23 +12,20 @@ import sys
 
 from ..config.files import ControlFiles
 from ..config.session import AuthSettings, QueueSettings, SessionSettings
-from ..config.settings import Options, PluginSettings, Settings
-from ..facts import ControlError
+from ..config.settings import Settings
 from ..log import Log
 from ..net import ucspi
 from ..policy import load
 from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 from . import foreign
+from .noted import NotedSettings
 from .report import Report
 from .tls import check_tls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeVar
-
-    T = TypeVar("T")
+    from collections.abc import Mapping
 
 #: What a plain session wants (bytes).  Measured on CPython 3.11, x86-64: with an
 #: address space of 14 MB and a data segment of 5 MB a message is taken, below
@@ -37,88 +34,6 @@ ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
 DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_LEAST = 64 * 1024 * 1024
-
-
-class _Noted(Settings):
-    """A lookup that reports each answer, and answers with the default where it would raise."""
-
-    report: Report
-
-    def variable(self, name: str) -> bytes | None:
-        value = super().variable(name)
-        if value is not None:
-            self.report.ok(name, os.fsdecode(value), "environment")
-        return value
-
-    def line(self, file: str | None, variable: str | None = None) -> bytes | None:
-        read = super().line
-        return self._noted(file, variable, None, lambda: read(file, variable))
-
-    def number(self, file: str | None, variable: str | None, default: int, least: int = 0) -> int:
-        read = super().number
-        return self._noted(file, variable, default, lambda: read(file, variable, default, least))
-
-    def choice(self, file: str | None, variable: str | None, choices: tuple[str, ...]) -> str:
-        read = super().choice
-        return self._noted(file, variable, choices[0], lambda: read(file, variable, choices))
-
-    def lines(self, file: str) -> list[bytes] | None:
-        try:
-            entries = super().lines(file)
-        except ControlError as error:
-            self.report.wrong(error.name, error.reason)
-            return None
-        if entries is not None:
-            self.report.ok(
-                file,
-                f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
-                "control/" + file,
-            )
-            self._look_for_cr(file)
-        return entries
-
-    def _noted(
-        self, file: str | None, variable: str | None, default: T, read: Callable[[], T]
-    ) -> T:
-        name = file or variable or ""
-        try:
-            found = self.text(file, variable)
-            value = read()
-        except ControlError as error:
-            self.report.wrong(error.name, error.reason)
-            return default
-        if found is not None and file is not None and found[0] != variable:
-            self._look_for_cr(file)
-        source = "default" if found is None else found[0]
-        shown = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else value
-        if value is not None:
-            self.report.ok(name, str(shown), source)
-        return value
-
-    def _look_for_cr(self, file: str) -> None:
-        if b"\r" in (self.files.read(file) or b""):
-            self.report.warn("control/" + file, "has a CR, which counts as part of its line")
-
-
-class NotedSettings(_Noted):
-    """The lookup of --check."""
-
-    def __init__(
-        self, files: ControlFiles, variables: Mapping[bytes, bytes], report: Report
-    ) -> None:
-        super().__init__(files, variables)
-        self.report = report
-
-    def for_plugin(
-        self, plugin: str, options: Mapping[bytes, bytes], log: Log
-    ) -> NotedPluginSettings:
-        own = NotedPluginSettings(self.files, self._variables, Options(plugin, options), log)
-        own.report = self.report
-        return own
-
-
-class NotedPluginSettings(_Noted, PluginSettings):
-    """The same for a plugin."""
 
 
 def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes]) -> int:
