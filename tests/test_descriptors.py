@@ -355,7 +355,7 @@ def test_silence(home: Home, data: bool) -> None:
     if data:
         talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
     talk.send(b"x\r\n.\r" if data else b"NO")
-    assert talk.reply() == b"451 timeout (#4.4.2)"
+    assert talk.reply() == b"421 timeout (#4.4.2)"
     run = talk.ended()
     assert (run.out, run.status) == (b"", 1)
     assert run.event("session")["end"] == "timeout"
@@ -373,7 +373,7 @@ def test_data_rate(home: Home) -> None:
     while talk.send_each(b"x" * 20):
         pass
     run = talk.ended()
-    assert run.lines == [b"451 timeout (#4.4.2)"]
+    assert run.lines == [b"421 timeout (#4.4.2)"]
     assert 1 <= float(run.event("message")["seconds"]) < 4
     assert run.children == []
     assert home.messages() == []

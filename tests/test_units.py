@@ -339,7 +339,7 @@ def test_why_a_session_ends() -> None:
         (MemoryError(), "memory", b"421 out of memory (#4.3.0)"),
         (ControlError("control/x", "y"), "control", b"421 unable to read controls (#4.3.0)"),
         (SessionOver(), "session-limit", b"421 session time limit reached (#4.4.2)"),
-        (Timeout(), "timeout", b"451 timeout (#4.4.2)"),
+        (Timeout(), "timeout", b"421 timeout (#4.4.2)"),
         (Gone(), "client-gone", None),
         (ValueError("x\ny"), "trouble", b"421 internal trouble, try again later (#4.3.0)"),
     ):

@@ -1,7 +1,7 @@
 """Every reply that does not depend on the conversation, as a named constant.
 
-Where qmail-smtpd has the reply, this is it, byte for byte; those marked (ours)
-answer what it has no answer for.
+Where qmail-smtpd has the reply, this is it, byte for byte (but for TIMEOUT's code);
+those marked (ours) answer what it has no answer for.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ TOO_BIG = Reply(552, b"5.3.4", b"sorry, that message size exceeds my databytes l
 TOO_MANY_RECIPIENTS = Reply(452, b"4.5.3", b"sorry, too many recipients")  # SPAMCONTROL's
 
 BARE_LF = _last("bare-lf", 451, b"", b"See https://cr.yp.to/docs/smtplf.html.")
-TIMEOUT = _last("timeout", 451, b"4.4.2", b"timeout")
+# qmail-smtpd's is 451, but many clients know only 421 for the end of the connection
+# (RFC 5321, 4.2.3).
+TIMEOUT = _last("timeout", 421, b"4.4.2", b"timeout")
 OUT_OF_MEMORY = _last("memory", 421, b"4.3.0", b"out of memory")
 NO_CONTROLS = _last("control", 421, b"4.3.0", b"unable to read controls")
 TOO_MANY_ERRORS = _last("errors", 421, b"4.7.0", b"too many errors")  # ours
