@@ -105,10 +105,11 @@ def test_certificates(home: Home) -> None:
     SERVER.save(home.control_dir / "servercert.pem")
     home.control("tlsclients", "me@b.example")
     folder = home.control_dir / "servercerts"
-    for name in ("one.example", "Two.example", "empty.example"):
+    for name in ("one.example", "Two.example", "empty.example", "dot.example."):
         (folder / name).mkdir(parents=True)
     (folder / "one.example" / "servercert.pem").write_bytes(b"nonsense")
-    SERVER.save(folder / "Two.example" / "servercert.pem")
+    for name in ("Two.example", "dot.example."):
+        SERVER.save(folder / name / "servercert.pem")
     status, lines = check(home)
     text = "\n".join(line for line in lines if line.startswith("warning"))
     assert status == 0, lines
@@ -116,6 +117,7 @@ def test_certificates(home: Home) -> None:
     for part in ("servercerts/one.example: ", "servercerts/Two.example: is never used"):
         assert "warning: " + part in text
     assert "warning: servercerts/empty.example: is never used" in text
+    assert "warning: servercerts/dot.example.: is never used" in text
     assert "warning: control/tlsclients: nobody is asked" in text
     Certificate("old", days=0).save(home.control_dir / "servercert.pem")
     assert any("has expired" in line for line in check(home)[1])

@@ -160,6 +160,7 @@ def test_ciphers(inside: Home) -> None:
     [
         ("one.example", "one.example"),
         ("ONE.example", "one.example"),
+        ("one.example.", "one.example"),
         ("two.example", "mx.example"),
         ("..", "mx.example"),
         (None, "mx.example"),
@@ -172,8 +173,8 @@ def test_certificates_by_name(inside: Home, asked: str | None, presented: str) -
     if asked == "..":  # Python's ssl sends no such name
         from qsmtpd.tls import context as module
 
-        name = type("C", (), {"get_servername": lambda self: b"../one.example"})()
-        assert module._choose(name, None) is None  # type: ignore[arg-type,func-returns-value]
+        for name in (b"../one.example", b"one.example..", b".one.example", b".", b"", b"a" * 254):
+            assert module.folder(name) is None
         return
     with inside.talk() as talk:
         talk.reply()

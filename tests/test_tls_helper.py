@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import select
+import ssl
 
 import pytest
 from certificates import Certificate
@@ -12,7 +14,11 @@ from harness import Home, Variables
 from tls_home import HASH, S6, SERVER, SSLSERVER
 from ucspitls import Helper
 
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import Settings
+from qsmtpd.facts import Tls
 from qsmtpd.tls.external import describe
+from qsmtpd.tls.settings import TlsSettings
 
 
 def test_helper_and_a_required_certificate(home: Home) -> None:
@@ -20,14 +26,16 @@ def test_helper_and_a_required_certificate(home: Home) -> None:
     client = Certificate("client")
     server = SERVER.save(home.path / "certificate")
     report = S6.replace(b"CERT_HASH\0", b"CERT_HASH=SHA256:%b\0" % client.fingerprint.encode())
-    for text, listed in ((S6, False), (report, False), (report, True)):
+    nothing = [S6.replace(b"CERT_HASH\0", b"CERT_HASH=%b\0" % none) for none in NOTHING]
+    lacking = (S6, *nothing)
+    for text, listed in (*((text, False) for text in lacking), (report, False), (report, True)):
         if listed:
             home.control("tlsclients", f"sha256:{client.fingerprint}")
         with home.talk(helper=Helper(server, text), UCSPITLS="@") as talk:
             talk.reply()
             assert talk.ask(b"MAIL FROM:<>")[:3] == b"530"
             talk.starttls()
-            if text is S6:
+            if text in lacking:
                 wanted = b"530 client certificate required (#5.7.0)"
                 assert talk.ask(b"MAIL FROM:<>") == wanted
                 continue
@@ -77,7 +85,14 @@ def test_no_door_without_its_descriptors(home: Home, values: Variables) -> None:
 PEM = SERVER.pem.rstrip(b"\n")
 
 
-OTHER = b"SHA256:" + b"0" * 64
+OTHER = b"SHA256:" + b"5f" * 32
+#: What others say of no certificate: s6-tlsd-io with BearSSL, and a hash of nothing.
+NOTHING = (b"SHA256:" + b"0" * 64, b"SHA256:" + hashlib.sha256(b"").hexdigest().encode())
+UCSPI_SSL = (b"SSL_VERSION_INTERFACE", b"ucspi-ssl")
+
+
+def pem(der: bytes) -> bytes:
+    return ssl.DER_cert_to_PEM_cert(der).encode()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +101,12 @@ OTHER = b"SHA256:" + b"0" * 64
         ([(b"SSL_PEER_CERT_HASH", HASH)], HASH[7:]),
         ([(b"SSL_PEER_CERT_HASH", None)], None),
         ([(b"SSL_PEER_CERT_HASH", b"SHA256:xyz")], None),
-        ([(b"SSL_PEER_CERT_HASH", b"MD5:" + b"0" * 64)], None),
+        ([(b"SSL_PEER_CERT_HASH", b"MD5:" + b"5f" * 32)], None),
+        *(([(b"SSL_PEER_CERT_HASH", none)], None) for none in NOTHING),
+        ([(b"SSL_PEER_CERT_HASH", b"SHA256:")], None),
+        ([(b"SSL_PEER_CERT_HASH", b"")], None),
+        ([(b"SSL_PEER_CERT_HASH", HASH + b"\n")], None),
+        ([(b"SSL_PEER_CERT_HASH", HASH[:-1])], None),
         # A name that is said twice: one of them is forged.
         ([(b"SSL_PEER_CERT_HASH", HASH), (b"SSL_PEER_CERT_HASH", OTHER)], None),
         ([(b"SSL_PEER_CERT_HASH", None), (b"SSL_PEER_CERT_HASH", HASH)], None),
@@ -115,6 +135,10 @@ OTHER = b"SHA256:" + b"0" * 64
         ([(b"SSL_VERSION_INTERFACE", b"ucspi-ssl"), (b"SSL_CLIENT_CERT", PEM[:-40])], None),
         ([(b"SSL_VERSION_INTERFACE", b"ucspi-ssl"), (b"SSL_CLIENT_CERT", b"x" + PEM)], None),
         ([(b"SSL_VERSION_INTERFACE", b"ucspi-ssl"), (b"SSL_CLIENT_CERT", PEM * 9)], None),
+        # PEM around what is no certificate
+        ([UCSPI_SSL, (b"SSL_CLIENT_CERT", pem(b""))], None),
+        ([UCSPI_SSL, (b"SSL_CLIENT_CERT", pem(bytes(500)))], None),
+        ([UCSPI_SSL, (b"SSL_CLIENT_CERT", pem(ssl.PEM_cert_to_DER_cert(PEM.decode())[:-1]))], None),
     ],
     ids=lambda value: type(value).__name__,  # the certificate differs in each process
 )
@@ -179,3 +203,18 @@ def test_a_report_that_goes_on_behind_its_end(home: Home) -> None:
             log = talk.ended().event("tls")
         assert ("fingerprint" in log) == relay
         assert ("forged" in log.get("reason", "")) != relay
+
+
+@pytest.mark.parametrize("entry", ["sha256:", *(none.decode() for none in NOTHING)])
+def test_nobody_can_be_listed_by_the_hash_of_nothing(home: Home, entry: str) -> None:
+    home.control("tlsclients", entry)
+    run = home.run(b"", "--check", QSMTPD_TLS="external")
+    assert b"control/tlsclients: " in run.out and b"is no SHA-256 fingerprint" in run.out
+
+
+def test_an_address_that_looks_like_a_fingerprint(home: Home) -> None:
+    """A fingerprint is listed, and an authority has certified a name that is spelled so."""
+    home.control("tlsclients", HASH.decode(), "me@b.example")
+    settings = TlsSettings(Settings(ControlFiles(bytes(home.path)), {}))
+    for address, listed in ((HASH[7:], False), (HASH, False), (b"Me@b.example", True)):
+        assert settings.judge(Tls(addresses=(address,))).listed == listed

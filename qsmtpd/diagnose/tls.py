@@ -49,8 +49,11 @@ def _check_certificates(report: Report, tls: TlsSettings) -> None:
     for name in names:
         where = "servercerts/" + os.fsdecode(name)
         pairs = find_pairs(tls.names + b"/" + name)
-        if name != name.lower() or not pairs:
-            report.warn(where, "is never used: no servercert.pem, or capitals in the name")
+        if not pairs:
+            report.warn(where, "is never used: it has no servercert.pem")
+        elif context.folder(name) != name:
+            what = "a name is a host's, in lower case, without a dot at its end"
+            report.warn(where, f"is never used: {what}")
         try:
             context.build(tls, pairs)
         except Unavailable as error:

@@ -176,8 +176,8 @@ def _choose(connection: SSL.Connection, settings: TlsSettings) -> None:
     opportunistic ones do not look at it.  This must not raise: pyOpenSSL would
     print it and end the handshake.
     """
-    name = (connection.get_servername() or b"").lower()
-    if not 0 < len(name) <= 253 or not _HOST.issuperset(name) or name.startswith(b"."):
+    name = folder(connection.get_servername() or b"")
+    if name is None:
         return
     try:
         context = _keep_name(settings, name)
@@ -185,6 +185,17 @@ def _choose(connection: SSL.Connection, settings: TlsSettings) -> None:
             connection.set_context(context)
     except Unavailable as error:
         connection.get_app_data().problem = f"{name.decode('ascii')}: {error}"
+
+
+def folder(name: bytes) -> bytes | None:
+    """Which folder of servercerts is for this name of SNI; None where it is no host name.
+
+    RFC 6066, 3 wants it without a dot at its end; some clients send one.
+    """
+    name = name.lower().removesuffix(b".")
+    if not 0 < len(name) <= 253 or not _HOST.issuperset(name):
+        return None
+    return None if name.startswith(b".") or name.endswith(b".") else name
 
 
 def _select(offers: list[bytes], required: bool) -> bytes | SSL._NoOverlappingProtocols:

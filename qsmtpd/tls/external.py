@@ -5,12 +5,13 @@ and that of s6-networking.  They differ in how they name a client certificate,
 so a session speaks one of them and the other's names mean nothing: sslserver
 copies a certified name byte for byte, and one with a NUL in it can forge
 entries.  For the same reason a name that is said twice voids the identity, and
-so does a report that goes on behind its end (see helper.py).
+so does a report that goes on behind its end (see ucspitls.py).
 """
 
 from __future__ import annotations
 
 from ..facts import Tls
+from .settings import fingerprint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def _fingerprint(said: dict[bytes, bytes | None]) -> bytes | None:
             return None
         return _of_pem(said.get(_SSLSERVER))
     kind, _, digest = (said.get(_S6) or b"").partition(b":")
-    digest = digest.lower()
-    if kind == b"SHA256" and len(digest) == 64 and not digest.strip(b"0123456789abcdef"):
-        return digest
-    return None
+    return fingerprint(digest) if kind == b"SHA256" else None
 
 
 def _of_pem(pem: bytes | None) -> bytes | None:
@@ -73,4 +71,19 @@ def _of_pem(pem: bytes | None) -> bytes | None:
         )
     except binascii.Error:
         return None
+    if not _is_one_sequence(der):
+        return None
     return hashlib.sha256(der).hexdigest().encode("ascii")
+
+
+def _is_one_sequence(der: bytes) -> bool:
+    """Has it the form of a certificate, one SEQUENCE in DER from the first byte to the last?
+
+    Its length is in one or two bytes behind their number (X.690, 8.1.3.5): fewer
+    than 128 bytes have no room for a key, more than VALUE_LIMIT are not taken.
+    """
+    return any(
+        der[:2] == b"\x30" + bytes((0x80 + size,))
+        and int.from_bytes(der[2 : 2 + size], "big") == len(der) - 2 - size
+        for size in (1, 2)
+    )

@@ -22,6 +22,10 @@ KEYS = (
     b"-----BEGIN RSA PRIVATE KEY-----",
     b"-----BEGIN EC PRIVATE KEY-----",
 )
+_OF_NOTHING = (
+    b"0" * 64,
+    b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # SHA-256 of b""
+)
 
 
 class Pair:
@@ -151,10 +155,23 @@ class TlsSettings:
 
     def judge(self, tls: Tls) -> Tls:
         """Say of a client's certificate whether control/tlsclients names it."""
+        # An address without @ is none: it could have the form of a fingerprint.
         tls.listed = tls.fingerprint in self._clients or any(
-            address.lower() in self._clients for address in tls.addresses
+            b"@" in address and address.lower() in self._clients for address in tls.addresses
         )
         return tls
+
+
+def fingerprint(text: bytes) -> bytes | None:
+    """The SHA-256 of a certificate in hex, in lower case; None for what cannot be one.
+
+    Of no certificate some programs say all zeros (s6-tlsd-io with BearSSL), and
+    who takes the hash of nothing has a hash, too.
+    """
+    text = text.lower()
+    if len(text) != 64 or text.strip(b"0123456789abcdef") or text in _OF_NOTHING:
+        return None
+    return text
 
 
 def _pairs(settings: Settings) -> list[Pair]:
@@ -182,14 +199,14 @@ def _if_there(files: ControlFiles, name: str) -> bytes | None:
 
 def _client(entry: bytes) -> bytes:
     """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed."""
-    entry = entry.lower()
-    if entry.startswith(b"sha256:"):
-        entry = entry[7:].replace(b":", b"")
-        if len(entry) != 64 or entry.strip(b"0123456789abcdef"):
-            raise _bad_client(entry, "is no SHA-256 fingerprint")
-    elif b"@" not in entry:
+    if entry[:7].lower() == b"sha256:":
+        known = fingerprint(entry[7:].replace(b":", b""))
+        if known is None:
+            raise _bad_client(entry, "is no SHA-256 fingerprint of a certificate")
+        return known
+    if b"@" not in entry:
         raise _bad_client(entry, "is neither an address nor begins with sha256:")
-    return entry
+    return entry.lower()
 
 
 def _bad_client(entry: bytes, what: str) -> ControlError:
