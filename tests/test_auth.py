@@ -100,7 +100,9 @@ def test_an_unknown_switch(submission: Home) -> None:
 
 def test_no_program_no_auth(submission: Home) -> None:
     submission.arguments = []
-    assert run(submission, b"EHLO x", b"AUTH PLAIN " + RIGHT).codes == [220, 250, 502, 221]
+    done = run(submission, b"EHLO x", b"AUTH PLAIN " + RIGHT)
+    assert done.codes == [220, 250, 502, 221]
+    assert done.event("refused")["command"] == "AUTH"  # and nothing of its argument: see run()
     check = submission.run(b"", "--check")
     assert check.status == 1 and b"wrong: SMTPAUTH: is set" in check.out
 
@@ -163,8 +165,9 @@ def test_cram_md5(submission: Home, order: str, host: bool) -> None:
     "line",
     [
         b"PLAIN =",
-        b"PLAIN ",
-        b"PLAIN  " + RIGHT,
+        b"PLAIN  =",
+        b"LOGIN =\r\n" + b64(b"secret"),
+        b"CRAM-MD5 =",
         b"PLAIN " + RIGHT + b" x",
         b"PLAIN " + RIGHT + b"=",
         b"PLAIN " + RIGHT[:-2],
@@ -185,6 +188,26 @@ def test_malformed(submission: Home, line: bytes) -> None:
     assert b"501 malformed auth input (#5.5.4)" in done.lines
     assert done.codes[-2:] == [250, 221]
     assert seen(submission) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "codes"),
+    [
+        ([b"AUTH LOGIN ", b64(b"joe"), b64(b"secret")], [334, 334, 235]),
+        ([b"AUTH LOGIN\t", b64(b"joe") + b" ", b64(b"secret") + b" \t"], [334, 334, 235]),
+        ([b"AUTH LOGIN  " + b64(b"joe") + b" ", b64(b"secret")], [334, 235]),
+        ([b"AUTH PLAIN ", RIGHT], [334, 235]),
+        ([b"AUTH  PLAIN   " + RIGHT + b"\t "], [235]),
+        ([b"AUTH PLAIN", RIGHT + b" "], [334, 235]),
+        ([b"AUTH PLAIN \t", b"* ", b"AUTH PLAIN " + RIGHT], [334, 501, 235]),
+        ([b"AUTH ", b"AUTH PLAIN", b" ", b"AUTH PLAIN " + RIGHT], [504, 334, 501, 235]),
+    ],
+)
+def test_blanks_are_no_response(submission: Home, lines: list[bytes], codes: list[int]) -> None:
+    """RFC 5321, 4.1.1, and RFC 4954, 4: only `=` is an empty initial response."""
+    done = run(submission, *lines)
+    assert done.codes == [220, *codes, 221]
+    assert seen(submission) == [b"joe\0secret\0"]
 
 
 def test_long_and_odd_lines(submission: Home) -> None:

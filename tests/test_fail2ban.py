@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import ROOT, needs
+from harness import ROOT, Home, needs
 
 FILTER = ROOT / "man/examples/fail2ban/filter.d/qsmtpd.conf"
 
@@ -49,12 +49,21 @@ def test_who_is_refused_is_found(tmp_path: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
+def test_who_sends_auth_where_there_is_none_is_found(home: Home, prefix: str) -> None:
+    session = b"EHLO x\r\nAUTH LOGIN\r\nauth plain AGpvZQBzZWNyZXQ=\r\nETRN x\r\nQUIT\r\n"
+    log = home.run(session, TCPREMOTEIP="192.0.2.7").log
+    assert banned(home.path, *(prefix + line for line in log.splitlines())) == ["192.0.2.7"] * 2
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_who_is_not_refused_is_not_found(tmp_path: Path, prefix: str) -> None:
     lines = [
         "event=auth pid=123 ip=192.0.2.1 verdict=accepted mechanism=PLAIN user=joe",
         "event=auth pid=123 ip=192.0.2.1 verdict=temporary mechanism=PLAIN user=joe",
         "event=auth pid=123 ip=192.0.2.1 verdict=refusedly mechanism=PLAIN user=joe",
         f'event=auth pid=123 ip=192.0.2.1 verdict=accepted user="{FORGED}"',
+        'event=refused pid=1 ip=192.0.2.1 command=AUTH reply="538 auth not available" helo=x',
+        'event=refused pid=1 ip=192.0.2.1 command=? reply="502 unimplemented" helo="command=AUTH"',
         "event=rcpt pid=123 ip=192.0.2.1 verdict=refused rcpt=joe",
         f'event=session pid=123 ip=192.0.2.1 end=quit helo="{FORGED}"',
         f'event=session helo="x: {FORGED}"',

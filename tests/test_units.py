@@ -296,7 +296,7 @@ def test_the_status_of_a_text(text: bytes, status: bytes, wire: bytes) -> None:
 def test_any_line_parses(line: bytes) -> None:
     verb, argument = parse_command(line)
     assert b" " not in verb
-    assert not argument.startswith(b" ")
+    assert not argument.startswith(b" ") and not argument.endswith((b" ", b"\t"))
     address, rest = parse_path(argument)
     assert len(address) + len(rest) <= len(argument)
     try:

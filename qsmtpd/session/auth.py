@@ -7,6 +7,7 @@ import binascii
 from ..config.session import AUTH_LIMIT
 from ..net.channel import LineTooLong
 from ..smtp import replies
+from ..smtp.command import content
 from . import sasl
 
 TYPE_CHECKING = False
@@ -48,12 +49,12 @@ class _Cancelled(Exception):
 
 def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer: Peer) -> Result:
     """Carry out `AUTH argument`.  Raises what the channel raises, but LineTooLong."""
-    name, space, initial = argument.partition(b" ")
-    name = name.upper()
+    name, _, initial = argument.partition(b" ")
+    name, initial = name.upper(), initial.lstrip(b" ")
     if name not in settings.mechanisms:
         return Result(replies.AUTH_UNKNOWN)
     try:
-        first = _decode_initial(initial) if space else None
+        first = _decode_initial(initial)
         host = peer.local_host if settings.host is None else settings.host
         exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(host))
         credentials = _converse(channel, exchange)
@@ -73,8 +74,7 @@ def _converse(channel: Channel, exchange: sasl.Exchange) -> Credentials:
         challenge = next(exchange)
         while True:
             channel.write(b"334 " + binascii.b2a_base64(challenge, newline=False) + b"\r\n")
-            line = channel.line(AUTH_LIMIT)
-            response = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+            response = content(channel.line(AUTH_LIMIT))
             if response == b"*":
                 raise _Cancelled
             challenge = exchange.send(_decode(response))
@@ -83,8 +83,10 @@ def _converse(channel: Channel, exchange: sasl.Exchange) -> Credentials:
         return credentials
 
 
-def _decode_initial(text: bytes) -> bytes:
-    """`=` stands for an empty initial response (RFC 4954, 4)."""
+def _decode_initial(text: bytes) -> bytes | None:
+    """`=` stands for an empty initial response (RFC 4954, 4), and nothing for none."""
+    if not text:
+        return None
     return b"" if text == b"=" else _decode(text)
 
 

@@ -8,6 +8,7 @@ from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
 from ..facts import Auth, Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
+from ..smtp.command import content
 from . import envelope
 from .ending import QUIT
 
@@ -116,7 +117,7 @@ class Commands:
     def unknown(self, line: bytes) -> Reply:
         """A line with a verb that this client cannot give."""
         self._counters.unknown += 1
-        ruling = self._hooks.ask(stages.UNKNOWN, self._client, line.rstrip(b"\r\n"))
+        ruling = self._hooks.ask(stages.UNKNOWN, self._client, content(line))
         return _judged(ruling, replies.UNIMPLEMENTED)
 
     def _helo(self, argument: bytes) -> Reply:

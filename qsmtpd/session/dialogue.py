@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Fields = dict[str, bytes | str | int]
 
 LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
-UNKNOWN = b"?"  # in the log: no command of ours
+UNKNOWN = b"?"  # in the log: no command at all
 
 
 class Dialogue:
@@ -174,7 +174,8 @@ class Dialogue:
             and (reply.end is None or reply.ruling is not None)
         ):
             # What an unknown command says is not logged: it may be half an AUTH.
-            self._log_refusal(verb if verb in self._commands.by_verb else UNKNOWN, reply)
+            known = verb in self._commands.by_verb or verb in states.KNOWN
+            self._log_refusal(verb if known else UNKNOWN, reply)
         if reply.end is not None:
             return reply
         if reply.refused:

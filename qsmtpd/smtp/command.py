@@ -7,18 +7,27 @@ class BareLF(Exception):
     """A LF without a CR before it, in a command or in a message, where that is not allowed."""
 
 
-def parse_command(line: bytes) -> tuple[bytes, bytes]:
-    """Split a line, with or without its line end, into verb and argument.
+def content(line: bytes) -> bytes:
+    """A command or a response without its line end, and without the blanks and tabs before that.
 
-    The verb is what stands before the first space, in upper case; only the
-    space separates, a TAB is part of the verb.  Spaces before the argument
-    are skipped, those behind it stay.  One CR before the LF belongs to the
-    line end.
+    One CR before the LF belongs to the line end.  RFC 5321, 4.1.1, wants white
+    space there to be tolerated: clients send `AUTH LOGIN ` and mean no more than
+    `AUTH LOGIN`.
     """
     if line.endswith(b"\n"):
         line = line[:-1]
         if line.endswith(b"\r"):
             line = line[:-1]
-    verb, _, argument = line.partition(b" ")
+    return line.rstrip(b" \t")
+
+
+def parse_command(line: bytes) -> tuple[bytes, bytes]:
+    """Split a line, with or without its line end, into verb and argument.
+
+    The verb is what stands before the first space, in upper case; only the
+    space separates, a TAB is part of the verb.  Spaces before the argument
+    are skipped.
+    """
+    verb, _, argument = content(line).partition(b" ")
     # bytes.upper() knows ASCII only, so no foreign letter turns into a verb.
     return verb.upper(), argument.lstrip(b" ")

@@ -76,3 +76,11 @@ OUTCOMES = {
 }
 #: Every verb of ours: plugins can bring others.
 VERBS = frozenset((*NEXT, *OUTCOMES, *JUNK, b"QUIT"))
+
+#: Verbs that the log calls by their names, whether we have them or not: who asks for
+#: AUTH where there is none is guessing.  These are of RFC 821 and 5321, of registered
+#: extensions and of LMTP (RFC 2033), of sendmail, Postfix and Exchange.
+KNOWN = VERBS.union(
+    b"EXPN SEND SOML SAML TURN ETRN ATRN BDAT BURL LHLO"
+    b" VERB ONEX XUSR XADR XSTA XCIR XGEN XCLIENT XFORWARD XEXCH50 X-EXPS X-LINK2STATE".split()
+)
