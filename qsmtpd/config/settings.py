@@ -54,6 +54,12 @@ class Settings:
         """Is there a variable of this name?"""
         return variable.encode("ascii") in self._variables
 
+    def variables_like(self, prefix: str) -> list[str]:
+        """The names of the variables that begin so, sorted."""
+        start = prefix.encode("ascii")
+        names = [name for name in self._variables if name.startswith(start)]
+        return sorted(name.decode("ascii", "backslashreplace") for name in names)
+
     def flag(self, variable: str) -> bool:
         """Is a variable set, and not `0`?"""
         return self.variable(variable) not in (None, b"0")

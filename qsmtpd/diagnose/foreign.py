@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import os
 
+from ..facts import ControlError
 from ..policy import spec
+from .elsewhere import NUMBERS, OFF, SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..config.settings import Settings
 
-_DNS = "wants DNS, which no filter of qsmtpd asks yet"
-_CONTENT = "looks into messages, which no filter of qsmtpd does yet"
-_BAD = "is another patch's; use badmailfrom, badrcptto or badhelo"
-_RCPT = "is another patch's; use recipients or RCPTCHECK"
-_SENDER = "is another patch's; use LOCALMFCHECK"
-_QUEUE = "is for a queue program of SPAMCONTROL's; qsmtpd does not do it"
-_SPP = "wants qmail-spp's plugins: see qsmtpd-plugins(7) for those of qsmtpd"
-#: Variables and control files of qmail's patches, and of qpsmtpd, that mean a
-#: filter there, and nothing here: nobody should believe that they are at work.
-NOT_DONE_VARIABLES = {
-    **dict.fromkeys(("MFDNSCHECK", "DNSBLLIST", "DNSBLSKIP", "SURBL", "SPFINFO"), _DNS),
-    **dict.fromkeys(("SPF", "SPFBEHAVIOR", "REPLY_SENDEREXIST"), _DNS),
-    **dict.fromkeys(("BADMIMETYPE", "BADLOADERTYPE", "BASE64", "BODYCHECK"), _CONTENT),
-    **dict.fromkeys(("QHPSI", "DELIVERTO"), _QUEUE),
-    **dict.fromkeys(("VALIDRCPTTO", "CHECKRECIPIENT", "CHKUSER_START"), _RCPT),
-    **dict.fromkeys(("FORCEAUTHMAILFROM", "MASQUERADE"), _SENDER),
-    **dict.fromkeys(("BRTLIMIT", "MAX_RCPT_ERRCOUNT"), "is another patch's; use TARPITCOUNT"),
-    **dict.fromkeys(("POSTGREY", "GREYIP"), "wants greylisting, which qsmtpd does not do yet"),
-    "REJECTNULLSENDERS": "is another patch's, and against RFC 5321; see BOUNCECHECK",
-    "BADHELOCHECK": _BAD,
-    "ENABLE_SPP": _SPP,
-}
-NOT_DONE_FILES = {
-    **dict.fromkeys(("badmimetypes", "badloadertypes", "bodycheck", "signatures"), _CONTENT),
-    **dict.fromkeys(("badmimetypes.cdb", "badloadertypes.cdb"), _CONTENT),
-    **dict.fromkeys(("dnsbllist", "dnsbl_zones", "rhsbl_zones", "spfbehavior", "spfrules"), _DNS),
-    **dict.fromkeys(("validrcptto", "goodrcptto", "morevalidrcptto.cdb"), _RCPT),
-    **dict.fromkeys(
-        ("badmailto", "badmailfromnorelay", "badrcpttonorelay", "badhelonorelay"), _BAD
-    ),
-    **dict.fromkeys(("badmailpatterns", "badrcptpatterns", "badmailfromto"), _BAD),
-    **dict.fromkeys(("relayclients", "norelayclients"), "is not read: RELAYCLIENT is set by rules"),
-    "morebadrcptto.cdb": _BAD,
-    "policy": "is another patch's; use LOCALMFCHECK, or a plugin",
-    "rejectnullsenders": NOT_DONE_VARIABLES["REJECTNULLSENDERS"],
-    "rejectrelaytest": "is another patch's; use badrcptto",
-    "smtpplugins": _SPP,
-    "maxrcpt": "is another patch's; use maxrecipients",
-    "brtlimit": NOT_DONE_VARIABLES["BRTLIMIT"],
-}
+_NUMBERS = frozenset(NUMBERS.split())
 #: What means something only together with its filter.
 COMPANIONS = {
     "control/mailfromrules": "localmfcheck",
@@ -72,7 +37,8 @@ def plugins(settings: Settings) -> list[str]:
 
 def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     """What is set and does nothing: (the file or variable, why).  Raises ControlError."""
-    running = {line.plugin for line in spec.plugin_specs(settings)}
+    specs = spec.plugin_specs(settings)
+    running = {line.plugin for line in specs}
     found = [
         (switch, f"is set, but its filter {name} has been taken out by {spec.VARIABLE}")
         for name in spec.BUILT_IN
@@ -84,16 +50,44 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
         for name in spec.ALWAYS
         if name not in running
     ]
-    for variable, why in NOT_DONE_VARIABLES.items():
-        if settings.variable(variable) not in (None, b"-"):
-            found.append((variable, why))
-    for file, why in NOT_DONE_FILES.items():
-        if _is_there(settings, "control/" + file):
-            found.append(("control/" + file, why))
+    # A line of control/plugins can give a filter another file.
+    used = {value for line in specs for value in line.options.values()}
+    for advice, variables, files in SETTINGS:
+        found += [(name, advice) for name in _variables(settings, variables.split())]
+        found += [
+            ("control/" + file, advice)
+            for file in files.split()
+            if file.encode("ascii") not in used and _is_on(settings, file)
+        ]
     for switch, name in COMPANIONS.items():
         if name not in running and _is_there(settings, switch):
             found.append((switch, f"does nothing without its filter {name}, which is not on"))
     return found
+
+
+def _variables(settings: Settings, names: list[str]) -> Iterator[str]:
+    """Those of these variables that are set, and not off."""
+    for name in names:
+        for full in settings.variables_like(name[:-1]) if name.endswith("*") else [name]:
+            value = settings.variable(full)
+            if value is not None and value != OFF and not (name in _NUMBERS and _is_zero(value)):
+                yield full
+
+
+def _is_on(settings: Settings, file: str) -> bool:
+    """Is there such a control file, and is it not a number that is 0?"""
+    if not _is_there(settings, "control/" + file):
+        return False
+    try:
+        content = settings.files.read(file) or b""
+    except ControlError:
+        return True
+    return file not in _NUMBERS or not _is_zero(content)
+
+
+def _is_zero(text: bytes) -> bool:
+    """A number of 0, as qmail reads it: no digits are none."""
+    return text.strip(b" \t\r\n").strip(b"0") == b""
 
 
 def _is_there(settings: Settings, switch: str) -> bool:
