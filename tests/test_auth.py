@@ -94,6 +94,44 @@ def test_the_switch(
     assert done.codes == [220, 250, 504 if announced else 502, 530 if required else 250, 221]
 
 
+@pytest.mark.parametrize(
+    ("number", "switch", "announced", "required"),
+    [
+        ("1", None, b"LOGIN PLAIN", True),
+        ("10", "+cram", b"LOGIN PLAIN CRAM-MD5", True),
+        ("1", "!cram", b"CRAM-MD5", True),
+        ("0", None, None, False),
+        ("0", "", b"LOGIN PLAIN", False),
+        ("00", "!", b"LOGIN PLAIN", True),
+    ],
+)
+def test_require_auth(
+    submission: Home, number: str, switch: str | None, announced: bytes | None, required: bool
+) -> None:
+    """A number of jms1's and qmailtoaster's, whose run scripts set nothing else."""
+    done = run(submission, b"EHLO me", b"MAIL FROM:<>", SMTPAUTH=switch, REQUIRE_AUTH=number)
+    found = [line[9:] for line in done.lines if line[4:].startswith(b"AUTH")]
+    assert found == ([] if announced is None else [announced])
+    assert done.codes == [220, 250, 530 if required else 250, 221]
+
+
+@pytest.mark.parametrize(
+    ("switch", "number", "wrong"),
+    [
+        ("-", "1", "REQUIRE_AUTH: is set, and SMTPAUTH=- switches AUTH off"),
+        (None, "yes", "REQUIRE_AUTH: "),
+        (None, "", "REQUIRE_AUTH: "),
+    ],
+)
+def test_require_auth_that_makes_no_sense(
+    submission: Home, switch: str | None, number: str, wrong: str
+) -> None:
+    environ: Variables = {"SMTPAUTH": switch, "REQUIRE_AUTH": number}
+    assert run(submission, **environ).lines == [b"421 unable to read controls (#4.3.0)"]
+    check = submission.run(b"", "--check", *submission.arguments, **environ)
+    assert check.status == 1 and b"wrong: " + wrong.encode() in check.out
+
+
 def test_an_unknown_switch(submission: Home) -> None:
     assert run(submission, SMTPAUTH="yes").lines == [b"421 unable to read controls (#4.3.0)"]
 
@@ -105,6 +143,8 @@ def test_no_program_no_auth(submission: Home) -> None:
     assert done.event("refused")["command"] == "AUTH"  # and nothing of its argument: see run()
     check = submission.run(b"", "--check")
     assert check.status == 1 and b"wrong: SMTPAUTH: is set" in check.out
+    check = submission.run(b"", "--check", SMTPAUTH=None, REQUIRE_AUTH="1")
+    assert check.status == 1 and b"wrong: REQUIRE_AUTH: is set" in check.out
 
 
 @pytest.mark.parametrize(

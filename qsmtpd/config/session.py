@@ -187,6 +187,12 @@ class AuthSettings:
 
     def __init__(self, settings: Settings, command: Sequence[bytes] = ()) -> None:
         self.mechanisms, self.required = _switch(settings.line(None, "SMTPAUTH"))
+        if settings.number(None, "REQUIRE_AUTH", 0):  # jms1's, and qmailtoaster's
+            if not settings.is_set("SMTPAUTH"):
+                self.mechanisms, self.required = _switch(b"!")
+            elif not self.mechanisms:
+                raise ControlError("REQUIRE_AUTH", "is set, and SMTPAUTH=- switches AUTH off")
+            self.required = True
         in_clear = settings.line("authclear", "AUTHCLEAR")
         self.in_clear = in_clear is not None and in_clear != b"0"
         self.host: bytes | None = None  # in challenges; None: the Peer's name for us

@@ -106,12 +106,13 @@ def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
 
 
 def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
-    if settings.variable("SMTPAUTH") in (None, b"-"):
+    if settings.variable("SMTPAUTH") in (None, b"-") and not auth.required:
         if auth.command:
             report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
         return
+    switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
     if not auth.command:
-        report.wrong("SMTPAUTH", "is set, but there is no checkpassword program in the arguments")
+        report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
         return
     import shutil
 
@@ -124,7 +125,7 @@ def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls:
         report.warn("checkpassword program", "has no subprogram, which most need: add `true`")
     if not has_tls and not auth.in_clear:
         complain = report.wrong if auth.required else report.warn
-        complain("SMTPAUTH", "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
+        complain(switch, "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
 
 
 def _check_memory(report: Report, pyopenssl: bool) -> None:
