@@ -12,6 +12,8 @@ import os
 import select
 from time import time_ns
 
+from . import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
@@ -34,6 +36,15 @@ NO_HOME = 61
 NO_FILE = 63
 BUG = 81
 BAD_ENVELOPE = 91
+INTERRUPTED = 130
+
+USAGE = """\
+usage: QSMTPD_MAILDIR=directory qsmtpd-maildir
+                           deliver the message on fd 0 with the envelope on fd 1
+       qsmtpd-maildir --help | --version
+"""
+#: What a local part can have without quotes, besides letters and digits.
+_PLAIN = frozenset(b"!#$%&'*+-/=?^_`{|}~.")
 
 
 class DeliveryFailed(Exception):
@@ -47,6 +58,10 @@ class DeliveryFailed(Exception):
 
 def main(arguments: list[str]) -> NoReturn:
     """The program.  It takes no arguments; QSMTPD_MAILDIR names the Maildir."""
+    if arguments in (["--help"], ["--version"]):
+        text = USAGE if arguments == ["--help"] else f"qsmtpd-maildir {__version__}\n"
+        os.write(1, text.encode())
+        os._exit(0)
     code = 0
     home = os.environb.get(b"QSMTPD_MAILDIR")
     signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
@@ -62,6 +77,9 @@ def main(arguments: list[str]) -> NoReturn:
         _say(refused.reason)
     except MemoryError:
         code = OUT_OF_MEMORY
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        _say("interrupted: nothing is delivered")
     except Exception as error:
         code = BUG
         _say(f"bug: {error!r}")
@@ -132,9 +150,20 @@ def _read_envelope(fd: int) -> tuple[bytes, list[bytes]]:
 
 def _header(envelope: tuple[bytes, list[bytes]]) -> bytes:
     sender, recipients = envelope
-    lines = [b"Return-Path: <" + _one_line(sender) + b">\n"]
+    lines = [b"Return-Path: <" + _one_line(_quoted(sender)) + b">\n"]
     lines += [b"Delivered-To: " + _one_line(recipient) + b"\n" for recipient in recipients]
     return b"".join(lines)
+
+
+def _quoted(address: bytes) -> bytes:
+    """As qmail-local writes it: the local part in quotes where RFC 5322 wants them (3.4.1)."""
+    local, at, domain = address.rpartition(b"@") if b"@" in address else (address, b"", b"")
+    plain = all(byte in _PLAIN or bytes((byte,)).isalnum() for byte in local)
+    if not address or (plain and all(local.split(b"."))):
+        return address
+    for special in (b"\\", b'"', b"\r", b"\n"):
+        local = local.replace(special, b"\\" + special)
+    return b'"' + local + b'"' + at + domain
 
 
 def _one_line(address: bytes) -> bytes:

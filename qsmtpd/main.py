@@ -38,6 +38,7 @@ usage: qsmtpd [checkpassword-program subprogram ...]
 
 def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a ^C by hand should end us, not raise
     environ = dict(os.environ)
     encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
@@ -74,9 +75,7 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     `environ` are the facts about this connection; `checkpassword` is the
     program with its arguments, if there is one.
     """
-    # A ^C by hand should end us, not raise; an inherited "ignore" would hide
-    # the queue program's exit status from us.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # An inherited "ignore" would hide the queue program's exit status from us.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ucspi.drop_coerced_locale(environ)
     try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
+import termios
 import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pytest
 from child import Child, Command
@@ -176,6 +178,12 @@ def needs(program: str) -> str:
         assert not CI, f"{program} is missing"
         pytest.skip(f"{program} is missing: see tests/tools.py")
     return path
+
+
+def wait_until_read(pipe: IO[bytes]) -> None:
+    """Wait until a program has read all that was written to its pipe."""
+    pipe.flush()
+    wait_for(lambda: not any(fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4))))
 
 
 def wait_for(what: Callable[[], T | None]) -> T:

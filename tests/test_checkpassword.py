@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
 import pty
 import signal
 import subprocess
-import termios
 from pathlib import Path
 
 import pytest
 from client import PATIENCE
-from harness import BIN, Home, needs, wait_for
+from harness import BIN, Home, needs, wait_until_read
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +141,7 @@ def test_misuse(home: Home, smtpusers: Path) -> None:
     assert edit(home, "--add", "--cram").returncode == 2
     assert edit(home, "--password", "joe").returncode == 2
     assert b"--cram" in edit(home, "--help").stdout
+    assert edit(home, "--version").stdout.startswith(b"qsmtpd-checkpassword ")
     writer = subprocess.run([PROGRAM, "true"], env=home.environ, check=False, pass_fds=[2])
     assert writer.returncode == 2
 
@@ -178,9 +177,7 @@ def test_killed_while_it_checks(home: Home, smtpusers: Path) -> None:
     ) as child:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(b"joe\0" + PASSWORD + b"\0\0")
-        child.stdin.flush()
-        pipe = child.stdin.fileno()
-        wait_for(lambda: not any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))))
+        wait_until_read(child.stdin)
         child.kill()
         assert child.wait(PATIENCE) == -signal.SIGKILL
         assert child.stdout.read() == b""
@@ -239,6 +236,7 @@ def test_a_file_that_is_not_there_or_not_readable(home: Home) -> None:
     (home.control_dir / "smtpusers").symlink_to("smtpusers")  # root reads what has no rights
     assert check(home, login).returncode == 111
     assert edit(home, "--add", "joe", text=b"x\n").returncode == 111
+    assert (home.control_dir / "smtpusers").is_symlink()
 
 
 @pytest.mark.slow
@@ -325,6 +323,38 @@ def test_owner_and_mode_stay(home: Home, smtpusers: Path) -> None:
     assert after.st_ino != before.st_ino
 
 
+def test_a_link_stays_one(home: Home, smtpusers: Path) -> None:
+    """The file it leads to is replaced, where that lies, by --add (new and known) and --remove."""
+    folder = home.path / "etc"
+    folder.mkdir()
+    target = smtpusers.rename(folder / "users")
+    (folder / "link").symlink_to("users")
+    smtpusers.symlink_to("../etc/link")
+    for arguments in (["--add", "--cram", "x"], ["--add", "--cram", "x"], ["--remove", "x"]):
+        before = target.stat()
+        assert edit(home, *arguments, text=PASSWORD).returncode == 0
+        assert target.stat().st_ino != before.st_ino
+        assert target.stat().st_mode == before.st_mode
+        assert smtpusers.is_symlink() and (folder / "link").is_symlink()
+    assert target.read_bytes() == ANN + JOE
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "users"]
+    assert list(home.control_dir.glob("smtpusers*")) == [smtpusers]
+
+
+def test_a_link_into_a_folder_that_is_not_there(home: Home) -> None:
+    smtpusers = home.control_dir / "smtpusers"
+    smtpusers.symlink_to("../etc/users")
+    done = edit(home, "--add", "--cram", "x", text=PASSWORD)
+    assert (done.returncode, smtpusers.is_symlink()) == (111, True)
+    assert b"control/smtpusers: " in done.stderr
+
+
+def test_too_long_a_login_says_why(home: Home, smtpusers: Path) -> None:
+    done = check(home, b"joe\0" + b"x" * 16384 + b"\0")
+    assert done.returncode == 1
+    assert done.stderr == b"qsmtpd-checkpassword: the login is longer than 16384 bytes\n"
+
+
 def test_two_at_once(home: Home) -> None:
     """Of users who are added at the same time none is lost."""
     children = []
@@ -369,15 +399,24 @@ def test_prompts_on_a_terminal(home: Home, smtpusers: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
-    [(b"first!\n", b"second!\n"), (b"\n", b"\n"), (b"first!\xe4\n",), (b"\x04",), (b"\x03",)],
+    ("answers", "said"),
+    [
+        ((b"first!\n", b"second!\n"), b"the two are not the same"),
+        ((b"\n", b"\n"), b"a password has 1 to 1024 bytes and no control character"),
+        ((b"first!\xe4\n",), b"the password is not in the encoding of the terminal"),
+        ((b"\x04",), b"no password"),
+        ((b"\x03",), b"interrupted: nothing is changed"),
+        ((b"first!\n", b"\x03"), b"interrupted: nothing is changed"),
+    ],
 )
 def test_prompts_that_end_without_a_password(
-    home: Home, smtpusers: Path, answers: tuple[bytes, ...]
+    home: Home, smtpusers: Path, answers: tuple[bytes, ...], said: bytes
 ) -> None:
     status, seen = on_terminal(home, *answers)
-    assert status in (1, 111, -signal.SIGINT)
-    assert b"Traceback" not in seen and b"first!" not in seen and b"second!" not in seen
+    assert status == 1
+    # The prompt, or what the terminal makes of a key, is on a line of its own.
+    assert seen.splitlines()[-1] == b"qsmtpd-checkpassword: " + said
+    assert b"first!" not in seen and b"second!" not in seen
     assert smtpusers.read_bytes() == JOE + ANN
 
 

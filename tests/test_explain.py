@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import BIN, PROGRAMS, ROOT, Home, Variables
+from child import Command
+from client import PATIENCE
+from harness import BIN, PROGRAMS, ROOT, Home, Variables, wait_until_read
 from plugin_lines import PLUGINS, decide, label
 
 MESSAGE = "Subject: a dry run\n\nqsmtpd --explain\n"
@@ -273,3 +276,17 @@ def test_the_test_kit_elsewhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout.decode()
     assert b"8 passed" in done.stdout
+
+
+def test_interrupted_by_hand(home: Home) -> None:
+    """^C where a message is awaited: it ends by the signal, as programs do, and shows no code."""
+    command: Command = [BIN / "qsmtpd", "--explain", "to=x@ok.example", "message=-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=home.environ
+    ) as child:
+        assert child.stdin is not None and child.stderr is not None
+        child.stdin.write(b"x\n")
+        wait_until_read(child.stdin)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == -signal.SIGINT
+        assert child.stderr.read() == b""

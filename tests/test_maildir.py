@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN, needs
+from client import PATIENCE
+from harness import BIN, needs, wait_until_read
 
 
 def deliver(
@@ -42,6 +44,59 @@ def test_delivery(tmp_path: Path) -> None:
     (path,) = (tmp_path / "Maildir" / "new").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.name.count(".") >= 2 and ":" not in path.name
+
+
+@pytest.mark.parametrize(
+    ("sender", "line"),
+    [
+        (b"", b"<>"),
+        (b"#@[]", b"<#@[]>"),
+        (b"a.b+c=d@e", b"<a.b+c=d@e>"),
+        (b"a", b"<a>"),
+        (b"a b@c d", b'<"a b"@c d>'),
+        (b"a b", b'<"a b">'),
+        (b'a"\\@c', b'<"a\\"\\\\"@c>'),
+        (b"a@b@[]", b'<"a@b"@[]>'),  # as ezmlm's senders are
+        (b"@c", b'<""@c>'),
+        (b".a@c", b'<".a"@c>'),
+        (b"a.@c", b'<"a."@c>'),
+        (b"a..b@c", b'<"a..b"@c>'),
+        (b"\xc3\xa4@c", b'<"\xc3\xa4"@c>'),
+        (b"a\nb\rc\td@c", b'<"a\\_b\\_c_d"@c>'),
+        (b"a@b\nc", b"<a@b_c>"),
+    ],
+)
+def test_return_path(tmp_path: Path, sender: bytes, line: bytes) -> None:
+    """Quoted as qmail-local does it (quote.c), but for control characters."""
+    status, (message,) = deliver(tmp_path, b"x\n", b"F" + sender + b"\0Tb\0\0")
+    assert (status, message.splitlines()[0]) == (0, b"Return-Path: " + line)
+
+
+def test_help_and_version() -> None:
+    """They need no QSMTPD_MAILDIR; another argument is refused."""
+    for argument, said in (("--help", b"usage: "), ("--version", b"qsmtpd-maildir ")):
+        done = subprocess.run([BIN / "qsmtpd-maildir", argument], capture_output=True, check=True)
+        assert done.stdout.startswith(said) and done.stderr == b""
+    done = subprocess.run([BIN / "qsmtpd-maildir", "-h"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (55, b"")
+
+
+def test_interrupted_by_hand(tmp_path: Path) -> None:
+    """Said in words, and nothing is left: it has read all of this message but its end."""
+    maildir = tmp_path / "Maildir"
+    with subprocess.Popen(
+        [BIN / "qsmtpd-maildir"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "QSMTPD_MAILDIR": str(maildir)},
+    ) as child:
+        assert child.stdin is not None and child.stderr is not None
+        child.stdin.write(b"x\n")
+        wait_until_read(child.stdin)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == 130
+        assert child.stderr.read() == b"qsmtpd-maildir: interrupted: nothing is delivered\n"
+    assert [path for path in maildir.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from ..config.files import ControlFiles
 
-TEMPORARY_NAME = users.FILE + ".tmp"
+#: Behind the name of the file: what the new one is called until it is complete.
+TEMPORARY = b".tmp"
 
 
 class EditRefused(Exception):
@@ -82,18 +83,19 @@ def show(files: ControlFiles) -> None:
 
 
 def edit(files: ControlFiles, change: Callable[[users.Users], None]) -> None:
-    """Replace the file by one with this change.
+    """Replace the file by one with this change; where it is a link, the file it leads to.
 
     Nobody else edits in between: the lock is on the directory, which stays
     when the file is replaced.  Raises what `change` does, and ControlError.
     """
     try:
-        directory = os.open(files.path("."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder, name = os.path.split(os.path.realpath(files.path(users.FILE)))
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             known = users.parse(files.read(users.FILE) or b"")
             change(known)
-            _replace(directory, users.serialize(known))
+            _replace(directory, name, users.serialize(known))
         finally:
             os.close(directory)
     except OSError as error:
@@ -116,7 +118,11 @@ def _from_terminal() -> bytes:
         if getpass("Again: ") != password:
             raise EditRefused("the two are not the same")
     except EOFError:
+        os.write(2, b"\n")  # the prompt stands on this line
         raise EditRefused("no password") from None
+    except KeyboardInterrupt:
+        os.write(2, b"\n")
+        raise EditRefused("interrupted: nothing is changed") from None
     except UnicodeError:  # its text holds the password
         raise EditRefused("the password is not in the encoding of the terminal") from None
     # Clients send UTF-8 (RFC 4616), whatever the terminal may speak.
@@ -130,37 +136,38 @@ def _from_input() -> bytes:
     return data.partition(b"\n")[0]
 
 
-def _replace(directory: int, content: bytes) -> None:
+def _replace(directory: int, name: bytes, content: bytes) -> None:
     """Put a file with this content in place of the old one, with its owner and mode.
 
     A first file is for its owner alone.  Raises OSError; the old file is then
     still there, unless only its replacement could not be made to last.
     """
+    temporary = name + TEMPORARY
     try:
-        os.unlink(TEMPORARY_NAME, dir_fd=directory)  # from an edit that was killed
+        os.unlink(temporary, dir_fd=directory)  # from an edit that was killed
     except FileNotFoundError:
         pass
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = os.open(TEMPORARY_NAME, flags, 0o600, dir_fd=directory)
+    file = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        _take_after(file, directory)
+        _take_after(file, directory, name)
         view = memoryview(content)
         while view:
             view = view[os.write(file, view) :]
         os.fsync(file)
-        os.rename(TEMPORARY_NAME, users.FILE, src_dir_fd=directory, dst_dir_fd=directory)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(TEMPORARY_NAME, dir_fd=directory)
+        os.unlink(temporary, dir_fd=directory)
         raise
     finally:
         os.close(file)
     os.fsync(directory)
 
 
-def _take_after(file: int, directory: int) -> None:
+def _take_after(file: int, directory: int, name: bytes) -> None:
     """Give the new file the owner and the mode of the old one, if there is one."""
     try:
-        old = os.stat(users.FILE, dir_fd=directory)
+        old = os.stat(name, dir_fd=directory)
     except FileNotFoundError:
         return
     new = os.fstat(file)

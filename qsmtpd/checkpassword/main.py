@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from .. import __version__
 from ..config.files import ControlFiles, home
 from ..facts import ControlError
 from . import users
@@ -33,7 +34,7 @@ usage: qsmtpd-checkpassword program [argument ...]   check the login on fd 3
        qsmtpd-checkpassword --add [--cram] name      add a user, or change the password
        qsmtpd-checkpassword --remove name
        qsmtpd-checkpassword --list
-       qsmtpd-checkpassword --help
+       qsmtpd-checkpassword --help | --version
 """
 
 
@@ -50,6 +51,9 @@ def main(arguments: list[str]) -> NoReturn:
         status = MISUSED
     except ControlError as error:
         say(f"{error.name}: {error.reason}")
+        status = TEMPORARY
+    except KeyboardInterrupt:
+        say("interrupted")
         status = TEMPORARY
     except BaseException as error:
         # Only the kind of it: its text may hold what somebody typed.
@@ -71,6 +75,9 @@ def run(arguments: list[bytes]) -> int:
     if arguments == [b"--help"]:
         os.write(1, USAGE.encode())
         return 0
+    if arguments == [b"--version"]:
+        os.write(1, b"qsmtpd-checkpassword " + __version__.encode() + b"\n")
+        return 0
     from . import edit
 
     try:
@@ -90,6 +97,7 @@ def check(files: ControlFiles, program: list[bytes]) -> int:
     """
     data = read_login()
     if len(data) > LOGIN_LIMIT:
+        say(f"the login is longer than {LOGIN_LIMIT} bytes")
         return REFUSED  # as checkpassword does: no password is so long
     name, answer, challenge = parse_login(data)
     content = files.read(users.FILE)
