@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..facts import Client
+
     Poll = Callable[[select.poll, float], list[int]]
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
@@ -33,19 +35,39 @@ _TLS_NAMES = frozenset(
     b" CADIR CAFILE CCAFILE CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID"
     b" TLS_GID".split()
 )
+#: What says who the client is and what it may do: we say so, or nobody does.
+_RIGHTS = frozenset(b"RELAYCLIENT AUTHUSER AUTHPROTOCOL SMTPAUTHUSER SMTP_AUTH_USER".split())
+#: So a value begins that is a function to a shell of before 2014.
+FUNCTION = b"() {"
 _LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
 
 
 def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The environment without what would give a child our keys, or load code into it."""
+    """The environment of a connection, for a program that is not to know what the client may do.
+
+    It is without what would give a child our keys, or load code into it.
+    """
     return {
         name: value
         for name, value in environ.items()
         if name  # posix_spawn() takes none without a name; some parents make one
         and name not in _TLS_NAMES
+        and name not in _RIGHTS
         and not name.startswith(_LOADER_PREFIXES)
-        and not value.startswith(b"() {")  # a function, to a shell of before 2014
+        and not value.startswith(FUNCTION)
     }
+
+
+def client_environ(client: Client) -> dict[bytes, bytes]:
+    """The same for a program that decides by it: RELAYCLIENT where the client may relay now.
+
+    Wrappers of the queue program, as qmail-scanner and simscan, tell by it whose
+    mail goes out.
+    """
+    environ = child_environ(client.peer.environ)
+    if client.relay is not None and not client.relay.startswith(FUNCTION):
+        environ[b"RELAYCLIENT"] = client.relay
+    return environ
 
 
 class Process:

@@ -36,12 +36,9 @@ class Plugin:
     def queue(self, client: Client, envelope: Envelope) -> Queue:
         """Raises CannotStart or CannotExec."""
         from ..child.queue import Queue  # now: most sessions bring no message
-        from ..child.spawn import child_environ
+        from ..child.spawn import client_environ
 
-        environ = child_environ(client.peer.environ)
-        for name in (b"AUTHUSER", b"AUTHPROTOCOL"):  # we say who it is, or nobody does
-            environ.pop(name, None)
-        environ.update(_announced(client, envelope, self._settings))
+        environ = {**client_environ(client), **_announced(client, envelope, self._settings)}
         return Queue(self._settings, environ)
 
 

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope
 
 YES, NO, NOT_NOW, ENOUGH = (0, 99, 112), 100, 111, 113
-FUNCTION = b"() {"
 
 UNABLE = drop(b"unable to verify recipient", 421, b"4.3.0")
 TROUBLE = drop(b"unable to execute recipient check", 421, b"4.3.0")
@@ -76,13 +75,13 @@ class Plugin:
         if not self._program or (client.relay is not None and not self._relay):
             return DECLINED
         told = self._told(client, envelope, recipient)
+        from ..child.query import ask
+        from ..child.spawn import FUNCTION, client_environ
+
         if any(value.startswith(FUNCTION) for value in told.values()):
             return DANGEROUS
-        from ..child.query import ask
-        from ..child.spawn import child_environ
-
-        environ = child_environ(client.peer.environ)
-        for name in (b"RCPTFOUND", b"RCPTHOSTS", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):
+        environ = client_environ(client)
+        for name in (b"RCPTFOUND", b"RCPTHOSTS"):
             environ.pop(name, None)  # we say so, or nobody does
         answer = ask([self._program], {**environ, **told}, self._timeout)
         if answer.status in YES:
@@ -107,8 +106,6 @@ class Plugin:
         domain = recipient.rpartition(b"@")[2].lower()
         if b"@" not in recipient or domain in self._hosts:
             told[b"RCPTHOSTS"] = b"1"
-        if client.relay is not None:
-            told[b"RELAYCLIENT"] = client.relay
         if client.auth is not None:
             for name in (b"TCPREMOTEINFO", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):
                 told[name] = client.auth.user

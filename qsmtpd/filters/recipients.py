@@ -118,7 +118,7 @@ class Plugin:
         self._pass_unlisted = lines is None or b"*" in self._open
         self._rules = [Rule(line) for line in lines or () if line[:1] != b"!"]
         self._cdbs: dict[bytes, Cdb] = {}
-        self._known: dict[tuple[bytes, ...], bool] = {}
+        self._known: dict[tuple[bytes | None, ...], bool] = {}
         if settings.line(None, "RECIPIENTS450") is None:
             text = settings.worded(b"sorry, no mailbox by that name", "REPLY_MAILBOX")
             self._refusal = reject(text, 550, b"5.7.1")
@@ -170,13 +170,13 @@ class Plugin:
         return False
 
     def _program(self, rule: Rule, address: bytes, client: Client) -> bool:
-        question = (*rule.command, address)
+        question = (client.relay, *rule.command, address)
         known = self._known.get(question)
         if known is None:
             from ..child.query import ask
-            from ..child.spawn import child_environ
+            from ..child.spawn import client_environ
 
-            environ = child_environ(client.peer.environ)
+            environ = client_environ(client)
             answer = ask(rule.command, environ, self._timeout, address + b"\0\0\0", search=True)
             if answer.status not in (0, 1):
                 self._settings.log(program=rule.command[0], result=answer.how, to=address)

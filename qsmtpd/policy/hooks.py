@@ -154,6 +154,7 @@ class Hooks:
         left = self._granting
         lines: list[bytes] = []
         later: tuple[Entry, Decision] | None = None
+        suffixed = False  # by relay: a second one, as `relay:2`, does not add it again
         for entry in self._at.get(stage, ()):
             if left == 0 and granted is self.refuse:
                 break  # all that could grant have been asked
@@ -167,8 +168,8 @@ class Hooks:
                     return Ruling(stage, entry.name, decision, asked), recipient
                 later = later or (entry, decision)
                 continue
-            if decision.recipient is not None:
-                recipient = decision.recipient
+            if decision.recipient is not None and not (entry.grants and suffixed):
+                recipient, suffixed = decision.recipient, suffixed or entry.grants
             if not entry.grants or granted is not self.refuse:
                 continue
             if decision.verdict == ACCEPT:
