@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from qsmtpd.probe.listen import certificates
+from qsmtpd.probe.listen import certificates, kinds
 
 CERTIFICATES = certificates.make(["localhost", "127.0.0.1"])
 USER, PASSWORD = b"user", b"secret-password"
@@ -45,7 +45,7 @@ class Faults:
     handshake_timeout: float | None = 0.3
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-    certificate: str = certificates.GOOD
+    certificate: str = kinds.GOOD
     ends_of_data: tuple[bytes, ...] = (b"\r\n.\r\n",)
     messages: int = 99  # so many are taken in all
     starttls: bool = True

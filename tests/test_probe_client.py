@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from probe_servers import CERTIFICATES
 from qsmtpd.probe.check import Rating, Result, exit_status
 from qsmtpd.probe.evidence import Evidence
 from qsmtpd.probe.listen.scenarios import SCENARIOS, Scenario
-from qsmtpd.probe.listen.server import Manner, listen, play
+from qsmtpd.probe.listen.server import Manner, _accept, listen, play
 
 SAFE, VULNERABLE, ODD, UNTESTED = Rating
 MANNER = Manner(timeout=2, wait=2, again=0.2, withhold=0.2)
@@ -313,3 +314,21 @@ def test_only_whole_tokens_are_hidden() -> None:
     (reply, mail) = (entry.data for entry in evidence.entries())
     assert reply == b"535 (secret): no such superuser\r\n"
     assert mail == b"MAIL FROM:<author@example.invalid>\r\n"
+
+
+def test_no_descriptor_for_a_client() -> None:
+    """accept() fails at once, again and again: that is not asked without a pause."""
+
+    class Listener:
+        calls = 0
+
+        def settimeout(self, seconds: float) -> None:
+            assert 0 < seconds <= 0.3
+
+        def accept(self) -> tuple[socket.socket, object]:
+            self.calls += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    listener = Listener()
+    assert _accept(listener, 0.3) is None  # type: ignore[arg-type]
+    assert 1 < listener.calls < 6

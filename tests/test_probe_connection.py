@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
+from certificates import Certificate
+from hypothesis import given
+from hypothesis import strategies as st
 from probe_servers import CERTIFICATES
 
 from qsmtpd.probe import x509
 from qsmtpd.probe.connection import Babble, Closed, Connection, NotTls, Silent, context
 from qsmtpd.probe.evidence import Evidence
-from qsmtpd.probe.listen.certificates import GOOD
+from qsmtpd.probe.listen.kinds import GOOD
 from qsmtpd.probe.protocol import Reply, read_reply
 
 TIMEOUT = 0.3
+DER = ssl.PEM_cert_to_DER_cert(Certificate("localhost").pem.decode())
 
 
 class Dribbling(Connection):
@@ -109,6 +115,26 @@ def test_silence_and_an_end(pair: tuple[Connection, socket.socket]) -> None:
     assert b"250 half" in [entry.data for entry in link.evidence.entries()]
 
 
+def test_who_says_something_for_ever_is_left_at_the_end_of_the_time() -> None:
+    """However the probe listens, and however much is there already."""
+    listening: list[Callable[[Connection], object]] = [
+        Connection.line,
+        lambda link: link.comes(60) and link.write_off(),
+        lambda link: link.comes(60) and link.line(),
+        read_reply,
+    ]
+    for listen in listening:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            link = Connection(ours, Evidence(), 0.02)
+            theirs.setblocking(False)
+            with pytest.raises(Silent):
+                while True:
+                    theirs.sendall(b"500 x\r\n")
+                    listen(link)
+            link.close()
+
+
 def test_keywords() -> None:
     reply = Reply(250, (b"name", b"Size 1000", b"AUTH=LOGIN", b"auth PLAIN", b"STARTTLS"))
     keywords = reply.keywords()
@@ -120,3 +146,32 @@ def test_a_certificate_that_is_none() -> None:
     text, faults = x509.describe(b"\x30\x82garbage", "localhost")
     assert "cannot be read" in text
     assert faults
+
+
+@pytest.mark.parametrize("version", [3, 4, 0xFF])
+def test_a_certificate_of_a_version_that_there_is_not(version: int) -> None:
+    """OpenSSL takes it, and a server can show it."""
+    other = DER.replace(b"\xa0\x03\x02\x01\x02", bytes((0xA0, 3, 2, 1, version)), 1)
+    assert other != DER
+    text, faults = x509.describe(other, "localhost")
+    assert "cannot be read" in text
+    assert faults and "version" in faults[0].lower()
+
+
+@given(st.data())
+def test_a_certificate_with_errors(data: st.DataObject) -> None:
+    der = bytearray(DER)
+    for _ in range(data.draw(st.integers(1, 3))):
+        der[data.draw(st.integers(0, len(der) - 1))] = data.draw(st.integers(0, 255))
+    x509.describe(bytes(der), "localhost")  # raises nothing
+
+
+def test_a_certificate_as_an_older_library_reads_it() -> None:
+    """cryptography before 42 has its days without a zone."""
+
+    class Old:
+        not_valid_before = datetime(2026, 1, 2)
+        not_valid_after = datetime(2026, 3, 4)
+
+    first, last = x509._days(Old())  # type: ignore[arg-type]
+    assert (first, last) == (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC))

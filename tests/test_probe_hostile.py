@@ -13,6 +13,7 @@ from probe_servers import Server, scripted
 from qsmtpd.probe import runner
 from qsmtpd.probe.check import Rating, exit_status
 from qsmtpd.probe.checks import CHECKS
+from qsmtpd.probe.probe import Probe
 from qsmtpd.probe.protocol import SMTP
 from qsmtpd.probe.target import Pace, Target
 
@@ -91,6 +92,28 @@ def test_a_server_that_drips_bytes_is_left_at_the_deadline() -> None:
     with scripted(drip) as server:
         run(server.port)
     assert monotonic() - start < 20 * 0.3
+
+
+def test_a_server_that_complains_for_ever() -> None:
+    """After a failed handshake, a refusal more often than the probe looks for one."""
+
+    def complain(sock: socket.socket, server: Server) -> None:
+        with contextlib.suppress(OSError), sock:
+            sock.settimeout(0.02)
+            sock.sendall(_OFFER + b"220 go\r\n")
+            while True:
+                sock.sendall(b"500 x\r\n")
+                with contextlib.suppress(TimeoutError):
+                    if not sock.recv(4096):
+                        return
+
+    (check,) = (check for check in CHECKS if check.name == "clear-after-failure")
+    with scripted(complain) as server:
+        target = Target("127.0.0.1", server.port, SMTP, timeout=0.1, pace=Pace(1000))
+        start = monotonic()
+        finding = check.run(Probe(target, []))
+    assert finding.verdict is Rating.ODD
+    assert monotonic() - start < 5
 
 
 def test_nobody_there() -> None:

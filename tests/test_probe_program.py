@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ from probe_clients import Client
 from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
 
+from qsmtpd.probe import program
 from qsmtpd.probe.arguments import address, listening
 from qsmtpd.probe.check import Finding, Rating, Result, exit_status
+from qsmtpd.probe.checks import CHECKS
 from qsmtpd.probe.evidence import Evidence, printable
+from qsmtpd.probe.main import main as start
 from qsmtpd.probe.report import Text
 
 PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
@@ -298,6 +302,59 @@ def test_a_link_of_another_name_is_the_program_it_leads_to(tmp_path: Path) -> No
             [f"./{name}", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=30
         )
         assert done.stdout.startswith(version), (name, done.stderr)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
+def test_an_error_of_its_own_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """What was found before is shown; the exit status is that of no verdict."""
+
+    def broken(probe: object) -> Finding:
+        raise AttributeError("no such \u00e4ttribute")
+
+    (check,) = (check for check in CHECKS if check.name == "tls-versions")
+    monkeypatch.setattr(program, "CHECKS", (replace(check, run=broken),))
+    with serving(Faults()) as server, pytest.raises(SystemExit) as end:
+        program.main([*options, *FAST, f"127.0.0.1:{server.port}"])
+    out, errors = capsys.readouterr()
+    assert end.value.code == 3
+    (line,) = [line for line in errors.splitlines() if "error" in line]
+    assert line.startswith("starttls-probe: error: tls-versions: an error of starttls-probe itself")
+    assert "AttributeError: no such \\xe4ttribute (broken, line " in line
+    assert "Traceback" not in errors
+    if options:
+        report = json.loads(out)
+        assert (report["exit"], len(report["results"])) == (3, 1)
+    else:
+        assert out.endswith("\n1 safe\n")
+
+
+def test_a_part_of_it_that_is_missing_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "qsmtpd.probe.program", None)
+    with pytest.raises(SystemExit) as end:
+        start(["localhost"])
+    assert end.value.code == 3
+    assert capsys.readouterr().err.startswith("starttls-probe: error: ")
+
+
+def test_without_the_package_cryptography() -> None:
+    """Only --listen, and a word about the certificate, need it."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None;"
+        "from qsmtpd.probe.program import main; main(sys.argv[1:])"
+    )
+    with serving(Faults()) as server:
+        for arguments, status, said in (
+            ((*FAST, f"127.0.0.1:{server.port}"), 0, "could not test  certificate: needs the"),
+            (("--listen", "0"), 2, "--listen needs the Python package cryptography"),
+        ):
+            command = [sys.executable, "-c", code, *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            assert done.returncode == status
+            assert said in done.stdout + done.stderr
 
 
 def test_list_names_everything() -> None:

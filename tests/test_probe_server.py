@@ -13,7 +13,7 @@ from probing import findings, probe
 from qsmtpd.probe import runner
 from qsmtpd.probe.check import Rating, exit_status
 from qsmtpd.probe.checks import CHECKS, smuggling
-from qsmtpd.probe.listen import certificates
+from qsmtpd.probe.listen import kinds
 from qsmtpd.probe.protocol import SMTP
 from qsmtpd.probe.target import Pace, Target
 
@@ -95,8 +95,8 @@ ONE_FAULT = {
         Faults(oldest=ssl.TLSVersion.TLSv1, newest=ssl.TLSVersion.TLSv1_1),
         {"tls-versions": VULNERABLE},
     ),
-    "expired": (Faults(certificate=certificates.EXPIRED), {"certificate": ODD}),
-    "another name": (Faults(certificate=certificates.WRONG_NAME), {"certificate": ODD}),
+    "expired": (Faults(certificate=kinds.EXPIRED), {"certificate": ODD}),
+    "another name": (Faults(certificate=kinds.WRONG_NAME), {"certificate": ODD}),
     "ends data at LF": (
         Faults(ends_of_data=(b"\r\n.\r\n", b"\n.\n")),
         {"smuggle-lf-dot-lf": VULNERABLE, "smuggle-crlf-dot-lf": VULNERABLE},

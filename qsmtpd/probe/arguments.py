@@ -101,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
         prog="starttls-probe",
         usage="%(prog)s [options] HOST[:PORT]\n       %(prog)s --listen [ADDR:]PORT [options]",
         description="Tests a mail server, or with --listen a mail client, for STARTTLS faults.",
-        epilog="Exit status: 0 nothing found, 1 vulnerable, 2 not tested; see starttls-probe(1).",
+        epilog="Exit status: 0 nothing found, 1 vulnerable, 2 not tested, 3 an error of its own; "
+        "see starttls-probe(1).",
         allow_abbrev=False,
     )
     add = result.add_argument

@@ -11,7 +11,7 @@ import socket
 import ssl
 import warnings
 from time import monotonic, sleep
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .evidence import CLEAR, PEER, PROBE, TLS, Evidence
 
@@ -76,7 +76,10 @@ class Connection:
         # A segment is a segment: nothing of ours may be held back or joined.
         # Not every socket is TCP.
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # the peer has gone already, which the next read will say
 
     @property
     def layer(self) -> str:
@@ -112,6 +115,7 @@ class Connection:
 
     def line(self) -> bytes:
         """The next line of the peer's, with its LF."""
+        self._look_at_the_clock()
         deadline = self._deadline()
         searched = 0
         while (found := self._buffer.find(b"\n", searched)) < 0:
@@ -135,10 +139,11 @@ class Connection:
 
     def comes(self, seconds: float) -> bool:
         """Does the peer send anything within this time (seconds)?  Raises Closed if it closes."""
+        self._look_at_the_clock()
         if self._buffer:
             return True
         try:
-            self._buffer += self._receive(monotonic() + seconds)
+            self._buffer += self._receive(min(monotonic() + seconds, self._end))
         except Silent:
             return False
         return True
@@ -206,6 +211,11 @@ class Connection:
         self._socket.close()
 
     # -- inside ------------------------------------------------------------
+
+    def _look_at_the_clock(self) -> None:
+        """Raise Silent at the end of the connection's time: a peer may say something for ever."""
+        if monotonic() >= self._end:
+            self._fail(Silent("the whole took too long"))
 
     def _deadline(self) -> float:
         return min(monotonic() + self.timeout, self._end)
@@ -282,14 +292,34 @@ def _reason(error: ssl.SSLError) -> str:
 def connect(host: str, port: int, evidence: Evidence, timeout: float) -> Connection:
     """A connection to the first of the host's addresses that answers.  Raises Closed.
 
-    The name is looked up with the system resolver's own time limits.
+    The name is looked up with the system resolver's own time limits; an address
+    has `timeout` (seconds), and all of them PATIENCE times that.
     """
+    end = monotonic() + PATIENCE * timeout
+    reason: object = "it has no address"
     try:
-        sock = socket.create_connection((host, port), timeout)
+        for *kind, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            left = end - monotonic()
+            if left <= 0:
+                break
+            try:
+                return Connection(_connect(kind, address, min(timeout, left)), evidence, timeout)
+            except OSError as error:
+                reason = error.strerror or error
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise Closed(f"no connection to {host} port {port}: {reason}") from error
-    return Connection(sock, evidence, timeout)
+    raise Closed(f"no connection to {host} port {port}: {reason}")
+
+
+def _connect(kind: list[Any], address: Any, timeout: float) -> socket.socket:
+    sock = socket.socket(*kind)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:

@@ -12,6 +12,16 @@ def main(arguments: list[str]) -> NoReturn:
     import site
 
     site.main()  # our scripts start Python without it, and so without its packages
-    from .program import main as run
+    try:
+        from .program import main as run
 
-    run(arguments)
+        run(arguments)
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of the package cryptography is no Exception
+        import sys
+
+        from .errors import UNEXPECTED, unexpected
+
+        print(f"starttls-probe: error: {unexpected(error)}", file=sys.stderr)
+        sys.exit(UNEXPECTED)

@@ -15,6 +15,7 @@ from . import report, runner
 from .arguments import parser, without_effect
 from .check import Check, Result, exit_status
 from .checks import CHECKS, FIRST
+from .errors import UNEXPECTED, unexpected
 from .listen.scenarios import SCENARIOS, Scenario
 from .listen.server import Manner, listen, play
 from .protocol import LMTP, SMTP, Protocol
@@ -251,17 +252,25 @@ def _show(
     text = report.Text(sys.stderr if given.json else sys.stdout, given.verbose)
     text.announce(plan)
     results: list[Result] = []
-    interrupted = False
+    status = None
     try:
         for name in names:
             text.progress(name)
-            results.append(next(running))
+            try:
+                result = next(running)
+            except Exception as error:
+                text.done()
+                _complain(f"{name}: {unexpected(error)}")
+                status = UNEXPECTED
+                break
+            results.append(result)
             if not given.json:
-                text.result(results[-1])
+                text.result(result)
     except KeyboardInterrupt:
         text.done()
-        interrupted = True
-    status = _interrupted() if interrupted else exit_status(results, asked)
+        status = _interrupted()
+    if status is None:
+        status = exit_status(results, asked)
     if given.json:
         text.done()
         print(report.as_json(subject, results, status))

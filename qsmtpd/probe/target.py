@@ -40,9 +40,9 @@ class Target:
 
     @property
     def sni(self) -> str | None:
-        """The name for SNI; an address is none (RFC 6066, 3)."""
+        """The name for SNI, without a dot at its end; an address is none (RFC 6066, 3)."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
-            return self.host
+            return self.host.removesuffix(".")
         return None

@@ -6,8 +6,19 @@ import ipaddress
 from datetime import UTC, datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from .evidence import printable
+
+#: What the package raises for what OpenSSL could read, and it cannot.
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
@@ -18,11 +29,11 @@ def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
     try:
         certificate = x509.load_der_x509_certificate(encoded)
         names, addresses = _names(certificate)
-        last = certificate.not_valid_after_utc
-        first = certificate.not_valid_before_utc
+        first, last = _days(certificate)
         own = certificate.issuer == certificate.subject
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        return "a certificate that cannot be read", [_plain(str(error))]
+    except _UNREADABLE as error:
+        reason = _plain(f"{type(error).__name__}: {error}")
+        return "a certificate that cannot be read", [reason]
     shown = ", ".join(_plain(name) for name in [*names, *map(str, addresses)]) or "no name"
     text = f"for {shown}, until {last:%Y-%m-%d}{', self-signed' if own else ''}"
     faults = []
@@ -34,6 +45,14 @@ def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
     if now < first:
         faults.append("not yet valid")
     return text, faults
+
+
+def _days(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """From when, and until when it is valid."""
+    if hasattr(certificate, "not_valid_after_utc"):  # since cryptography 42
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    first, last = certificate.not_valid_before, certificate.not_valid_after
+    return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

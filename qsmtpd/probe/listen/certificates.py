@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-GOOD, WRONG_NAME, EXPIRED, SELF_SIGNED = "good", "wrong-name", "expired", "self-signed"
+from .kinds import EXPIRED, GOOD, SELF_SIGNED, WRONG_NAME
+
 _OTHER_NAME = "another-name.invalid"
 _DAY = timedelta(days=1)
 #: OpenSSL's default level wants nothing more than P-256, and it is made in a moment.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..check import Finding, odd, safe, vulnerable
 from ..errors import CouldNotTest
-from .certificates import EXPIRED, GOOD, SELF_SIGNED, WRONG_NAME
+from .kinds import EXPIRED, GOOD, SELF_SIGNED, WRONG_NAME
 from .visit import DONE, Visit
 
 _AUTH = b"AUTH PLAIN LOGIN"

@@ -5,21 +5,26 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from ..check import Finding, Rating, Result
 from ..connection import Connection, Trouble
 from ..errors import CouldNotTest
 from ..evidence import Evidence
-from .certificates import Certificates
 from .conversation import Conversation
 from .scenarios import SOUND, Scenario
 from .visit import Visit
+
+if TYPE_CHECKING:
+    from .certificates import Certificates
 
 #: The maximum number of a client's commands that are listed.
 _STEPS = 24
 #: Who says none but these is no mail client: a scan of ports, or a watchdog.
 _NO_CLIENT = frozenset(("?", "QUIT"))
+#: Seconds between an accept() that failed and the next.
+_PAUSE = 0.1
 #: The maximum number of those that are let pass in a scenario.
 _OTHER_PEERS = 20
 
@@ -110,5 +115,7 @@ def _accept(listener: socket.socket, seconds: float) -> socket.socket | None:
         except TimeoutError:
             break
         except OSError:
-            continue  # it was gone again (accept(2): ECONNABORTED and others)
+            # It was gone again (accept(2): ECONNABORTED); or there is no descriptor
+            # for it (EMFILE, ENFILE), and it stays in the queue: not at once again.
+            sleep(min(_PAUSE, left))
     return None
