@@ -25,7 +25,7 @@ else:
 USAGE = """\
 usage: qsmtpd [checkpassword-program subprogram ...]
                            serve the SMTP client on fds 0 and 1 (see qsmtpd(8))
-       qsmtpd --check [checkpassword-program subprogram ...]
+       qsmtpd --check [--quiet] [checkpassword-program subprogram ...]
                                read every control file, and say what is set and what is wrong
        qsmtpd --hooks          print which plugin sits at which stage, in order
        qsmtpd --explain [ip=ADDRESS] [host=NAME] [helo=NAME] [from=SENDER] to=RECIPIENT ...
@@ -45,9 +45,10 @@ def main(arguments: list[str]) -> NoReturn:
     if not arguments or not arguments[0].startswith("-"):
         status = serve(environ, command)
     elif arguments[0] == "--check":
-        from .diagnose.check import check
+        from .diagnose.check import examine
 
-        status = check(environ, home(environ), command[1:])
+        quiet = arguments[1:2] == ["--quiet"]
+        status = examine(environ, command[1 + quiet :], quiet).print()
     elif arguments == ["--hooks"]:
         from .diagnose.explain import show_hooks
 

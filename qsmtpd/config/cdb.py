@@ -12,6 +12,10 @@ import posix as os
 
 from ..facts import ControlError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _HEADER = 2048
 
 
@@ -56,6 +60,19 @@ class Cdb:
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every record, (key, data), in the order of the file.
+
+        Records begin behind the header and end where the first hash table begins.
+        """
+        end = min(self._pair(number * 8)[0] for number in range(256))
+        position = _HEADER
+        while position < end:
+            length, size = self._pair(position)
+            position += 8
+            yield self._bytes(position, length), self._bytes(position + length, size)
+            position += length + size
 
     def _pair(self, position: int) -> tuple[int, int]:
         pair = self._bytes(position, 8)

@@ -11,6 +11,7 @@ import resource
 import sys
 
 from ..config.files import ControlFiles
+from ..config.files import home as home_of
 from ..config.session import AuthSettings, QueueSettings, SessionSettings
 from ..config.settings import Settings
 from ..log import Log
@@ -20,6 +21,7 @@ from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 from . import foreign
 from .noted import NotedSettings
+from .programs import check_auth, check_others, check_queue
 from .report import Report
 from .tls import check_tls
 
@@ -36,10 +38,16 @@ DATA_LEAST = 8 * 1024 * 1024
 TLS_LEAST = 64 * 1024 * 1024
 
 
-def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes]) -> int:
-    """Report on everything a session would use; return 0 if mail would flow, else 1."""
-    report = Report()
+def examine(
+    environ: Mapping[bytes, bytes], checkpassword: list[bytes], quiet: bool = False
+) -> Report:
+    """The report on everything that a session in this environment would use.
+
+    The working directory becomes its QMAILHOME.
+    """
+    report = Report(quiet)
     attempt = report.attempt
+    home = home_of(environ)
     files = ControlFiles(home)
     plain = Settings(files, environ)
     noted = NotedSettings(files, environ, report)
@@ -47,8 +55,9 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
         os.chdir(home)
     except OSError as error:
         report.wrong(os.fsdecode(home), error.strerror or "cannot be entered")
-        return report.print()
-    report.ok("python", sys.executable, sys.version.split()[0])
+        return report
+    report.note("python", sys.executable, sys.version.split()[0])
+    report.note("user", f"{os.geteuid()}, group {os.getegid()}", "this is what they can read")
     by_variable = plain.variable("QMAILHOME") is not None
     report.ok("home", os.fsdecode(home), "QMAILHOME" if by_variable else "default")
     peer = ucspi.read_peer(environ)
@@ -64,68 +73,38 @@ def check(environ: Mapping[bytes, bytes], home: bytes, checkpassword: list[bytes
     if policy is not None:
         attempt(lambda: load.load(noted, policy, Log(2)))
     attempt(lambda: _check_plugins(report, plain))
-    attempt(lambda: _check_rcpthosts(report, plain, relay=peer.relay is not None))
+    may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
+    attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:
-        _check_queue(report, queue, plain)
+        check_queue(report, queue, plain)
+    attempt(lambda: check_others(report, plain))
     has_tls = tls is not None and bool(attempt(lambda: check_tls(report, tls)))
     if auth is not None:
-        _check_auth(report, plain, auth, has_tls)
+        check_auth(report, plain, auth, has_tls)
     _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
-    return report.print()
-
-
-def _check_queue(report: Report, queue: QueueSettings, settings: Settings) -> None:
-    name = os.fsdecode(queue.program)
-    if not os.path.exists(name):
-        report.wrong("queue program", f"{name} does not exist")
-    elif not os.path.isfile(name) or not os.access(name, os.X_OK):
-        report.wrong("queue program", f"{name} is not executable")
-    elif os.path.basename(name) == "qsmtpd-maildir" and not settings.variable("QSMTPD_MAILDIR"):
-        report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
-    else:
-        report.ok("queue program", name, "it is not run by this check")
+    return report
 
 
 def _check_plugins(report: Report, settings: Settings) -> None:
-    report.ok("plugins", ", ".join(foreign.plugins(settings)), "see qsmtpd --hooks")
+    report.note("plugins", ", ".join(foreign.plugins(settings)), "see qsmtpd --hooks")
     for switch, why in foreign.idle_switches(settings):
         report.wrong(switch, why)
 
 
-def _check_rcpthosts(report: Report, settings: Settings, relay: bool) -> None:
+def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay: bool) -> None:
+    """`relay`: the client is one that may relay, `may_relay`: or could become one."""
     files = settings.files
     if files.read("rcpthosts") is None:
         if not relay:
             report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
     elif files.cdb("morercpthosts.cdb") is not None:
         report.ok("morercpthosts.cdb", "a cdb", "control/morercpthosts.cdb")
+    elif not settings.lines("rcpthosts") and not may_relay:
+        report.wrong("control/rcpthosts", "has no entry, so every recipient is refused")
     if settings.variable("LOCALMFCHECK") == b"!" and not (
         files.read("mailfromrules") or files.cdb("mailfromrules.cdb")
     ):
         report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
-
-
-def _check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
-    if settings.variable("SMTPAUTH") in (None, b"-") and not auth.required:
-        if auth.command:
-            report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
-        return
-    switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
-    if not auth.command:
-        report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
-        return
-    import shutil
-
-    program = os.fsdecode(auth.command[0])
-    if shutil.which(program) is None:
-        report.wrong("checkpassword program", f"{program} is not to be found or not executable")
-    else:
-        report.ok("checkpassword program", program, "it is not run by this check: try a login")
-    if len(auth.command) < 2:
-        report.warn("checkpassword program", "has no subprogram, which most need: add `true`")
-    if not has_tls and not auth.in_clear:
-        complain = report.wrong if auth.required else report.warn
-        complain(switch, "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
 
 
 def _check_memory(report: Report, pyopenssl: bool) -> None:

@@ -14,27 +14,48 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-class Report:
-    """Collects lines, and whether mail would flow; what is wrong is printed last."""
+OK, WARNING, WRONG = KINDS = ("ok", "warning", "wrong")
+DEFAULT = "default"
 
-    def __init__(self) -> None:
-        self._lines: dict[str, list[str]] = {"ok": [], "warning": [], "wrong": []}
+
+class Report:
+    """Collects lines, and whether mail would flow; what is wrong is printed last.
+
+    `quiet`: what is ok and the default, or no setting at all, is left out.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        #: Each line once, since several parts may ask for the same; in their order.
+        self.lines: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
 
     def ok(self, what: str, value: str, source: str) -> None:
-        """A setting that is what it should be."""
-        line = f"{what} = {value} ({source})"
-        if line not in self._lines["ok"]:  # several parts may have asked for the same
-            self._lines["ok"].append(line)
+        """A setting that is what it should be; `source` says where it is from."""
+        if not (self._quiet and source == DEFAULT):
+            self._add(OK, f"{what} = {value} ({source})")
+
+    def note(self, what: str, value: str, source: str) -> None:
+        """What is ok, and not said by a setting."""
+        if not self._quiet:
+            self._add(OK, f"{what} = {value} ({source})")
 
     def warn(self, what: str, problem: str) -> None:
         """Something that is probably not what was meant."""
-        self._lines["warning"].append(f"{what}: {problem}")
+        self._add(WARNING, f"{what}: {problem}")
 
     def wrong(self, what: str, problem: str) -> None:
         """Something that keeps mail from flowing."""
-        line = f"{what}: {problem}"
-        if line not in self._lines["wrong"]:  # as above
-            self._lines["wrong"].append(line)
+        self._add(WRONG, f"{what}: {problem}")
+
+    def add_others(self, other: Report, where: str) -> None:
+        """What another report says and this one does not, with `where` before it."""
+        for kind in KINDS:
+            for line in other.lines[kind]:
+                if line not in self.lines[kind]:
+                    self._add(kind, f"{where}: {line}")
+
+    def _add(self, kind: str, line: str) -> None:
+        self.lines[kind][line] = None
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """Do one part of the check; what it raises is wrong, and the rest goes on."""
@@ -50,7 +71,12 @@ class Report:
 
     def print(self) -> int:
         """Print it all; 0 if mail would flow, else 1."""
-        for kind, lines in self._lines.items():
+        for kind, lines in self.lines.items():
             for line in lines:
-                os.write(1, f"{kind}: {line}\n".encode("ascii", "backslashreplace"))
-        return 1 if self._lines["wrong"] else 0
+                os.write(1, f"{kind}: {_one_line(line)}\n".encode("ascii", "backslashreplace"))
+        return 1 if self.lines[WRONG] else 0
+
+
+def _one_line(text: str) -> str:
+    """A value can hold any byte; it can say neither two lines nor what looks like another."""
+    return "".join(c if " " <= c != "\x7f" else f"\\x{ord(c):02x}" for c in text)

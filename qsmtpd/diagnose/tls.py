@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 
 from ..tls import Unavailable, provider
-from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, Pair, TlsSettings, find_pairs
+from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, TlsSettings, find_pairs
+from .certificates import check_certificate
 from .report import Report
 
 
 def check_tls(report: Report, tls: TlsSettings) -> bool:
     """Would a session have TLS?"""
     if tls.mode == EXTERNAL:
-        report.ok("tls", tls.mode, "done in front")
+        report.note("tls", tls.mode, "done in front")
         return True
     way = None
     try:
         way = provider.find(tls)
         if way is not None:
             way.prepare()
-            report.ok("tls", tls.mode, "see qsmtpd-tls(7)")
+            report.note("tls", tls.mode, "see qsmtpd-tls(7)")
             if tls.mode != UCSPI:
                 _check_certificates(report, tls)
     except Unavailable as error:
@@ -27,7 +28,7 @@ def check_tls(report: Report, tls: TlsSettings) -> bool:
         # STARTTLS is then not offered or answered with 454, and plain mail goes on.
         (report.wrong if tls.mode == IMPLICIT else report.warn)("tls", str(error))
     if way is None and tls.mode == OFF:
-        report.ok("tls", "off", "no certificate, and nothing else asks for it")
+        report.note("tls", "off", "no certificate, and nothing else asks for it")
     if way is None and tls.required:
         report.wrong("FORCETLS, UCSPITLS", "want TLS, and there is none: all mail is refused")
     if tls.client_required and tls.mode != UCSPI and tls.client_ca is None:
@@ -39,7 +40,7 @@ def _check_certificates(report: Report, tls: TlsSettings) -> None:
     from ..tls import context
 
     for pair in tls.pairs:
-        _check_expiry(report, pair)
+        check_certificate(report, pair)
     if tls.client_ca is None and tls.lists_clients:
         report.warn("control/tlsclients", "nobody is asked for a certificate: no clientca.pem")
     try:
@@ -59,15 +60,4 @@ def _check_certificates(report: Report, tls: TlsSettings) -> None:
         except Unavailable as error:
             report.warn(where, str(error))
         for pair in pairs:
-            _check_expiry(report, pair)
-
-
-def _check_expiry(report: Report, pair: Pair) -> None:
-    from OpenSSL import crypto
-
-    if pair.problem() is not None:
-        return  # which has been said
-    with open(pair.certificate, "rb") as stream:
-        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, stream.read())
-    if certificate.has_expired():
-        report.warn(os.fsdecode(pair.certificate), "has expired")
+            check_certificate(report, pair)

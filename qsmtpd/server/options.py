@@ -14,11 +14,11 @@ usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlim
                      [-g gid] [-l localname] [-t seconds] [-u uid] [-x rules.cdb]
                      [--drain seconds] [--sessions number] [--spare number]
                      host port [checkpassword-program subprogram ...]
-       qsmtpd-server --check [options] host port [checkpassword-program ...]
+       qsmtpd-server --check [--quiet] [options] host port [checkpassword-program ...]
        qsmtpd-server --help | --version
 """
 _LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
-_WORDS = ["drain=", "sessions=", "spare=", "check"]
+_WORDS = ["drain=", "sessions=", "spare=", "check", "quiet"]
 QUIET, ERRORS, STATUS = 0, 1, 2
 
 
@@ -34,6 +34,7 @@ class Options:
 
     def __init__(self, arguments: list[str], environ: Mapping[bytes, bytes]) -> None:
         self.check = False
+        self.quiet_check = False
         self.verbose = ERRORS
         self.print_port = False
         self.backlog = 20
@@ -60,6 +61,8 @@ class Options:
             raise UsageError(str(error)) from error
         for option, value in pairs:
             self._set(option, value, environ)
+        if self.quiet_check and not self.check:
+            raise UsageError("--quiet is for --check")
         if len(rest) < 2:
             raise UsageError("host and port are wanted")
         self.host, self.port = rest[:2]
@@ -86,6 +89,7 @@ class Options:
 
 _SWITCHES: dict[str, dict[str, object]] = {
     "--check": {"check": True},
+    "--quiet": {"quiet_check": True},
     "-1": {"print_port": True},
     "-4": {"family": 4},
     "-6": {"family": 6},

@@ -7,8 +7,9 @@ import sys
 
 from ..config.files import home
 from ..diagnose import check as child
+from ..diagnose.report import Report
 from ..facts import ControlError
-from .rules import Rules
+from .rules import Rules, apply, denies
 from .user import become
 
 TYPE_CHECKING = False
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .options import Options
+
+#: The maximum number of rules that are checked, of those that set different things.
+MOST_RULES = 1000
 
 
 def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
@@ -27,22 +31,69 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
     try:
         become(options)
     except OSError as error:
-        _say(f"wrong: -u, -g: {error.strerror}: start this check as root")
-        return 1
-    _say(f"ok: user = {os.geteuid()}, group = {os.getegid()} (it reads what follows)")
-    problems = [
-        *_unreadable(home(environ) + b"/control"),
-        *_unreadable(home(environ) + b"/plugins", wanted=False),
-        *_rules(options),
-    ]
-    for warning in _python():
-        _say("warning: " + warning)
-    for problem in problems:
-        _say("wrong: " + problem)
-    return child.check(environ, home(environ), options.checkpassword) or int(bool(problems))
+        report = Report()
+        report.wrong("-u, -g", f"{error.strerror}: start this check as root")
+        return report.print()
+    rules = None
+    if options.rules is not None:
+        rules = Rules(os.fsencode(options.rules), options.rules_optional)
+    report = _with_rules(options, environ, rules)
+    folder = home(environ)
+    for where, why in (
+        *_unreadable(folder + b"/control"),
+        *_unreadable(folder + b"/plugins", wanted=False),
+    ):
+        report.wrong(where, why)
+    for where in _python():
+        report.warn(where, "this user cannot read it, and HUP may have to import something")
+    return report.print()
 
 
-def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[str]:
+def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules | None) -> Report:
+    """What `qsmtpd --check` says in each environment that the rules make.
+
+    Who has no rule of its own has that of the empty key; where there is none,
+    the environment is ours.  What is the same for all is said once.
+    """
+
+    def examine(variables: Mapping[bytes, bytes]) -> Report:
+        os.chdir(place)  # the last one has gone to its QMAILHOME
+        return child.examine(variables, options.checkpassword, options.quiet_check)
+
+    place = os.getcwd()
+    problem = None
+    found: dict[bytes, bytes] = {}
+    try:
+        found = rules.all() if rules is not None else {}
+    except ControlError as error:
+        problem = error
+    others = found.pop(b"", b"")
+    report = Report(options.quiet_check) if denies(others) else examine(_set(environ, others))
+    if rules is not None and problem is None:
+        report.ok("rules", f"{options.rules}, of {len(found)} clients", "-x")
+    if problem is not None:
+        report.wrong(problem.name, f"{problem.reason}, so every client is dropped")
+    seen = set() if denies(others) else {others}
+    for key, data in found.items():
+        if data not in seen and not denies(data):
+            if len(seen) >= MOST_RULES:
+                report.warn("rules", f"more than {MOST_RULES} that differ: not all were checked")
+                break
+            seen.add(data)
+            report.add_others(examine(_set(environ, data)), "rule " + os.fsdecode(key))
+    if not seen:
+        report.wrong("rules", f"{options.rules} refuses every client")
+    return report
+
+
+def _set(environ: Mapping[bytes, bytes], data: bytes) -> dict[bytes, bytes]:
+    """The environment with what these instructions set."""
+    variables = dict(environ)
+    apply(data, variables)
+    return variables
+
+
+def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[tuple[str, str]]:
     """Each file below a folder that we cannot read, and why."""
 
     def fail(error: OSError) -> None:
@@ -57,7 +108,7 @@ def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[str]:
             except OSError as error:
                 fail(error)
     for failure in failures:
-        yield f"{os.fsdecode(failure.filename)}: {failure.strerror}"
+        yield os.fsdecode(failure.filename), failure.strerror or "unreadable"
 
 
 def _python() -> Iterator[str]:
@@ -67,20 +118,4 @@ def _python() -> Iterator[str]:
     """
     for what in (sys.executable, os.__file__, __file__):
         if not os.access(what, os.R_OK):
-            yield f"{what}: this user cannot read it, and HUP may have to import something"
-
-
-def _rules(options: Options) -> Iterator[str]:
-    """What is wrong with the rules file; says so itself where nothing is."""
-    if options.rules is None:
-        return
-    try:
-        Rules(os.fsencode(options.rules), options.rules_optional).find(b"", None)
-    except ControlError as error:
-        yield f"{error.name}: {error.reason}, so every client is dropped"
-    else:
-        _say(f"ok: rules = {options.rules} (-x)")
-
-
-def _say(text: str) -> None:
-    os.write(1, (text + "\n").encode("ascii", "backslashreplace"))
+            yield what

@@ -51,6 +51,17 @@ class Rules:
                     return data
         return b""
 
+    def all(self) -> dict[bytes, bytes]:
+        """The instructions of every key.  Raises ControlError.
+
+        Of a key that is there twice the first record counts, as for find().
+        """
+        cdb = self._current()
+        found: dict[bytes, bytes] = {}
+        for key, data in cdb.items() if cdb is not None else ():
+            found.setdefault(key, data)
+        return found
+
     def _current(self) -> Cdb | None:
         name = os.fsdecode(self.path)
         try:

@@ -1,0 +1,160 @@
+"""For `qsmtpd --check`: could the programs that a session starts be started?
+
+It looks at them as a file system does, as the user who runs the check, and
+starts none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from ..checkpassword import users
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config.session import AuthSettings, QueueSettings
+    from ..config.settings import Settings
+    from .report import Report
+
+#: The kernel reads so much of a file for its `#!` line.
+_FIRST_LINE = 256  # bytes
+
+
+def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> None:
+    """The queue program, and the Maildir of our own one."""
+    name = os.fsdecode(queue.program)
+    problem = why_not(name, settings)
+    if problem is not None:
+        report.wrong("queue program", f"{name} {problem}")
+        return
+    report.note("queue program", name, "it is not run by this check")
+    if os.path.basename(name) == "qsmtpd-maildir":
+        home = os.fsdecode(settings.variable("QSMTPD_MAILDIR") or b"")
+        if not home:
+            report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
+        elif (problem := _why_no_maildir(home)) is not None:
+            report.wrong("QSMTPD_MAILDIR", problem)
+        else:
+            report.ok("QSMTPD_MAILDIR", home, "environment")
+
+
+def check_others(report: Report, settings: Settings) -> None:
+    """The programs that filters ask about recipients.  Raises ControlError."""
+    asked = settings.variable("RCPTCHECK")
+    if asked:
+        problem = why_not(os.fsdecode(asked), settings)
+        if problem is not None:
+            report.wrong("RCPTCHECK", f"{os.fsdecode(asked)} {problem}")
+    for line in settings.lines("recipients") or ():
+        head, bar, command = line.partition(b"|")
+        if bar and b":" not in head and command.split() and not line.startswith(b"!"):
+            name = os.fsdecode(command.split()[0])
+            problem = why_not(name, settings, search=True)
+            if problem is not None:
+                report.wrong("control/recipients", f"{name} {problem}")
+
+
+def check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
+    """The checkpassword program, what it runs, and the users of our own one."""
+    if settings.variable("SMTPAUTH") in (None, b"-") and not auth.required:
+        if auth.command:
+            report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
+        return
+    switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
+    if not auth.command:
+        report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
+        return
+    what, name = "checkpassword program", os.fsdecode(auth.command[0])
+    problem = why_not(name, settings, search=True)
+    if problem is None:
+        report.note(what, name, "it is not run by this check: try a login")
+    else:
+        report.wrong(what, f"{name} {problem}")
+    if len(auth.command) < 2:
+        report.warn(what, "has no subprogram, which most need: add `true`")
+    if os.path.basename(name) == "qsmtpd-checkpassword":
+        _check_users(report, settings, auth)
+        after = os.fsdecode(auth.command[1]) if len(auth.command) > 1 else "true"
+        if (problem := why_not(after, settings, search=True)) is not None:
+            report.wrong(what, f"{after}, which {name} is to run, {problem}")
+    if not has_tls and not auth.in_clear:
+        complain = report.wrong if auth.required else report.warn
+        complain(switch, "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
+
+
+def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
+    """Would control/smtpusers let anybody in?"""
+    where = "control/" + users.FILE
+    try:
+        content = settings.files.read(users.FILE)
+        if content is None:
+            raise ControlError(where, "is missing, so every login fails")
+        known = users.parse(content)
+    except ControlError as error:
+        report.wrong(error.name, error.reason)
+        return
+    secrets = sum(isinstance(entry, users.Secret) for entry in known.values())
+    report.ok(where, f"{len(known)} users, {secrets} of them for CRAM-MD5", "qsmtpd-checkpassword")
+    if not known:
+        report.warn(where, "has no users: see qsmtpd-checkpassword --add")
+    elif b"CRAM-MD5" in auth.mechanisms and secrets < len(known):
+        # A client that can CRAM-MD5 takes it, and such a user is then always refused.
+        complain = report.warn if secrets or len(auth.mechanisms) > 1 else report.wrong
+        complain(where, "has users without --cram, who cannot log in by CRAM-MD5")
+
+
+def why_not(name: str, settings: Settings, search: bool = False) -> str | None:
+    """Why this program cannot be started, or None.
+
+    With `search`, one without a slash is looked for in PATH, as of a session.
+    """
+    path = name
+    if search and "/" not in name:
+        found = shutil.which(name, path=os.fsdecode(settings.variable("PATH") or b""))
+        if found is None:
+            return "is not to be found in PATH, or not executable"
+        path = found
+    if not os.path.exists(path):
+        return "does not exist"
+    if not os.path.isfile(path) or not _may(path, os.X_OK):
+        return "is not executable"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            start = os.read(fd, _FIRST_LINE)
+        finally:
+            os.close(fd)
+    except OSError:
+        return None  # a program, as opposed to a script, need not be readable
+    if not start.startswith(b"#!"):
+        return "is a script without a #! line" if b"\0" not in start else None
+    words = start[2:].partition(b"\n")[0].split(None, 1)
+    interpreter = os.fsdecode(words[0]) if words else ""
+    if not os.path.isfile(interpreter) or not _may(interpreter, os.X_OK):
+        return f"wants {interpreter or 'an interpreter'}, which does not exist or is not executable"
+    return None
+
+
+def _why_no_maildir(home: str) -> str | None:
+    """Why nothing could be delivered there, or None.  A relative path is one of QMAILHOME."""
+    above = os.path.dirname(home.rstrip("/")) or ("/" if home.startswith("/") else ".")
+    if not os.path.lexists(home):
+        if not os.path.isdir(above):
+            return f"{home} cannot be made: {above} is no directory"
+        if not _may(above, os.W_OK | os.X_OK):
+            return f"{home} cannot be made: {above} is not writable"
+        return None
+    for part in (home, *(os.path.join(home, name) for name in ("tmp", "new", "cur"))):
+        if os.path.lexists(part):
+            if not os.path.isdir(part):
+                return f"{part} is no directory"
+            if not _may(part, os.W_OK | os.X_OK):
+                return f"{part} is not writable"
+    return None
+
+
+def _may(path: str, mode: int) -> bool:
+    """Is this user, as whom programs are started, allowed to?"""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
