@@ -112,7 +112,7 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
     while chunk := _read(message):
         _write(spool, chunk)
     header = _header(_read_envelope(envelope))
-    name = b"%d.M%dP%d.%b" % (*divmod(time_ns() // 1000, 1_000_000), os.getpid(), _host())
+    name = _name()
     path = home + b"/tmp/" + name
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     file = _checked(NO_FILE, "cannot make a file in tmp/", os.open, path, flags, 0o600)
@@ -123,14 +123,50 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
             _write(file, chunk)
         _checked(WRITE_ERROR, "cannot sync the file", os.fsync, file)
         _checked(WRITE_ERROR, "cannot close the file", os.close, file)
-        _checked(WRITE_ERROR, "cannot move to new/", os.rename, path, home + b"/new/" + name)
+        _checked(WRITE_ERROR, "cannot move to new/", _move, path, home + b"/new/" + name)
         path = home + b"/new/" + name
         # The name is as much a part of the mail as its bytes: tmp/ and new/ both changed.
         for part in (b"/new", b"/tmp"):
             _checked(WRITE_ERROR, "cannot sync a directory", _sync_directory, home + part)
     except BaseException:
-        os.unlink(path)
+        _remove(path)
         raise
+
+
+def _name() -> bytes:
+    """A name that no other file has (maildir(5): time, random, microseconds, process, host).
+
+    Without the random part it could come twice: where two machines of one name
+    share the Maildir, from the same process id in two containers, or after the
+    clock was set back.
+    """
+    seconds, microseconds = divmod(time_ns() // 1000, 1_000_000)
+    random = os.urandom(8).hex().encode()
+    return b"%d.R%bM%dP%d.%b" % (seconds, random, microseconds, os.getpid(), _host())
+
+
+def _move(path: bytes, place: bytes) -> None:
+    """Give a file another name, which no file has: what has it is never replaced."""
+    try:
+        os.link(path, place)
+    except FileExistsError:
+        # Of a lost answer NFS hears that its own second try has found the file there.
+        if not os.path.samefile(path, place):
+            raise
+    except OSError:  # a file system without hard links, as FAT, or none between directories
+        if os.path.lexists(place):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(path, place)
+        return
+    _remove(path)  # if that fails: it is delivered, and tmp/ is cleaned by its readers
+
+
+def _remove(path: bytes) -> None:
+    """Remove a file, as far as that can be done: there is something more important to say."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def _read_envelope(fd: int) -> tuple[bytes, list[bytes]]:

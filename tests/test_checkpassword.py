@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from qsmtpd.checkpassword import users
 from qsmtpd.checkpassword.main import parse_login
+from qsmtpd.config.files import SIZE_LIMIT
 from qsmtpd.facts import ControlError
 
 PROGRAM = BIN / "qsmtpd-checkpassword"
@@ -524,3 +525,21 @@ def test_a_client_cannot_choose_what_the_fields_mean(word: bytes, word2: bytes) 
         assert first == (b"u", answer, CHALLENGE)
         _, said, challenge = parse_login(b"u\0" + CHALLENGE + b"\0" + answer + b"\0")
         assert (said, challenge) == (answer, CHALLENGE) or said == CHALLENGE
+
+
+def test_an_edit_whose_result_could_not_be_read(home: Home, smtpusers: Path) -> None:
+    """control/smtpusers has at most 4 MB, like every control file."""
+    lines = [b"u%04d:cram:%b\n" % (n, b"61" * 1024) for n in range(2036)]
+    text = b"".join(lines)
+    line = b"new:cram:62\n"
+    left = SIZE_LIMIT - len(text) - len(line) - len(b"last:cram:\n")
+    assert 0 < left < 2048
+    text += b"last:cram:" + b"61" * (left // 2) + b"\n"
+    smtpusers.write_bytes(text)
+    done = edit(home, "--add", "--cram", "new", text=b"bbbb\n")
+    assert done.returncode == 2 and b"4194304 bytes" in done.stderr
+    assert smtpusers.read_bytes() == text
+    assert edit(home, "--add", "--cram", "new", text=b"b\n").returncode == 0
+    assert len(smtpusers.read_bytes()) in (SIZE_LIMIT, SIZE_LIMIT - 1)
+    assert check(home, b"new\0b\0\0").returncode == 0
+    assert edit(home, "--remove", "new").returncode == 0

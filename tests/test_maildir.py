@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -12,6 +13,8 @@ import pytest
 from client import PATIENCE
 from harness import BIN, needs, wait_until_read
 
+from qsmtpd import maildir
+
 
 def deliver(
     tmp_path: Path, message: bytes, envelope: bytes, wrapper: list[str] | None = None
@@ -19,19 +22,19 @@ def deliver(
     """Run it on files; return its exit code and what lies in new/.  tmp/ must be empty."""
     (tmp_path / "message").write_bytes(message)
     (tmp_path / "envelope").write_bytes(envelope)
-    maildir = tmp_path / "Maildir"
+    folder = tmp_path / "Maildir"
     with (tmp_path / "message").open("rb") as zero, (tmp_path / "envelope").open("rb") as one:
         done = subprocess.run(
             [*(wrapper or []), str(BIN / "qsmtpd-maildir")],
             stdin=zero,
             stdout=one,
             stderr=subprocess.PIPE,
-            env={**os.environ, "QSMTPD_MAILDIR": str(maildir)},
+            env={**os.environ, "QSMTPD_MAILDIR": str(folder)},
             check=False,
         )
     assert b"Traceback" not in done.stderr
-    assert list(maildir.glob("tmp/*")) == []
-    new = sorted(maildir.glob("new/*"))
+    assert list(folder.glob("tmp/*")) == []
+    new = sorted(folder.glob("new/*"))
     return done.returncode, [path.read_bytes() for path in new]
 
 
@@ -83,12 +86,12 @@ def test_help_and_version() -> None:
 
 def test_interrupted_by_hand(tmp_path: Path) -> None:
     """Said in words, and nothing is left: it has read all of this message but its end."""
-    maildir = tmp_path / "Maildir"
+    folder = tmp_path / "Maildir"
     with subprocess.Popen(
         [BIN / "qsmtpd-maildir"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "QSMTPD_MAILDIR": str(maildir)},
+        env={**os.environ, "QSMTPD_MAILDIR": str(folder)},
     ) as child:
         assert child.stdin is not None and child.stderr is not None
         child.stdin.write(b"x\n")
@@ -96,7 +99,7 @@ def test_interrupted_by_hand(tmp_path: Path) -> None:
         child.send_signal(signal.SIGINT)
         assert child.wait(PATIENCE) == 130
         assert child.stderr.read() == b"qsmtpd-maildir: interrupted: nothing is delivered\n"
-    assert [path for path in maildir.rglob("*") if path.is_file()] == []
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
@@ -149,8 +152,71 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == limit
 
 
+def deliver_here(tmp_path: Path, text: bytes) -> None:
+    """The same in this process."""
+    message, envelope = tmp_path / "message", tmp_path / "envelope"
+    message.write_bytes(text)
+    envelope.write_bytes(b"F\0Tb\0\0")
+    with message.open("rb") as zero, envelope.open("rb") as one:
+        maildir.deliver(os.fsencode(tmp_path / "Maildir"), zero.fileno(), one.fileno())
+
+
+def bodies(tmp_path: Path) -> list[bytes]:
+    """The last lines of what is in new/."""
+    return sorted(p.read_bytes().splitlines()[-1] for p in tmp_path.glob("Maildir/new/*"))
+
+
+def no_links(path: bytes, place: bytes) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_no_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """The clock is set back, the process and the host are the same, and so is even chance."""
+    monkeypatch.setattr(maildir, "time_ns", lambda: 1_700_000_000_123_456_789)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    deliver_here(tmp_path, b"first\n")
+    deliver_here(tmp_path, b"second\n")  # the names differ by chance alone
+    assert bodies(tmp_path) == [b"first", b"second"]
+    monkeypatch.setattr(os, "urandom", bytes)
+    deliver_here(tmp_path, b"third\n")
+    with pytest.raises(maildir.DeliveryFailed) as failed:
+        deliver_here(tmp_path, b"fourth\n")
+    assert failed.value.code == 53
+    assert bodies(tmp_path) == [b"first", b"second", b"third"]
+    assert list(tmp_path.glob("Maildir/tmp/*")) == []
+
+
+def test_a_link_that_was_made_before_its_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by NFS, which asks again: link(2), BUGS."""
+    link = os.link
+
+    def twice(path: bytes, place: bytes) -> None:
+        link(path, place)
+        link(path, place)
+
+    monkeypatch.setattr(os, "link", twice)
+    deliver_here(tmp_path, b"x\n")
+    assert bodies(tmp_path) == [b"x"] and list(tmp_path.glob("Maildir/tmp/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [("EPERM", 0), ("EOPNOTSUPP", 0), ("EXDEV", 0), ("EEXIST", 53)]
+)
+def test_file_systems(tmp_path: Path, error: str, status: int) -> None:
+    """Where there are no hard links the file is renamed."""
+    wrapper = [needs("strace"), "-f", "-qq", "-o", str(tmp_path / "trace")]
+    wrapper += ["-e", f"inject=?link,linkat:error={error}"]
+    done, messages = deliver(tmp_path, b"x\n", b"F\0Tb\0\0", wrapper)
+    assert "INJECTED" in (tmp_path / "trace").read_text()
+    assert (done, len(messages)) == (status, status == 0)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["write", "fsync", "rename", "openat", "read", "close"])
+@pytest.mark.parametrize("call", ["write", "fsync", "?link,linkat", "openat", "read", "close"])
 def test_every_failing_call(tmp_path: Path, call: str) -> None:
     """Whichever call fails, first or last: exit 0 and a message, or neither."""
     for nth in range(1, 40):

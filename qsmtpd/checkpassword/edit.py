@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from ..config.files import SIZE_LIMIT
 from ..facts import ControlError
 from . import users
 
@@ -95,7 +96,10 @@ def edit(files: ControlFiles, change: Callable[[users.Users], None]) -> None:
             fcntl.flock(directory, fcntl.LOCK_EX)
             known = users.parse(files.read(users.FILE) or b"")
             change(known)
-            _replace(directory, name, users.serialize(known))
+            content = users.serialize(known)
+            if len(content) > SIZE_LIMIT:
+                raise EditRefused(f"the file would have more than {SIZE_LIMIT} bytes: too many")
+            _replace(directory, name, content)
         finally:
             os.close(directory)
     except OSError as error:
