@@ -104,32 +104,75 @@ lint: $(VENV)/ready-for-tests
 		  | grep -v -e 'referenced manual not found' -e 'mandoc.db' | (! grep .); \
 	else echo 'mandoc is missing: the manual pages are not checked'; fi
 
+# Where install puts everything, and where uninstall takes it away again.
+TO = $(DESTDIR)$(PREFIX)
+LIB = $(TO)/lib/qsmtpd
+DOC = $(TO)/share/doc/qsmtpd
+FOLDERS = bin lib/qsmtpd share/doc/qsmtpd $(patsubst .%,share/man/man%,$(sort $(suffix $(MAN))))
+
+define refuse
+{ echo "make $@: cannot write to $(TO)/$$folder: run it as root, or with another PREFIX=" >&2; \
+  exit 1; }
+endef
+
+# Whoever is not the owner of Python has to come to it, and through each link on the way.
+define OTHERS_CAN_RUN
+import pathlib, sys
+path, steps = pathlib.Path(sys.executable), []
+while path:
+    steps += [path, *path.parents]
+    path = path.is_symlink() and path.parent / path.readlink()
+if not all(step.stat().st_mode & 1 for step in steps):
+    sys.exit(f"warning: other users cannot run {sys.executable}: choose another with PYTHON=")
+endef
+export OTHERS_CAN_RUN
+
+# Whatever the umask, and the modes of this checkout: the user of the service has to read it.
 install:
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/qsmtpd
-	cp -R qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/
-	"$(PYTHON)" -m compileall -q -f -d $(PREFIX)/lib/qsmtpd/qsmtpd $(DESTDIR)$(PREFIX)/lib/qsmtpd/qsmtpd
-	ln -sf "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" $(DESTDIR)$(PREFIX)/lib/qsmtpd/python3
-	@"$(PYTHON)" -c 'import sys, pathlib; p = pathlib.Path(sys.executable).resolve(); \
-	  all(d.stat().st_mode & 1 for d in (p, *p.parents)) \
-	  or print("warning: other users cannot run", p, "- choose another with PYTHON=")'
+	@for folder in $(FOLDERS); do \
+		install -d "$(TO)/$$folder" 2>/dev/null && [ -w "$(TO)/$$folder" ] || $(refuse); \
+	done
+	rm -rf "$(LIB)/new"
+	cp -R qsmtpd "$(LIB)/new"
+	find "$(LIB)/new" -name __pycache__ -prune -exec rm -rf {} +
+	"$(PYTHON)" -m compileall -q -f -d "$(PREFIX)/lib/qsmtpd/qsmtpd" "$(LIB)/new"
+	chmod -R u=rwX,go=rX "$(LIB)/new"
+	rm -rf "$(LIB)/qsmtpd"
+	mv "$(LIB)/new" "$(LIB)/qsmtpd"
+	ln -sf "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" "$(LIB)/python3"
 	@"$(PYTHON)" -c 'import OpenSSL' 2>/dev/null \
 	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
-	@# The Python of a venv knows its packages only by its own path.
+	@# The Python of a venv knows its packages only by its own path.  Where the kernel would
+	@# refuse to start it for others, a shell says so.
 	python=$$("$(PYTHON)" -c 'import sys; print(sys.executable if sys.prefix != sys.base_prefix \
 	  else "$(PREFIX)/lib/qsmtpd/python3")'); \
+	"$(PYTHON)" -c "$$OTHERS_CAN_RUN" && form= || form=sh; \
 	for program in $(PROGRAMS); do \
-		rm -f $(DESTDIR)$(PREFIX)/bin/$$program; \
-		bin/launcher "$$python" $(PREFIX)/lib/qsmtpd bin/$$program \
-		  >$(DESTDIR)$(PREFIX)/bin/$$program || exit; \
-		chmod 755 $(DESTDIR)$(PREFIX)/bin/$$program || exit; \
+		rm -f "$(TO)/bin/$$program"; \
+		bin/launcher "$$python" "$(PREFIX)/lib/qsmtpd" bin/$$program $$form \
+		  >"$(TO)/bin/$$program" || exit; \
+		chmod 755 "$(TO)/bin/$$program" || exit; \
 	done
 	for page in $(MAN); do \
-		install -d $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; \
-		install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/ || exit; \
+		install -m 644 $$page "$(TO)/share/man/man$${page##*.}/" || exit; \
 	done
+	rm -rf "$(DOC)/examples"
+	cp -R man/examples "$(DOC)/examples"
+	cd man/examples && find . -type f | while read -r file; do \
+		sed 's|/usr/local/bin/|$(PREFIX)/bin/|g' "$$file" >"$(DOC)/examples/$$file" || exit; \
+	done
+	chmod -R u=rwX,go=rX "$(DOC)/examples"
+
+uninstall:
+	@for folder in $(FOLDERS); do \
+		[ -w "$(TO)/$$folder" ] || [ ! -e "$(TO)/$$folder" ] || $(refuse); \
+	done
+	for program in $(PROGRAMS); do rm -f "$(TO)/bin/$$program" || exit; done
+	for page in $(MAN); do rm -f "$(TO)/share/man/man$${page##*.}/$${page##*/}" || exit; done
+	rm -rf "$(LIB)" "$(DOC)"
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) build *.egg-info
 
-.PHONY: all tools demo serve check fast test interop long bench cost lint install clean
+.PHONY: all tools demo serve check fast test interop long bench cost lint install uninstall clean
 .NOTPARALLEL:

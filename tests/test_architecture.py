@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import os
 import py_compile
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from child import Command
 from harness import BIN, ROOT, Home
 from tls_home import SERVER
 
@@ -223,81 +221,3 @@ def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:
     compiled.write_bytes(content + bytes(start.LIMIT))
     assert finder.find_spec("qsmtpd", None) is None, "more than is read"
     assert finder.find_spec("os", None) is None
-
-
-def launcher(python: str, folder: str) -> str:
-    """What bin/launcher prints for qsmtpd."""
-    command: Command = [ROOT / "bin/launcher", python, folder, ROOT / "bin/qsmtpd"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize(
-    ("python", "folder"),
-    [("/a b/python3", "/c"), ("/a/python3", '/c"d'), ("python3", "/c"), (f"/{'a' * 121}", "/c")],
-)
-def test_a_line_that_the_kernel_would_not_take(python: str, folder: str) -> None:
-    assert launcher(f"/{'a' * 120}", "/c").startswith(f"#!/{'a' * 120} -IS\nimport sys\n")
-    assert launcher(python, folder) == (ROOT / "bin/qsmtpd").read_text()
-
-
-def install(way: str, to: Path) -> tuple[Path, Path]:
-    """(the program, the folder of the package), as this way of installing makes them."""
-    if way == "make":
-        # The checkout itself is in use, so another one that looks the same.
-        (to / ".venv/bin").mkdir(parents=True)
-        shutil.copy(BIN / "python3", to / ".venv/bin", follow_symlinks=False)
-        shutil.copy(BIN.parent / "pyvenv.cfg", to / ".venv")
-        shutil.copytree(PACKAGE, to / "qsmtpd")
-        program = to / ".venv/bin/qsmtpd"
-        program.write_text(launcher(f"{to}/.venv/bin/python3", str(to)))
-        program.chmod(0o755)
-        return program, to / "qsmtpd"
-    if way == "make install":
-        make = ["make", "-s", "-C", str(ROOT), "install", f"PREFIX={to}", "DESTDIR="]
-        subprocess.run([*make, f"PYTHON={sys.executable}"], check=True)
-        assert (to / "share/man/man8/qsmtpd.8").exists()
-        return to / "bin/qsmtpd", to / "lib/qsmtpd/qsmtpd"
-    source = to.with_name("source")
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
-    subprocess.run([sys.executable, "-m", "venv", str(to)], check=True)
-    pip: Command = [to / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, str(source)], check=True, capture_output=True)
-    [package] = to.glob("lib/python3*/site-packages/qsmtpd")
-    return to / "bin/qsmtpd", package
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["make", "make install", "pip install"])
-def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path: Path) -> None:
-    program, package = install(way, tmp_path / "to")
-    if way != "make":  # in a checkout somebody may just have edited a source
-        finder = start.Finder(f"{package.parent}/")
-        for path in package.rglob("*.py"):
-            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-            found = finder.find_spec(name.removesuffix(".__init__"), None)
-            assert found is not None, f"no bytecode of {name}"
-    link = tmp_path / "qmail-smtpd"
-    link.symlink_to(program)
-    session = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
-    for path in (program, link):
-        served = subprocess.run(
-            [path], input=session, capture_output=True, env=home.environ, check=True
-        )
-        assert b"354 go ahead" in served.stdout
-    assert len(home.messages()) == 2
-    # What the launcher gives the interpreter, the interpreter itself says.
-    said = "import sys; print(sys.flags, sys.argv[-2:]); launch = lambda *arguments: None"
-    (package / "start/__init__.py").write_text(said)
-    for path in (program, link):
-        done = subprocess.run([path, "argument"], capture_output=True, text=True, check=True)
-        assert "isolated=1" in done.stdout
-        assert "no_site=1" in done.stdout
-        assert "'argument']" in done.stdout
-
-
-def test_an_edited_source_counts_at_once(tmp_path: Path) -> None:
-    program, package = install("make install", tmp_path / "to")
-    text = (package / "main.py").read_text()
-    (package / "main.py").write_text(text.replace('b"qsmtpd "', 'b"another "'))
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("another ")
