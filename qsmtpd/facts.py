@@ -65,7 +65,16 @@ class Tls:
     `problem` is for the log: what is not as configured.
     """
 
-    __slots__ = ("protocol", "cipher", "sni", "fingerprint", "addresses", "listed", "problem")
+    __slots__ = (
+        "protocol",
+        "cipher",
+        "group",
+        "sni",
+        "fingerprint",
+        "addresses",
+        "listed",
+        "problem",
+    )
 
     def __init__(
         self,
@@ -74,9 +83,11 @@ class Tls:
         sni: bytes | None = None,
         fingerprint: bytes | None = None,
         addresses: tuple[bytes, ...] = (),
+        group: bytes | None = None,
     ) -> None:
         self.protocol = protocol  # b"TLSv1.3"
         self.cipher = cipher  # OpenSSL's name; that of TLS 1.3 ciphers is IANA's too
+        self.group = group  # of the key exchange, as OpenSSL calls it; None: not known
         self.sni = sni
         self.fingerprint = fingerprint
         self.addresses = addresses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -12,7 +13,11 @@ from child import Command
 from client import PATIENCE, client_context
 from harness import BIN, Home, Variables, needs
 from listeners import Listener
+from OpenSSL import SSL
 from tls_home import SERVER, SERVER_RSA, Start
+
+from qsmtpd.net.channel import Descriptors
+from qsmtpd.tls.openssl import TlsTransport
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +37,8 @@ def test_starttls(provider: Start, home: Home) -> None:
     assert run.event("tls")["protocol"] == "TLSv1.3"
     assert run.event("tls")["cipher"] == "TLS_AES_256_GCM_SHA384"
     (message,) = home.messages()
-    assert b" with ESMTPS tls TLS_AES_256_GCM_SHA384\n  (TLSv1.3); " in message.text
+    trace = rb" with ESMTPS tls TLS_AES_256_GCM_SHA384\n  \(TLSv1\.3( group=[A-Za-z0-9]+)?\); "
+    assert re.search(trace, message.text)
 
 
 def test_close_notify_follows_quit(inside: Home) -> None:
@@ -122,7 +128,7 @@ def test_both_kinds_of_key(inside: Home, version: ssl.TLSVersion, kind: str) -> 
     if version == ssl.TLSVersion.TLSv1_2:
         expected = SERVER if kind == "ECDSA" else SERVER_RSA
         assert presented == ssl.PEM_cert_to_DER_cert(expected.pem.decode())
-        assert f"({log['protocol']} {log['cipher']}); " in inside.messages()[0].text.decode()
+        assert f"({log['protocol']} {log['cipher']}" in inside.messages()[0].text.decode()
 
 
 def test_old_versions_are_refused(inside: Home) -> None:
@@ -184,6 +190,80 @@ def test_certificates_by_name(inside: Home, asked: str | None, presented: str) -
         assert presented.encode() in (der or b"")
         if asked:
             assert f"sni={asked}" in inside.messages()[0].text.decode()
+
+
+GROUPS = pytest.mark.skipif(
+    not hasattr(SSL.Connection, "get_group_name") or SSL.OPENSSL_VERSION_NUMBER < 0x30200000,
+    reason="pyOpenSSL and its OpenSSL do not tell the group",
+)
+
+
+@GROUPS
+@pytest.mark.parametrize(
+    ("curve", "version", "group"),
+    [
+        ("prime256v1", ssl.TLSVersion.TLSv1_3, "secp256r1"),
+        ("prime256v1", ssl.TLSVersion.TLSv1_2, "secp256r1"),
+        ("X25519", ssl.TLSVersion.TLSv1_3, "x25519"),
+    ],
+)
+def test_the_group_of_the_key_exchange(
+    inside: Home, curve: str, version: ssl.TLSVersion, group: str
+) -> None:
+    context = client_context(version=version)
+    context.set_ecdh_curve(curve)
+    with inside.talk() as talk:
+        talk.reply()
+        talk.starttls(context)
+        assert talk.deliver().startswith(b"250 ok ")
+        run = talk.end()
+    assert run.event("tls")["group"] == group
+    assert f" group={group})".encode() in inside.messages()[0].text
+
+
+@GROUPS
+def test_the_hybrid_group_comes_by_itself(inside: Home) -> None:
+    """pyOpenSSL as the client, too: Python's ssl has an older OpenSSL."""
+    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    with inside.talk() as talk:
+        talk.reply()
+        assert talk.ask(b"STARTTLS") == b"220 Ready to start TLS (#5.7.0)"
+        assert isinstance(talk.socket, socket.socket)
+        talk.socket.setblocking(True)
+        tls = SSL.Connection(client, talk.socket)
+        tls.set_connect_state()
+        tls.do_handshake()
+        group = tls.get_group_name()
+        tls.sendall(b"QUIT\r\n")
+        assert tls.recv(99) == b"221 mx.example\r\n"
+        run = talk.hang_up()
+    assert run.event("tls")["group"] == group
+    if SSL.OPENSSL_VERSION_NUMBER >= 0x30500000:
+        assert group == "X25519MLKEM768"
+
+
+def test_no_group_in_a_key_exchange_without_one(inside: Home) -> None:
+    SERVER_RSA.save(inside.control_dir / "servercert.pem")
+    context = client_context(version=ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers("AES256-GCM-SHA384")
+    with inside.talk(TLSCIPHERS="AES256-GCM-SHA384") as talk:
+        talk.reply()
+        talk.starttls(context)
+        run = talk.end()
+    assert "group" not in run.event("tls")
+
+
+@pytest.mark.parametrize("error", [AttributeError, NotImplementedError])
+def test_a_library_that_does_not_tell_the_group(error: type[Exception]) -> None:
+    """pyOpenSSL before 26.0; any pyOpenSSL with an OpenSSL before 3.2."""
+
+    class Old:
+        def get_group_name(self) -> str:
+            raise error
+
+    transport = TlsTransport(SSL.Context(SSL.TLS_SERVER_METHOD), Descriptors(0, 1))
+    transport._tls = Old()  # type: ignore[assignment]
+    assert transport._group() is None
 
 
 def test_alpn(inside: Home) -> None:

@@ -59,6 +59,7 @@ def log_tls(log: Log, tls: Tls) -> None:
         verdict="on",
         protocol=tls.protocol or "unknown",
         cipher=tls.cipher or "unknown",
+        group=tls.group,
         sni=tls.sni,
         fingerprint=tls.fingerprint,
         listed="yes" if tls.listed else None,

@@ -58,6 +58,8 @@ def _encryption(tls: Tls) -> bytes:
         clause = b" tls " + _cipher(tls.cipher)
     elif tls.cipher is not None:
         words.append(_cipher(tls.cipher))
+    if tls.group is not None:
+        words.append(b"group=" + _field(tls.group))
     if tls.sni is not None:
         words.append(b"sni=" + _field(tls.sni))
     if tls.fingerprint is not None:

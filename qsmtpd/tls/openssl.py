@@ -61,6 +61,7 @@ class TlsTransport:
             protocol=self._tls.get_protocol_version_name().encode("ascii"),
             cipher=(self._tls.get_cipher_name() or "").encode("ascii"),
             sni=self._tls.get_servername(),
+            group=self._group(),
         )
         tls.problem = self.problem
         presented = self._tls.get_peer_certificate()
@@ -71,6 +72,15 @@ class TlsTransport:
         if self.verified and not any(self.verified):
             tls.addresses = _addresses(presented)
         return tls
+
+    def _group(self) -> bytes | None:
+        """The group of the key exchange; None where pyOpenSSL (before 26.0) or OpenSSL
+        (before 3.2) cannot say it, or where there was none, as with RSA in TLS 1.2.
+        """
+        try:
+            return (self._tls.get_group_name() or "").encode("ascii") or None
+        except (AttributeError, NotImplementedError, UnicodeEncodeError):
+            return None
 
     def read(self, deadline: float) -> bytes:
         """Up to CHUNK bytes of text; b"" at a proper end, Gone where it is cut off."""
