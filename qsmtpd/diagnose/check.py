@@ -21,6 +21,7 @@ from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 from . import foreign
 from .noted import NotedSettings
+from .patterns import check_lists
 from .programs import check_auth, check_others, check_queue
 from .report import Report
 from .tls import check_tls
@@ -73,6 +74,7 @@ def examine(
     if policy is not None:
         attempt(lambda: load.load(noted, policy, Log(2)))
     attempt(lambda: _check_plugins(report, plain))
+    attempt(lambda: check_lists(report, plain))
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:

@@ -7,6 +7,7 @@ the last entry that matches decides:
     @a.com       every address in this domain
     *@*.a.com    a pattern, with * ? [a-z] [^a-z] \\x; one that begins with @ is
                  for the domain, any other for the whole address
+    re:.*@a\\.com  a regular expression, which has to match the whole address
     !entry       takes back what the entries before it say of these senders
     @a.com-      the domain, where the client's host name is unknown
     @a.com=      the domain, where the client's host is not below a.com
@@ -15,7 +16,8 @@ the last entry that matches decides:
                  host is below a.com; the null sender never
     ?user@a.com  this address is never refused
 
-The qualifiers - = + ~ take no pattern.  REPLY_BADMAILFROM adds to the reply.
+The qualifiers - = + ~ take no pattern, and no entry with re: takes one.
+REPLY_BADMAILFROM adds to the reply.
 Replies: as in qmail-smtpd, MAIL is accepted and each RCPT refused with `553
 sorry, your envelope sender is in my badmailfrom list (#5.7.1)`, that of a
 client that may relay as well.
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 TEXT = b"sorry, your envelope sender is in my badmailfrom list"
 #: An entry that is more than an address or a domain has one of these.
-MARKS = (b"*", b"?", b"[", b"\\", b"!", b"~", b"-\n", b"=\n", b"+\n")
+MARKS = (b"*", b"?", b"[", b"\\", b"!", b"~", b"-\n", b"=\n", b"+\n", b"re:")
 UNKNOWN = b"unknown"
 
 
@@ -82,13 +84,17 @@ class _Rules:
     __slots__ = ("_listing", "_qualified", "_never")
 
     def __init__(self, entries: list[bytes]) -> None:
-        from .wildmat import Listing, is_wild
+        from .wildmat import EXPRESSION, Listing, is_wild
 
         self._never = set()
         self._qualified = []  # (number, qualifier, domain)
         plain = []
         for number, entry in enumerate(entries):
             kind, name = _qualifier(entry)
+            if kind and name.startswith(EXPRESSION):
+                raise ControlError(
+                    "control/badmailfrom", f"{entry!r:.80} has both an expression and a qualifier"
+                )
             if kind == b"?" and not is_wild(name):
                 self._never.add(name.lower())
             elif kind in (b"", b"?"):

@@ -1,9 +1,10 @@
 """badrcptto: recipients who are not to have mail.
 
 Configuration: control/badrcptto, one entry a line; case does not matter, and
-the last entry that matches decides: an address, `@domain`, a pattern as in
-badmailfrom, or one of these behind a `!`, which takes back what the entries
-before it say: `*` and then `!joe@example.org` leaves Joe alone.
+the last entry that matches decides: an address, `@domain`, a pattern or an
+expression as in badmailfrom, or one of these behind a `!`, which takes back
+what the entries before it say: `*` and then `!joe@example.org` leaves Joe
+alone.
 REPLY_BADRCPTTO adds to the reply.
 Replies: `553 sorry, your envelope recipient is in my badrcptto list (#5.7.1)`,
 to clients that may relay as well: 553 is what SPAMCONTROL's code says, and what

@@ -10,11 +10,12 @@ HELOCHECK were empty (in SPAMCONTROL nobody reads it then).
     `=`    it has to be the client's host name, and not in badhelo
 
 `A` and `M`, which look the name up, need DNS: that is not done yet, and they
-are an error.  An entry of badhelo is a name, a pattern as in badmailfrom, or
-one of these behind a `!`, which takes back what the entries before it say; the
-last one that matches decides, and case does not matter.  `name!` exempts a
-name, or a pattern, from all of this.  No name at all is an empty one: `*`
-matches it.  REPLY_HELO adds to the reply.
+are an error.  An entry of badhelo is a name, a pattern or an expression as in
+badmailfrom, or one of these behind a `!`, which takes back what the entries
+before it say; the last one that matches decides, and case does not matter.
+`name!` exempts a name, or what a pattern or an expression matches, from all of
+this.  No name at all is an empty one: `*` matches it.  REPLY_HELO adds to the
+reply.
 Replies: `550 sorry, invalid HELO/EHLO greeting (#5.7.1)`, at RCPT, and not to
 clients that may relay.
 Log keys: by=helocheck.

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .expression import Expression
+
     #: What stands between two stars: text, or the bytes that each place may have.
     Part = bytes | tuple[frozenset[int], ...]
 
@@ -24,6 +26,10 @@ _OTHERS = frozenset(b"?[\\")
 _WILD = _OTHERS | frozenset(b"*")
 PATTERN_LIMIT = 1000  # bytes; an address has 900
 _ANY = frozenset(range(256))
+
+
+#: What an entry of a list begins with that is a regular expression.
+EXPRESSION = b"re:"
 
 
 def is_wild(text: bytes) -> bool:
@@ -136,25 +142,31 @@ class Listing:
     The entries come with a number, which grows.  An entry is a name, which
     matches as it is written, or a pattern, which matches as such as well: the
     address literal `@[192.0.2.1]` is both.  What begins with `@` is for the
-    domain, all else for the whole name.  An entry behind a `!` takes back what
-    the ones before it have said.
+    domain, all else for the whole name.  `re:` begins a regular expression
+    (expression.py), which is for the whole name.  An entry behind a `!` takes
+    back what the ones before it have said.
     """
 
     __slots__ = ("_exact", "_patterns")
 
     def __init__(self, file: str, entries: Iterable[tuple[int, bytes]]) -> None:
         self._exact: dict[bytes, tuple[int, bool]] = {}
-        self._patterns: list[tuple[int, bool, bool, Pattern]] = []
+        self._patterns: list[tuple[int, bool, bool, Pattern | Expression]] = []
         for number, entry in entries:
             listed = not entry.startswith(b"!")
             name = entry if listed else entry[1:]
-            self._exact[name.lower()] = number, listed  # a later entry takes the place
-            if is_wild(name):
-                try:
-                    pattern = Pattern(name)
-                except ValueError as error:
-                    raise ControlError("control/" + file, f"{entry!r:.80} {error}") from error
-                self._patterns.append((number, listed, name.startswith(b"@"), pattern))
+            try:
+                if name.startswith(EXPRESSION):
+                    from .expression import Expression
+
+                    expression = Expression(name[len(EXPRESSION) :])
+                    self._patterns.append((number, listed, False, expression))
+                    continue
+                self._exact[name.lower()] = number, listed  # a later entry takes the place
+                if is_wild(name):
+                    self._patterns.append((number, listed, name.startswith(b"@"), Pattern(name)))
+            except ValueError as error:
+                raise ControlError("control/" + file, f"{entry!r:.80} {error}") from error
 
     def last(self, name: bytes, domain: bytes = b"") -> tuple[int, bool]:
         """The last entry that matches: (its number, is the name listed?); else (-1, False).

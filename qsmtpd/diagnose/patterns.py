@@ -1,0 +1,68 @@
+"""For `qsmtpd --check`: lists whose entries are probably meant as regular expressions."""
+
+from __future__ import annotations
+
+from ..filters.wildmat import EXPRESSION
+from ..policy import spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..config.settings import Settings
+    from .report import Report
+
+#: The filters that have such a list, and its control file.
+LISTS = {"badmailfrom": "badmailfrom", "badrcptto": "badrcptto", "helocheck": "badhelo"}
+#: What stands in no address, name or pattern, but in the expressions of the qregex patch.
+_PARTS = (b"\\.", b".+", b"]+", b"@.*")
+
+
+def check_lists(report: Report, settings: Settings) -> None:
+    """Report on each list that a filter of a session has.  Raises ControlError."""
+    for line in spec.plugin_specs(settings):
+        file = LISTS.get(line.plugin)
+        if file is None:
+            continue
+        given = line.options.get(file.encode("ascii"))
+        file = file if given is None else given.decode("ascii", "backslashreplace")
+        for number, entry in _entries(settings, file):
+            name = entry.removeprefix(b"!")
+            shown = entry[:80].decode("ascii", "backslashreplace")
+            if not name.startswith(EXPRESSION):
+                if looks_like_expression(name):
+                    what = "looks like a regular expression, and is none: write re: before it"
+                    report.wrong("control/" + file, f"line {number}: {shown} {what}")
+            elif line.plugin != "helocheck" and not _has_domain(name.removeprefix(EXPRESSION)):
+                what = "matches no address with a domain: it is for the whole address"
+                report.warn("control/" + file, f"line {number}: {shown} {what}")
+
+
+def looks_like_expression(entry: bytes) -> bool:
+    """Is this, without its `!`, probably a line for the qregex patch?"""
+    return (
+        entry.startswith((b"^", b".*"))
+        or entry.endswith(b"$")
+        or entry in (b"@", b".")
+        or any(part in entry for part in _PARTS)
+        or (b"(" in entry and b"|" in entry and b")" in entry)
+    )
+
+
+def _has_domain(text: bytes) -> bool:
+    """Can this expression match an address with an `@`?  One that names it knows what it does."""
+    from ..filters.expression import Expression
+
+    try:
+        return text == b"" or b"@" in text or Expression(text).may_hold(0x40)
+    except ValueError:
+        return True  # that is an error of its own
+
+
+def _entries(settings: Settings, file: str) -> Iterator[tuple[int, bytes]]:
+    """The entries of a list, each with the number of its line."""
+    content = settings.files.read(file) or b""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        entry = line.strip(b" \t\r")
+        if entry and not entry.startswith(b"#"):
+            yield number, entry
