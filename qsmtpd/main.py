@@ -10,7 +10,7 @@ import posix as os
 import sys
 
 from . import __version__
-from .config.files import ControlFiles, home
+from .config.files import ControlFiles, fix_home, home
 from .log import Log
 from .net import ucspi
 from .session import connection
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a ^C by hand should end us, not raise
     environ = dict(os.environ)
+    fix_home(environ)
     encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
     if not arguments or not arguments[0].startswith("-"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cdbs import make_cdb
 from certificates import Certificate
 from child import Command
 from client import PATIENCE, client_context
@@ -378,6 +379,21 @@ def test_what_the_program_inherits(submission: Home) -> None:
     assert "LD_DEBUG" not in dump.read_text()
 
 
+def test_a_relative_home(submission: Home) -> None:
+    """It is below where we were started: we go there, and so the programs find it no more."""
+    submission.control("smtpusers", b"joe:cram:" + b"secret".hex().encode())
+    arguments = [str(BIN / "qsmtpd-checkpassword"), "true"]
+    environ = {**submission.environ, "QMAILHOME": submission.path.name}
+    start: Command = ["env", "-C", submission.path.parent, BIN / "qsmtpd"]
+    lines = [b"AUTH PLAIN " + RIGHT, *MAIL, b"x", b".", b"QUIT", b""]
+    done = submission.launch([*start, *arguments], environ, "pipe").whole([b"\r\n".join(lines)])
+    assert done.codes == [220, 235, 250, 250, 354, 250, 221]
+    check = submission.launch([*start, "--check", *arguments], environ, "pipe").whole([b""])
+    assert check.status == 0
+    explain: Command = [*start, "--explain", "to=x@ok.example"]
+    assert submission.launch(explain, environ, "pipe").whole([b""]).status == 0
+
+
 # -- TLS -------------------------------------------------------------------
 
 
@@ -507,6 +523,31 @@ def test_keys_of_the_rules(home: Home, key: str, allowed: bool) -> None:
     session = b"MAIL FROM:<x@own.example>\r\nRCPT TO:<x@else.example>\r\nQUIT\r\n"
     environ: Variables = {"RELAYCLIENT": "", "TCPREMOTEINFO": "ident", "LOCALMFCHECK": "!"}
     assert home.run(session, **environ).codes == [220, 250, 250 if allowed else 553, 221]
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("2001:db8:1::2", True),
+        ("2001:db8:1::", True),
+        ("2001:db8:1:", True),
+        ("2001:", True),
+        ("2001:db8", False),
+        ("2001:db8:2:", False),
+        ("joe@2001:db8:1::2", False),
+        ("ident@2001:db8:1::2", True),
+    ],
+)
+@pytest.mark.parametrize("cdb", [False, True])
+def test_keys_of_the_rules_for_ipv6(home: Home, key: str, allowed: bool, cdb: bool) -> None:
+    if cdb:
+        make_cdb(home.control_dir / "mailfromrules.cdb", {key.encode(): b"@own.example"})
+    else:
+        home.control("mailfromrules", f"{key}:@own.example")
+    session = b"MAIL FROM:<x@own.example>\r\nRCPT TO:<x@else.example>\r\nQUIT\r\n"
+    environ: Variables = {"RELAYCLIENT": "", "TCPREMOTEINFO": "ident", "LOCALMFCHECK": "!"}
+    done = home.run(session, **environ, TCPREMOTEIP="2001:DB8:1:0::2")
+    assert done.codes == [220, 250, 250 if allowed else 553, 221]
 
 
 def test_missing_header_lines_are_added(submission: Home) -> None:

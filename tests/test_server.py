@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from child import Command
+from client import PATIENCE
 from harness import BIN, Home, needs, wait_for
-from listeners import HANDS_OVER, Listener, Server, mail, make_rules
+from listeners import HANDS_OVER, Listener, Server, listening, mail, make_rules
 
+from qsmtpd.server import sockets
+from qsmtpd.server.accepted import Accepted
+from qsmtpd.server.listener import Listener as ServerListener
+from qsmtpd.server.options import Options
+from qsmtpd.server.pool import Pool
 from qsmtpd.server.rules import Rules, denies
 from qsmtpd.server.rules import apply as apply_rule
 
@@ -193,6 +201,75 @@ def test_a_damaged_rules_file(home: Home) -> None:
         with server.client() as client:
             assert client.reply() == b""
         wait_for(lambda: "dropping connection, unable to read" in server.log())
+
+
+class OptionsOf:
+    """Stands in for the pool: which IP options the connections have that it is given."""
+
+    def __init__(self) -> None:
+        self.found: list[bytes] = []
+
+    def busy(self) -> int:
+        return 0
+
+    def hand_out(self, accepted: Accepted) -> bool:
+        with socket.socket(fileno=os.dup(accepted.fd)) as connection:
+            self.found.append(connection.getsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, 64))
+        return True
+
+
+RECORD_ROUTE = b"\x07\x07\x04\0\0\0\0\x01"  # an IP option that needs no privilege (RFC 791, 3.1)
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", ""), ("0", "-4"), ("0", "-6"), ("::", "")]
+)
+@pytest.mark.parametrize("switch", ["-o", "-O"])
+def test_ip_options(host: str, family: str, switch: str) -> None:
+    """Of an IPv4 client, on a socket for IPv4 as on one for both."""
+    options = Options([switch, "-H", *filter(None, [family]), host, "0"], {})
+    found = OptionsOf()
+    (listener,) = sockets.listen(options, {})
+    with listener, socket.socket() as client, socket.socket(socket.AF_INET6) as other:
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, RECORD_ROUTE)
+        for each, place in ((client, "127.0.0.1"), (other, "::1")):
+            if each is client or listener.family == socket.AF_INET6:
+                each.connect((place, listener.getsockname()[1]))
+                select.select([listener], [], [], PATIENCE)
+                accepts = ServerListener([listener], options, None, cast(Pool, found))
+                accepts.accept({listener.fileno()})
+    assert (found.found[0][:2] == RECORD_ROUTE[:2]) == (switch == "-o")
+    assert found.found[0] == b"" or switch == "-o"
+    assert found.found[1:] in ([], [b""])
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff.b", "..", "nowhere.invalid"])
+def test_a_host_that_is_none(home: Home, host: str) -> None:
+    for check in ([], ["--check"]):
+        command: Command = [BIN / "qsmtpd-server", *check, host, "0"]
+        environ = listening(home)
+        done = subprocess.run(command, env=environ, capture_output=True, check=False)
+        assert done.returncode == (1 if check else 111)
+        assert b"cannot listen" in done.stdout + done.stderr
+        assert b"Traceback" not in done.stderr
+    command = [BIN / "qsmtpd-server", "--check", "-", "-"]
+    done = subprocess.run(command, env=listening(home), capture_output=True, check=False)
+    assert b"cannot listen" not in done.stdout
+
+
+def test_a_relative_home(home: Home) -> None:
+    """It is below where the server was started, also after HUP, and for its programs."""
+    told = home.path / "told"
+    home.environ["QMAILQUEUE"] = home.script(f"echo $PWD $QMAILHOME >>{told}; cat >/dev/null")
+    home.environ["QMAILHOME"] = home.path.name
+    with Server(home, command=["env", "-C", str(home.path.parent)]) as server:
+        for _ in range(2):
+            replies = server.session(
+                b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA", b".", b"QUIT"
+            )
+            assert replies[0] == b"220 mx.example ESMTP" and replies[4][:4] == b"451 "
+            server.reload()
+    assert told.read_text().splitlines() == [f"{home.path} {home.path}"] * 2
 
 
 def test_names(home: Home) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import Gone, SessionOver, Timeout
+from qsmtpd.net.prefixes import prefixes
 from qsmtpd.server.accepted import network, plain
 from qsmtpd.server.rules import keys
 from qsmtpd.session.ending import ending_of
@@ -80,6 +82,28 @@ def test_local_addresses() -> None:
         assert address.is_local(ours)
     for other in (b"192.0.2.200", b"224.0.0.1", b"255.255.255.255", b"2001:db8::1", b"x", b""):
         assert not address.is_local(other)
+
+
+def test_local_addresses_of_a_link() -> None:
+    """The kernel wants to know of which link; a literal does not say it."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        lines = []
+    fields = [line.split() for line in lines]
+    of_links = [bytes.fromhex(words[0]) for words in fields if words[3] == "20"]
+    if not of_links:
+        pytest.skip("no interface has a link-local address here")
+    for packed in of_links:
+        assert address.is_local(socket.inet_ntop(socket.AF_INET6, packed).encode())
+    assert not address.is_local(b"fe80::dead:beef:dead:beef")
+
+
+def test_prefixes() -> None:
+    assert list(prefixes(b"192.0.2.1")) == [b"192.0.2.", b"192.0.", b"192."]
+    assert list(prefixes(b"2001:db8::1")) == [b"2001:db8::", b"2001:db8:", b"2001:"]
+    assert list(prefixes(b"::1")) == [b"::", b":"]
+    assert list(prefixes(b"unknown")) == list(prefixes(b"")) == []
 
 
 # -- control ---------------------------------------------------------------

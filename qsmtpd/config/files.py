@@ -17,8 +17,24 @@ SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
 
 
 def home(environ: Mapping[bytes, bytes]) -> bytes:
-    """qmail's home directory: QMAILHOME, or where it always is."""
-    return environ.get(b"QMAILHOME") or b"/var/qmail"
+    """qmail's home directory: QMAILHOME, or where it always is.
+
+    One that is relative means one below the working directory of now; where there
+    is none, whoever enters it sees.
+    """
+    path = environ.get(b"QMAILHOME") or b"/var/qmail"
+    if path.startswith(b"/"):
+        return path
+    try:
+        return os.getcwdb() + b"/" + path
+    except OSError:
+        return path
+
+
+def fix_home(environ: dict[bytes, bytes]) -> None:
+    """Make QMAILHOME absolute: a session works there, and so do the programs that it starts."""
+    if b"QMAILHOME" in environ:
+        environ[b"QMAILHOME"] = home(environ)
 
 
 class ControlFiles:

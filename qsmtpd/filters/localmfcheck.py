@@ -6,8 +6,8 @@ the sender has to be the user's name (of AUTH, else TCPREMOTEINFO); `?`, an
 address of the client's verified certificate; `!`, what control/mailfromrules
 says.  That file has lines `key:value,…`, where a value is an address or
 `@domain` and the key the first of these that is there: user, user@ip,
-user@=host, ip, =host, the ip's prefixes that end in a dot, =. and the host's
-suffixes, `=`.  control/mailfromrules.cdb may have more.  The null sender is
+user@=host, ip, =host, the ip's prefixes that end in a dot or a colon, =. and the
+host's suffixes, `=`.  control/mailfromrules.cdb may have more.  The null sender is
 always allowed: it is nobody's.
 Replies: `553 sorry, invalid sender address specified (#5.7.1)`, at RCPT, with
 the text of REPLY_SENDERINVALID before the status.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
+from ..net.prefixes import prefixes
 from .rcpthosts import Domains
 
 TYPE_CHECKING = False
@@ -94,8 +95,7 @@ def _keys(client: Client) -> list[bytes]:
     user, ip, host = _user(client), client.peer.ip, client.peer.host
     keys = [] if user is None else [user, user + b"@" + ip, user + b"@=" + host]
     keys += [ip, b"=" + host]
-    parts = ip.split(b".")
-    keys += [b".".join(parts[:n]) + b"." for n in range(len(parts) - 1, 0, -1)]
+    keys += prefixes(ip)
     labels = host.split(b".")
     keys += [b"=." + b".".join(labels[n:]) for n in range(1, len(labels))]
     return [key.lower() for key in (*keys, b"=")]

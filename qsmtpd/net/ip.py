@@ -39,10 +39,19 @@ def is_local(text: bytes) -> bool:
         return False
     if address in (b"0.0.0.0", b"::"):
         return True
+    name = address.decode("ascii")
     family = socket.AF_INET6 if b":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address.decode("ascii"), 9))
-            return canonical(probe.getsockname()[0].encode("ascii")) == address
-    except OSError:
-        return False
+    places: list[tuple[str | int, ...]] = [(name, 9)]
+    if family == socket.AF_INET6 and ipaddress.IPv6Address(name).is_link_local:
+        # It is an address of one interface, and a literal does not say of which.
+        places = [(name, 9, 0, index) for index, _ in socket.if_nameindex()]
+    for place in places:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect(place)
+                own: str = probe.getsockname()[0]
+        except OSError:
+            continue
+        if canonical(own.partition("%")[0].encode("ascii")) == address:
+            return True
+    return False

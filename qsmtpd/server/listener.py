@@ -104,7 +104,7 @@ class Listener:
         if options.no_delay:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         local = connection.getsockname()
-        if options.kill_ip_options and len(local) == 2:
+        if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
         environ = variables(ip, port, local)
         if options.local_name is not None:

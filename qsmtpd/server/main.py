@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
+from ..config.files import fix_home
 from ..net import ucspi
 from . import accepted, permissions, sockets, status, warmup
 from .configuration import Configuration
@@ -76,6 +77,7 @@ def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     for name in sockets.ACTIVATION:
         base.pop(name, None)
     ucspi.drop_coerced_locale(base)
+    fix_home(base)
     return base
 
 

@@ -9,6 +9,7 @@ from ..config.files import home
 from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
+from . import sockets
 from .rules import Rules, apply, denies
 from .user import become
 
@@ -28,6 +29,12 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
     After HUP the server reads everything as that user, so at the latest then a
     file that only root can read is missing.
     """
+    nowhere = None
+    try:
+        if options.host != "-":  # so it is written where systemd has the sockets
+            sockets.address(options)
+    except OSError as error:
+        nowhere = error
     try:
         become(options)
     except OSError as error:
@@ -38,6 +45,8 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
     report = _with_rules(options, environ, rules)
+    if nowhere is not None:
+        report.wrong(f"{options.host} {options.port}", f"cannot listen there: {nowhere.strerror}")
     folder = home(environ)
     for where, why in (
         *_unreadable(folder + b"/control"),

@@ -10,6 +10,7 @@ import os
 
 from ..config.cdb import Cdb
 from ..facts import ControlError
+from ..net.prefixes import prefixes
 from . import status
 
 TYPE_CHECKING = False
@@ -78,17 +79,11 @@ class Rules:
 
 
 def keys(ip: bytes, host: bytes | None) -> Iterator[bytes]:
-    """The keys at which a client's rule is looked for, in tcpserver's order.
-
-    IPv6 has prefixes as well: what ends in a colon, of the address as written
-    (as the usual patches for IPv6 have it).
-    """
+    """The keys at which a client's rule is looked for, in tcpserver's order."""
     yield ip
     if host is not None:
         yield b"=" + host
-    for end in range(len(ip) - 1, 0, -1):
-        if ip[end - 1] in b".:":
-            yield ip[:end]
+    yield from prefixes(ip)
     if host is not None:
         for start in range(1, len(host)):
             if host[start] == 0x2E:

@@ -8,6 +8,7 @@ import socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from .options import Options
 
@@ -42,8 +43,8 @@ def _inherited(environ: Mapping[bytes, bytes]) -> list[socket.socket]:
     return found
 
 
-def _bound(options: Options) -> socket.socket:
-    """A socket that listens on the first address of the host.  Raises OSError.
+def address(options: Options) -> tuple[int, tuple[Any, ...]]:
+    """(family, the first address of the host, with the port).  Raises OSError.
 
     The host 0 is every IPv4 address, as in tcpserver; with -6, every IPv6
     address, and by mapped addresses every IPv4 one as well.
@@ -52,13 +53,22 @@ def _bound(options: Options) -> socket.socket:
     host = options.host
     if host == "0":
         host = "::" if options.family == 6 else "0.0.0.0"
-    address = socket.getaddrinfo(
-        host, options.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(address[0], socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(
+            host, options.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:  # a..b, a label that is too long, bytes that are no UTF-8
+        raise OSError(0, "this is no name of a host, or of a port") from error
+    return found[0][0], found[0][4]
+
+
+def _bound(options: Options) -> socket.socket:
+    """A socket that listens on address().  Raises OSError."""
+    family, place = address(options)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if address[0] == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-    listener.bind(address[4])
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(place[0] != "::"))
+    listener.bind(place)
     listener.listen(options.backlog)
     return listener
