@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from harness import ROOT, Home, needs
 
 from qsmtpd.policy.spec import BUILT_IN
@@ -39,6 +40,31 @@ def test_the_example_plugin(home: Home) -> None:
     assert run.event("plugin")["wrong"] == "1"
     assert home.run(session, NOSYLIMIT="2").codes == [220, 250, 250, 553, 250, 250, 221]
     assert home.run(session, RELAYCLIENT="").codes == [220, 250, 250, 250, 250, 250, 221]
+
+
+@pytest.mark.parametrize(
+    ("subject", "code"),
+    [
+        (b"Casino", 554),
+        (b"=?utf-8?q?c=61s?=\n =?iso-8859-1?B?aW5v?=", 554),
+        (b"\xc3\xa9 casino \xff", 554),
+        (b"caf\xc3\xa9 =?utf-8?q?CASINO?=", 554),
+        (b"ca\n sino", 250),
+        (b"=?utf-8?b?a?= casino", 554),  # not to be decoded, nor are these:
+        (b"=?nonsense?q?x?= casino", 554),
+        (b"=?a\0b?q?x?= casino", 554),
+        (b"=?rot13?q?pnfvab?=", 250),
+        (b"", 250),
+    ],
+)
+def test_the_example_that_decodes(home: Home, subject: bytes, code: int) -> None:
+    home.plugin("games", example("qsmtpd-plugins.7", "decode_header"))
+    home.control("plugins", "games")
+    message = b"Subject: " + subject.replace(b"\n", b"\r\n") + b"\r\n\r\nhi\r\n.\r\n"
+    envelope = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n"
+    run = home.run(envelope + message + b"QUIT\r\n")
+    assert run.codes == [220, 250, 250, 354, code, 221]
+    assert run.events("trouble") == []
 
 
 def test_the_example_of_the_test_kit(home: Home, tmp_path: Path) -> None:

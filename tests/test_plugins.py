@@ -538,6 +538,12 @@ BROKEN: dict[str, tuple[list[str | bytes], str]] = {
     "upper case": (["mine"], "lower case"),
     "immune is nonsense": (["mine"], "TypeError"),
     "class raises": (["mine"], "KeyError"),
+    "no init": (["mine"], "mine: class Plugin has to have __init__(self, settings)"),
+    "init without settings": (["mine"], "has to have __init__(self, settings)"),
+    "init with more": (["mine"], "has to have __init__(self, settings)"),
+    "keyword": (["mine"], "rcpt has to take client, envelope, recipient"),
+    "generator": (["mine"], "rcpt is a generator or coroutine: a call would not run it"),
+    "coroutine": (["mine"], "body is a generator or coroutine: a call would not run it"),
     "exits": (["mine"], "SystemExit"),
     "writable": (["mine"], "writable by everybody"),
 }
@@ -550,6 +556,14 @@ SOURCES = {
     "immune is nonsense": "class Plugin:\n    immune = 5\n"
     "    def __init__(self, s): ...\n    def rcpt(self, c, e, r): ...\n",
     "class raises": "class Plugin:\n    def __init__(self, s): raise KeyError(1)\n",
+    "no init": "class Plugin:\n    def rcpt(self, c, e, r): ...\n",
+    "init without settings": "class Plugin:\n    def __init__(self): ...\n"
+    "    def rcpt(self, c, e, r): ...\n",
+    "init with more": "class Plugin:\n    def __init__(self, s, more): ...\n"
+    "    def rcpt(self, c, e, r): ...\n",
+    "keyword": "def rcpt(c, e, r, *, more): ...\n",
+    "generator": "def rcpt(c, e, r): yield\n",
+    "coroutine": "async def body(c, e, chunk): ...\n",
     "exits": "raise SystemExit(0)\n",
     "writable": "def rcpt(c, e, r): ...\n",
 }

@@ -5,7 +5,9 @@ Where it must do as tcpserver does, tcpserver is asked.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import select
 import shutil
@@ -20,10 +22,10 @@ from typing import cast
 import pytest
 from child import Command
 from client import PATIENCE
-from harness import BIN, Home, needs, wait_for
+from harness import BIN, ROOT, Home, needs, wait_for
 from listeners import HANDS_OVER, Listener, Server, listening, mail, make_rules
 
-from qsmtpd.server import sockets
+from qsmtpd.server import options, sockets
 from qsmtpd.server.accepted import Accepted
 from qsmtpd.server.listener import Listener as ServerListener
 from qsmtpd.server.options import Options
@@ -422,6 +424,63 @@ def test_user_and_group(of_nobody: Home) -> None:
         with server.client() as client:
             assert client.reply().startswith(b"421 ")
     assert (home.path / "seen").read_text() == f"{NOBODY}\n12345\n12345\n"
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (["-u", "{user}"], "{uid} {gid} {gid}"),
+        (["-g", "12345", "-u", "{user}"], "{uid} 12345 12345"),
+        (["-u", "{user}", "-g", "{group}"], "{uid} {gid} {gid}"),
+        (["-u", "{uid}"], "{uid} 0 0"),  # as with tcpserver
+    ],
+)
+def test_names_of_user_and_group(of_nobody: Home, given: list[str], ids: str) -> None:
+    """A name brings its group, unless -g says another."""
+    user = pwd.getpwuid(NOBODY)
+    names = {
+        "user": user.pw_name,
+        "uid": user.pw_uid,
+        "gid": user.pw_gid,
+        "group": grp.getgrgid(user.pw_gid).gr_name,
+    }
+    with Server(of_nobody, *(option.format(**names) for option in given)) as server:
+        mail(server.port)
+    assert (of_nobody.path / "seen").read_text().split() == ids.format(**names).split()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["-u", "no such"], "-u no such: there is no such user"),
+        (["-u", ""], "-u : there is no such user"),
+        (["-g", "-1"], "-g -1: there is no such group"),
+        (["-u", "root"], "-u root: this user or its group is root"),
+        (["-g", grp.getgrgid(0).gr_name], f"-g {grp.getgrgid(0).gr_name}: this group is root's"),
+        (["-u", "0"], "-u wants a number from 1 to 4294967294"),
+        (["-u", "4294967295"], "-u wants a number from 1 to 4294967294"),
+    ],
+)
+def test_users_and_groups_that_cannot_be(home: Home, given: list[str], said: str) -> None:
+    run = home.run(b"", *given, "127.0.0.1", "0", program="qsmtpd-server")
+    assert (run.status, run.log.splitlines()[0]) == (111, f"qsmtpd-server: usage error: {said}")
+
+
+def test_help_has_a_line_for_each_option(home: Home) -> None:
+    letters = set(options._LETTERS.replace(":", ""))
+    words = {word.rstrip("=") for word in options._WORDS}
+    shown = home.run(b"", "--help", program="qsmtpd-server").out.decode()
+    usage, _, lines = shown.partition("\n\n")
+    assert usage.startswith("usage: qsmtpd-server ")
+    named = [re.match(r" +(.{18}) \S", line) for line in lines.splitlines()]
+    found = {name for line in named for name in re.findall(r"-(-?\w+)", line[1] if line else "?")}
+    assert None not in named
+    assert found == letters | {f"-{word}" for word in words | {"help", "version"}}
+    page = (ROOT / "man/qsmtpd-server.8").read_text()
+    items = " ".join(re.findall(r"^\.It Fl (.*)", page, re.MULTILINE))
+    assert {word for word in re.findall(r"\w+", items) if len(word) == 1} == letters
+    assert all(f".Fl -{word}" in page or f"Fl -{word} Ar" in page for word in words)
 
 
 @ROOT_ONLY

@@ -51,6 +51,9 @@ _ARGUMENTS = {
     stages.DISCONNECT: "client",
 }
 
+#: Of a code object: inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
+_NOT_RUN = 0x20 | 0x80 | 0x200
+
 
 def make_plugin(
     own: PluginSettings, spec: PluginSpec, limit: TimeLimit, seconds: float
@@ -80,6 +83,9 @@ def _make(own: PluginSettings, spec: PluginSpec) -> ExternalPlugin:
     if make is None:
         functions = _functions_of(module)
     else:
+        if isinstance(make, type) and not _is_made_of_settings(make):
+            what = f"{spec.name}: class Plugin has to have __init__(self, settings)"
+            raise ControlError(spec.where, what)
         plugin = make(own)
         functions = methods(plugin)
     if not functions:
@@ -96,6 +102,9 @@ def _make(own: PluginSettings, spec: PluginSpec) -> ExternalPlugin:
         wanted = _ARGUMENTS.get(name, "client, argument")
         if not _takes(functions[name], wanted.count(",") + 1):
             raise ControlError(spec.where, f"{spec.name}: {name} has to take {wanted}")
+        if _flags(functions[name]) & _NOT_RUN:
+            what = f"{spec.name}: {name} is a generator or coroutine: a call would not run it"
+            raise ControlError(spec.where, what)
     immune = getattr(plugin, "immune", ())
     if isinstance(immune, str) or not set(immune) <= set(IMMUNITIES):
         what = f"{spec.name}: immune is a tuple of some of {', '.join(IMMUNITIES)}"
@@ -172,6 +181,17 @@ def _functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
+def _is_made_of_settings(kind: Any) -> bool:
+    """Can an object of this class be made of the settings alone?"""
+    make = kind.__init__ if kind.__init__ is not object.__init__ else kind.__new__
+    return make is not object.__new__ and _takes(make, 2)
+
+
+def _flags(function: Callable[..., Any]) -> int:
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code.co_flags if code is not None else 0
+
+
 def _takes(function: Callable[..., Any], number: int) -> bool:
     """Can it be called with this number of arguments?  True where that is not to be known."""
     bound = 1 if hasattr(function, "__self__") else 0
@@ -181,4 +201,6 @@ def _takes(function: Callable[..., Any], number: int) -> bool:
     most = code.co_argcount - bound
     least = most - len(getattr(function, "__defaults__", None) or ())
     takes_more = bool(code.co_flags & 0x04)  # *args (inspect.CO_VARARGS)
+    if code.co_kwonlyargcount > len(getattr(function, "__kwdefaults__", None) or ()):
+        return False
     return least <= number and (number <= most or takes_more)

@@ -10,7 +10,7 @@ from ..net import ucspi
 from . import accepted, permissions, sockets, status, warmup
 from .configuration import Configuration
 from .master import Master
-from .options import QUIET, USAGE, Options, UsageError
+from .options import HELP, QUIET, USAGE, Options, UsageError
 from .rules import Rules
 from .user import become
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> NoReturn:
     """Run qsmtpd-server with these arguments.  Exits 111 if it cannot start, 0 after TERM."""
     if arguments in (["--help"], ["--version"]):
-        text = USAGE if arguments == ["--help"] else f"qsmtpd-server {__version__}\n"
+        text = USAGE + HELP if arguments == ["--help"] else f"qsmtpd-server {__version__}\n"
         os.write(1, text.encode())
         os._exit(0)
     environ = dict(os.environb)

@@ -11,11 +11,37 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlimit]
-                     [-g gid] [-l localname] [-t seconds] [-u uid] [-x rules.cdb]
+                     [-g group] [-l localname] [-t seconds] [-u user] [-x rules.cdb]
                      [--drain seconds] [--sessions number] [--spare number]
                      host port [checkpassword-program subprogram ...]
        qsmtpd-server --check [--quiet] [options] host port [checkpassword-program ...]
        qsmtpd-server --help | --version
+"""
+HELP = """
+  -1                 print the port, once connections can be made
+  -4, -6             listen on an IPv4 address of the host, or on an IPv6 one
+  -b backlog         connections that may wait to be accepted (20)
+  -c limit           connections served at once (40); others wait
+  -C clientlimit     the same for one IPv4 address or IPv6 /64; more are told 421 (0: no limit)
+  -d, -D             send with TCP's delay (default), or without
+  -g group           change to this group: a name or a number
+  -h, -H             look up the client's name (default), or do not
+  -l localname       TCPLOCALHOST; without it, the name of the local address is looked up
+  -o, -O             leave IP options alone, or remove them (default)
+  -p, -P             take only a client's name that has its address, or any (default)
+  -q, -Q, -v         log nothing of the server, its errors (default), or its status as well
+  -r, -R, -t seconds taken and not heeded: ident is never asked
+  -u user            change to this user; a name brings its group, a number does not
+  -U                 change to the user and group in UID and GID
+  -x rules.cdb       follow the rules that tcprules has compiled
+  -X                 a rules file that is not there has no rules
+  --drain seconds    how long sessions may go on after TERM (30)
+  --sessions number  connections that a process serves, one after the other (1)
+  --spare number     processes forked ahead of need (0)
+  --check            become that user, and say what it cannot read and what is wrong
+  --quiet            with --check: leave out what is ok and the default
+  --help             print this
+  --version          print the version
 """
 _LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
 _WORDS = ["drain=", "sessions=", "spare=", "check", "quiet"]
@@ -55,12 +81,15 @@ class Options:
         self.sessions = 1  # per process
         self.spare = 0  # processes forked ahead of need (man page: what it gains and costs)
         self.drain = 30  # seconds for running sessions after TERM
+        self._gid_of_user: int | None = None
         try:
             pairs, rest = getopt.getopt(arguments, _LETTERS, _WORDS)
         except getopt.GetoptError as error:
             raise UsageError(str(error)) from error
         for option, value in pairs:
             self._set(option, value, environ)
+        if self.gid is None:
+            self.gid = self._gid_of_user
         if self.quiet_check and not self.check:
             raise UsageError("--quiet is for --check")
         if len(rest) < 2:
@@ -81,6 +110,10 @@ class Options:
             self.local_name = value
         elif option == "-x":
             self.rules = value
+        elif option == "-u":
+            self.uid, self._gid_of_user = _user(value)
+        elif option == "-g":
+            self.gid = _group(value)
         else:
             assert option == "-U"
             self.uid = _number("UID", os.fsdecode(environ.get(b"UID", b"")), 1, _MOST_ID)
@@ -113,9 +146,7 @@ _NUMBERS = {
     "-b": ("backlog", 1),
     "-c": ("limit", 1),
     "-C": ("client_limit", 0),
-    "-g": ("gid", 1),
     "-t": ("ident_timeout", 0),  # has no effect
-    "-u": ("uid", 1),
     "--drain": ("drain", 0),
     "--sessions": ("sessions", 1),
     "--spare": ("spare", 0),
@@ -123,9 +154,37 @@ _NUMBERS = {
 _MOST_ID = 2**32 - 2
 
 
+def _user(value: str) -> tuple[int, int | None]:
+    """A number, or a name -> the user, and the group that is a name's.  Raises UsageError."""
+    if value.isdigit():
+        return _number("-u", value, 1, _MOST_ID), None
+    import pwd
+
+    try:
+        user = pwd.getpwnam(value)
+    except (KeyError, ValueError):
+        raise UsageError(f"-u {value}: there is no such user") from None
+    if 0 in (user.pw_uid, user.pw_gid):
+        raise UsageError(f"-u {value}: this user or its group is root")
+    return user.pw_uid, user.pw_gid
+
+
+def _group(value: str) -> int:
+    """A number, or a name -> the group.  Raises UsageError."""
+    if value.isdigit():
+        return _number("-g", value, 1, _MOST_ID)
+    import grp
+
+    try:
+        group = grp.getgrnam(value).gr_gid
+    except (KeyError, ValueError):
+        raise UsageError(f"-g {value}: there is no such group") from None
+    if group == 0:
+        raise UsageError(f"-g {value}: this group is root's")
+    return group
+
+
 def _number(option: str, value: str, least: int, most: int = 999_999_999) -> int:
-    if option in ("-u", "-g"):
-        most = _MOST_ID
     # int() would take "1_000", " +5 " and digits of other scripts.
     if not (value.isascii() and value.isdigit() and len(value) <= 10):
         raise UsageError(f"{option} wants a number")
