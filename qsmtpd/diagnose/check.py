@@ -18,7 +18,7 @@ from ..log import Log
 from ..net import ucspi
 from ..policy import load
 from ..policy.spec import PolicySettings
-from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
+from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
 from .noted import NotedSettings
 from .patterns import check_lists
@@ -78,12 +78,14 @@ def examine(
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:
-        check_queue(report, queue, plain)
+        attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
-    has_tls = tls is not None and bool(attempt(lambda: check_tls(report, tls)))
+    enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
+    has_tls = tls is not None and tls.mode != OFF
+    if tls is not None and enough:
+        has_tls = bool(attempt(lambda: check_tls(report, tls)))
     if auth is not None:
-        check_auth(report, plain, auth, has_tls)
-    _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
+        attempt(lambda: check_auth(report, plain, auth, has_tls))
     return report
 
 
@@ -109,7 +111,9 @@ def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay:
         report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
 
 
-def _check_memory(report: Report, pyopenssl: bool) -> None:
+def _check_memory(report: Report, pyopenssl: bool) -> bool:
+    """Is there enough for a session?  With less, loading OpenSSL can end Python."""
+    enough = True
     least_space = TLS_LEAST if pyopenssl else ADDRESS_SPACE_LEAST
     for name, limit, least in (
         ("address space (softlimit -a, -m)", resource.RLIMIT_AS, least_space),
@@ -120,5 +124,7 @@ def _check_memory(report: Report, pyopenssl: bool) -> None:
             continue
         if soft < least:
             report.wrong(name, f"{soft} bytes, but a session needs {least}")
+            enough = False
         else:
             report.ok(name, f"{soft} bytes", "resource limit")
+    return enough
