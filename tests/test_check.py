@@ -30,8 +30,8 @@ def test_all_is_well(home: Home) -> None:
 @pytest.mark.parametrize(
     ("environ", "line"),
     [
-        ({"DATABYTES": "1k"}, "wrong: DATABYTES: is not a number"),
-        ({"BARELF": "maybe"}, "wrong: BARELF: is none of reject, reject-all, normalize"),
+        ({"DATABYTES": "1k"}, "wrong: DATABYTES: is '1k', which is not a number"),
+        ({"BARELF": "maybe"}, "wrong: BARELF: is 'maybe', none of reject, reject-all, normalize"),
         ({"QMAILQUEUE": "/nonexistent/qq"}, "wrong: queue program: /nonexistent/qq does not exist"),
         ({"QMAILQUEUE": "/etc/passwd"}, "wrong: queue program: /etc/passwd is not executable"),
         ({"QMAILQUEUE": "/tmp"}, "wrong: queue program: /tmp is not executable"),
@@ -53,20 +53,28 @@ def test_wrong_files(home: Home) -> None:
     assert status == 1
     assert "wrong: control/me: is missing" in lines
     assert "wrong: control/rcpthosts: is missing, so every recipient is refused" in lines
-    assert "wrong: control/databytes: is not a number" in lines
+    assert "wrong: control/databytes: is 'x', which is not a number" in lines
     assert any(line.startswith("wrong: control/badmailfrom: ") for line in lines)
     # A client that may relay needs no rcpthosts.
     problems = [line for line in check(home, RELAYCLIENT="")[1] if not line.startswith("ok")]
     assert not any("rcpthosts" in line for line in problems)
     home.control("rcpthosts", "ok.example")
-    assert "wrong: control/morercpthosts.cdb: is no cdb" in check(home)[1]
+    assert "wrong: control/morercpthosts.cdb: is no cdb, or still being written" in check(home)[1]
 
 
-def test_carriage_returns(home: Home) -> None:
-    home.control("rcpthosts", "ok.example\r")
-    status, lines = check(home)
+def test_white_space_at_an_end(home: Home) -> None:
+    home.control("rcpthosts", "# ours\r", "ok.example\r", "b.example \t", *["c.example "] * 20)
+    home.control("databytes", "7\t\r")
+    status, lines = check(home, MAXHOPS="9 ")
     assert status == 0
-    assert "warning: control/rcpthosts: has a CR, which counts as part of its line" in lines
+    what = "ends in white space, which is not part of it"
+    for where in ("control/rcpthosts: line 2 ", "control/databytes: line 1 ", "MAXHOPS: "):
+        assert f"warning: {where}{what}" in lines
+    assert "warning: control/rcpthosts: and 12 more like these" in lines
+    assert "ok: databytes = 7 (control/databytes)" in lines
+    home.control("rcpthosts", "ok.example\r")
+    run = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
+    assert run.codes == [220, 250, 250, 221]
 
 
 def test_a_memory_limit_below_the_floor(home: Home) -> None:
@@ -142,8 +150,8 @@ def test_each_answer_is_given_once(home: Home) -> None:
     assert not any(line.startswith(("ok: MAXNOTIMPL", "ok: postpone = x")) for line in lines)
     wrong = [line for line in lines if line.startswith("wrong: ")]
     assert wrong == [
-        "wrong: POSTPONE: is none of none, rcpt, data",
-        "wrong: MAXNOTIMPL: is not a number",
+        "wrong: POSTPONE: is 'x', none of none, rcpt, data",
+        "wrong: MAXNOTIMPL: is 'q', which is not a number",
     ]
     home.control("plugins", "nosuch")
     _, lines = check(home, POSTPONE="x")

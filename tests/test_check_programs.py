@@ -219,7 +219,7 @@ def test_quiet(home: Home) -> None:
         "ok: databytes = 1000 (DATABYTES)",
         "ok: rcpthosts = 2 entries (control/rcpthosts)",
         f"ok: QMAILQUEUE = {home.environ['QMAILQUEUE']} (environment)",
-        "wrong: MAXHOPS: is not a number",
+        "wrong: MAXHOPS: is 'x', which is not a number",
     ]
 
 
@@ -269,7 +269,7 @@ def test_each_rule_is_checked(home: Home) -> None:
     )
     assert status == 1
     assert sorted(not_ok(lines)) == [
-        "wrong: rule 192.0.2.1: DATABYTES: is not a number",
+        "wrong: rule 192.0.2.1: DATABYTES: is 'many', which is not a number",
         "wrong: rule 192.0.2.2: queue program: /nonexistent/qq does not exist",
         "wrong: rule 192.0.2.3: QSMTPD_PLUGINS: takes out nothing, which is not there",
         "wrong: rule 192.0.2.5: BADMAILFROM: is not read: move its entries to badmailfrom, with"

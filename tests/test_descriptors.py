@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cdbs import make_cdb
 from child import descriptors
 from client import PATIENCE
 from harness import BIN, Home
@@ -478,7 +479,7 @@ def test_the_session_limit_holds_for_a_client_that_never_stops(home: Home) -> No
 
 
 def test_a_recipient_with_many_dots_costs_little(home: Home) -> None:
-    (home.control_dir / "morercpthosts.cdb").write_bytes(bytes(2048))
+    make_cdb(home.control_dir / "morercpthosts.cdb", {})
     dots = b"RCPT TO:<u@" + b"." * 880 + b">\r\n"
     run = home.run(b"MAIL FROM:<>\r\n" + dots * 200 + b"QUIT\r\n")
     assert run.codes.count(553) == 200

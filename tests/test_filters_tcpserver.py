@@ -113,7 +113,7 @@ def test_greetdelay(home: Home) -> None:
         ({"badhelo": "x["}, {}, "control/badhelo: b'x[' has a [ without a ]"),
         ({"badmailfrom": "@*.com="}, {}, "control/badmailfrom: b'@*.com=' has both"),
         ({"badrcptto": "x[b-a]"}, {}, "control/badrcptto: b'x[b-a]' has a range"),
-        ({"greetdelay": "5s"}, {}, "GREETDELAY: is not a number"),
+        ({"greetdelay": "5s"}, {}, "control/greetdelay: is '5s', which is not a number"),
     ],
 )
 def test_the_check_says_what_is_wrong(

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import odd_files
 import pytest
 from child import Command
 from client import PATIENCE
@@ -272,6 +273,42 @@ def test_a_relative_home(home: Home) -> None:
             assert replies[0] == b"220 mx.example ESMTP" and replies[4][:4] == b"451 "
             server.reload()
     assert told.read_text().splitlines() == [f"{home.path} {home.path}"] * 2
+
+
+@pytest.mark.parametrize("names", ["-H", "-h"])
+def test_a_rules_file_that_is_written_to_in_place(home: Home, names: str) -> None:
+    """As by cp: while it is half there a client is dropped, be it read by master or worker."""
+    cdb = make_rules(home.path / "rules.cdb", *(f"192.0.2.{n}:allow" for n in range(200)))
+    content = cdb.read_bytes()
+    with Server(home, names, "-x", str(cdb)) as server:
+        mail(server.port)
+        for size in (len(content) - 100, 2500, 0):
+            os.truncate(cdb, size)
+            with server.client() as client:
+                assert client.reply() == b""
+            cdb.write_bytes(content)
+            mail(server.port)
+        text = f"dropping connection, unable to read {cdb}"
+        wait_for(lambda: server.log().count(text) == 3)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "dangling", "directory"])
+def test_rules_that_are_no_file(home: Home, kind: str) -> None:
+    """With -X nothing means no rules, but this is not nothing."""
+    path = home.path / "rules.cdb"
+    odd_files.make(kind, path)
+    with Server(home, "-X", "-x", str(path)) as server:
+        with server.client() as client:
+            assert client.reply() == b""
+        wait_for(lambda: "dropping connection, unable to read" in server.log())
+        (path.rmdir if kind == "directory" else path.unlink)()
+        mail(server.port)
+    odd_files.make(kind, path)
+    checked = home.run(
+        b"", "--check", "-X", "-x", str(path), "127.0.0.1", "0", program="qsmtpd-server"
+    )
+    assert checked.status == 1
+    assert f"\nwrong: {path}: is ".encode() in checked.out
 
 
 def test_names(home: Home) -> None:

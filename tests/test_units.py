@@ -9,15 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cdbs import make_cdb
 from harness import BIN
 from hypothesis import given
 from hypothesis import strategies as st
 from run import parse_log
 
-from qsmtpd.config.cdb import Cdb
-from qsmtpd.config.files import ControlFiles
-from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.log import Log
 from qsmtpd.net import ip as address
@@ -104,71 +100,6 @@ def test_prefixes() -> None:
     assert list(prefixes(b"2001:db8::1")) == [b"2001:db8::", b"2001:db8:", b"2001:"]
     assert list(prefixes(b"::1")) == [b"::", b":"]
     assert list(prefixes(b"unknown")) == list(prefixes(b"")) == []
-
-
-# -- control ---------------------------------------------------------------
-
-
-def settings(path: Path, **environ: bytes) -> Settings:
-    control = path / "control"
-    control.mkdir(exist_ok=True)
-    controls = ControlFiles(os.fsencode(path))
-    return Settings(controls, {name.encode(): value for name, value in environ.items()})
-
-
-def test_a_variable_overrides_its_file(tmp_path: Path) -> None:
-    both = settings(tmp_path, DATABYTES=b"5")
-    (tmp_path / "control/databytes").write_bytes(b"7 \t\nrest\n")
-    assert both.number("databytes", "DATABYTES", 0) == 5
-    assert both.number("databytes", None, 0) == 7
-    assert both.number("nothing", None, 3) == 3
-    assert both.number("databytes", None, 0, least=9) == 9
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"x", b"-1", b"+1", b" 1", b"1 2", b"1_0", b"\xd9\xa3", b"1\r", b"1" * 21]
-)
-def test_what_is_no_number(tmp_path: Path, text: bytes) -> None:
-    with pytest.raises(ControlError):
-        settings(tmp_path, N=text).number(None, "N", 0)
-    unreadable = settings(tmp_path)
-    (tmp_path / "control/n").write_bytes(text + b"\n")
-    with pytest.raises(ControlError):
-        unreadable.number("n", None, 0)
-
-
-def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
-    some = settings(tmp_path)
-    (tmp_path / "control/rcpthosts").mkdir()
-    (tmp_path / "control/me").symlink_to("me")
-    for name in ("rcpthosts", "me"):
-        with pytest.raises(ControlError):
-            some.lines(name)
-    with pytest.raises(ControlError):
-        settings(tmp_path, BARELF=b"c").choice(None, "BARELF", ("a", "b"))
-
-
-def test_cdb(tmp_path: Path) -> None:
-    path = tmp_path / "x.cdb"
-    data = {b"key%d" % n: b"value%d" % n for n in range(500)} | {b"": b"empty", b"e": b""}
-    make_cdb(path, data)
-    cdb = Cdb("x.cdb", os.fsencode(path))
-    for key, value in data.items():
-        assert cdb.get(key) == value
-    assert cdb.get(b"nothing") is None
-    assert b"key1" in cdb
-
-
-@given(st.binary(max_size=4096), st.binary(max_size=8))
-def test_a_damaged_cdb_is_an_error_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, key: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("cdb") / "x.cdb"
-    path.write_bytes(data)
-    try:
-        Cdb("x.cdb", os.fsencode(path)).get(key)
-    except ControlError:
-        pass
 
 
 # -- log -------------------------------------------------------------------

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 #: More than this is no control file.
 SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
+NOT_REGULAR = "is no regular file"
+#: inode(7): the type of a file in its mode, and two of the types.
+_TYPE, _REGULAR, _DEVICE = 0o170000, 0o100000, 0o020000
+_ENXIO = 6  # on every system
 
 
 def home(environ: Mapping[bytes, bytes]) -> bytes:
@@ -35,6 +39,79 @@ def fix_home(environ: dict[bytes, bytes]) -> None:
     """Make QMAILHOME absolute: a session works there, and so do the programs that it starts."""
     if b"QMAILHOME" in environ:
         environ[b"QMAILHOME"] = home(environ)
+
+
+def open_regular(name: str, path: bytes) -> int | None:
+    """A descriptor of this file, for reading, or None where there is nothing.
+
+    What is there, be it a link that leads nowhere, and is no regular file that
+    we can read, is a ControlError, in which the file is called `name`: it is
+    never taken for absent, and no FIFO is waited for.  /dev/null is an empty file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        if not _is_entry(path):
+            return None
+        raise ControlError(name, "is a link that leads nowhere") from None
+    except OSError as error:
+        reason = NOT_REGULAR if error.errno == _ENXIO else error.strerror  # a socket
+        raise ControlError(name, reason or "unreadable") from error
+    found = os.fstat(fd)
+    if found.st_mode & _TYPE != _REGULAR and not _is_null(found):
+        os.close(fd)
+        raise ControlError(name, NOT_REGULAR)
+    return fd
+
+
+def read_regular(name: str, path: bytes) -> bytes | None:
+    """The content of this file, or None where there is nothing; else as open_regular()."""
+    fd = open_regular(name, path)
+    if fd is None:
+        return None
+    try:
+        parts = []
+        size = 0
+        while part := os.read(fd, 65536):
+            size += len(part)
+            if size > SIZE_LIMIT:
+                raise ControlError(name, "too large")
+            parts.append(part)
+        return b"".join(parts)
+    except OSError as error:
+        raise ControlError(name, error.strerror or "unreadable") from error
+    finally:
+        os.close(fd)
+
+
+def open_cdb(name: str, path: bytes) -> Cdb | None:
+    """This cdb file, open, or None where there is nothing; else as open_regular()."""
+    fd = open_regular(name, path)
+    if fd is None:
+        return None
+    from .cdb import Cdb
+
+    return Cdb(name, fd)
+
+
+def _is_null(found: os.stat_result) -> bool:
+    """Is it /dev/null?"""
+    try:
+        null = os.stat("/dev/null")
+    except OSError:
+        return False
+    return found.st_mode & _TYPE == _DEVICE and found.st_rdev == null.st_rdev
+
+
+def _is_entry(path: bytes) -> bool:
+    """Is there anything of this name, be it a link that leads nowhere?"""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # who opens it will see why
+    return True
 
 
 class ControlFiles:
@@ -86,44 +163,17 @@ class ControlFiles:
         return self._files[name]
 
     def has(self, name: str) -> bool:
-        """Is there a file of this name?  Raises ControlError where that is not to be known."""
+        """Is there an entry of this name?  As lists(), and certain.
+
+        True of what cannot be read: who reads it, raises the error.
+        """
         if not self.lists(name):
             return False
-        try:
-            os.stat(self.path(name))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise ControlError("control/" + name, error.strerror or "unreadable") from error
-        return True
+        return (self._names is not None and "/" not in name) or _is_entry(self.path(name))
 
     def cdb(self, name: str) -> Cdb | None:
         """The cdb file of this name, open, or None where there is no such file."""
-        if not self.has(name):
-            return None  # and the reader of cdb files need not be imported
-        from .cdb import Cdb
-
-        return Cdb("control/" + name, self.path(name))
+        return open_cdb("control/" + name, self.path(name)) if self.lists(name) else None
 
     def _read(self, name: str) -> bytes | None:
-        if not self.lists(name):
-            return None
-        try:
-            fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ControlError("control/" + name, error.strerror or "unreadable") from error
-        try:
-            parts = []
-            size = 0
-            while part := os.read(fd, 65536):
-                size += len(part)
-                if size > SIZE_LIMIT:
-                    raise ControlError("control/" + name, "too large")
-                parts.append(part)
-            return b"".join(parts)
-        except OSError as error:
-            raise ControlError("control/" + name, error.strerror or "unreadable") from error
-        finally:
-            os.close(fd)
+        return read_regular("control/" + name, self.path(name)) if self.lists(name) else None

@@ -124,7 +124,7 @@ class DataSettings:
     __slots__ = ("databytes", "max_hops", "min_rate", "bare_lf", "fill_header", "too_big")
 
     def __init__(self, settings: Settings) -> None:
-        self.databytes = settings.number("databytes", "DATABYTES", 0)
+        self.databytes = settings.number("databytes", "DATABYTES", 0, empty=0)
         self.max_hops = settings.number("maxhops", "MAXHOPS", 100, least=1)
         self.min_rate = settings.number("mindatarate", "MINDATARATE", 500)
         fill = settings.choice("submissionheader", "SUBMISSIONHEADER", ("leave", "fill"))
@@ -152,9 +152,7 @@ class QueueSettings:
         #: No search in PATH, no arguments; relative to QMAILHOME, our cwd.
         default = settings.files.home + b"/bin/qmail-queue"
         self.program = settings.variable("QMAILQUEUE") or default
-        self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2)
-        if self.error_fd > 9:
-            raise ControlError("ERROR_FD", "is no descriptor from 2 to 9")
+        self.error_fd = settings.number("errorfd", "ERROR_FD", 6, least=2, most=9)
         self.write_timeout = settings.number("queuewritetimeout", "QUEUEWRITETIMEOUT", 300, least=1)
         self.timeout = settings.number("queuetimeout", "QUEUETIMEOUT", 540, least=1)
         self.announce = settings.choice("queueenv", "QUEUEENV", ("none", "spamcontrol"))

@@ -11,20 +11,28 @@ outside of this package takes a setting from the environment by hand.
 
 from __future__ import annotations
 
+import posix as os
+
 from ..facts import ControlError
+from .files import open_cdb, open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..log import Log
+    from .cdb import Cdb
     from .files import ControlFiles
 
 LINE_LIMIT = 1000  # bytes of a text setting
 #: The maximum of what REPLY_… adds to a reply (bytes), so that no reply grows
 #: beyond what RFC 5321, 4.5.3.1.5 allows.
 EXTRA_TEXT_LIMIT = 300
-BLANKS = b" \t\n"
+#: At the end of a value or of an entry of a list they are not part of it.
+BLANKS = b" \t\r"
+SHOWN_LIMIT = 40  # bytes of a wrong value that are shown
+MISSING = "No such file or directory"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING: dict[bytes, bytes] = {}
 
 
@@ -47,8 +55,8 @@ class Settings:
         return PluginSettings(self.files, self._variables, Options(plugin, options), log)
 
     def variable(self, name: str) -> bytes | None:
-        """The value of a variable, as it is."""
-        return self._variables.get(name.encode("ascii"))
+        """The value of a variable, without blanks at its end."""
+        return self._variable(name)
 
     def is_set(self, variable: str) -> bool:
         """Is there a variable of this name?"""
@@ -67,11 +75,12 @@ class Settings:
     def text(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         """(where it is from, its text), or None where it is not set.
 
-        Of a file the first line counts, without blanks at its end (qmail-control).
+        Of a file the first line counts (qmail-control); of everything, what
+        stands before the blanks at its end.
         """
         given = self._option(file, variable)  # first: then it has been asked for
         if variable is not None:
-            value = self._variables.get(variable.encode("ascii"))
+            value = self._variable(variable)
             if value is not None:
                 return variable, value
         if given is not None:
@@ -92,18 +101,27 @@ class Settings:
             raise ControlError(where, "is too long")
         if any(byte < 32 or byte == 127 for byte in value):
             raise ControlError(where, "has a control character")
+        if value.startswith(BYTE_ORDER_MARK):
+            raise ControlError(where, "begins with a byte-order mark")
         return value
 
-    def number(self, file: str | None, variable: str | None, default: int, least: int = 0) -> int:
-        """A number of at most 20 digits; one below `least` counts as `least`."""
+    def number(
+        self,
+        file: str | None,
+        variable: str | None,
+        default: int,
+        least: int = 0,
+        most: int | None = None,
+        empty: int | None = None,
+    ) -> int:
+        """A number of 1 to 20 digits, from `least` to `most`; `empty` is what none at all means."""
         found = self.text(file, variable)
         if found is None:
             return default
         where, value = found
-        # int() would take "1_000", " +5 " and digits of other scripts.
-        if not (0 < len(value) <= 20 and value.isdigit()):
-            raise ControlError(where, "is not a number")
-        return max(least, int(value))
+        if not value and empty is not None:
+            return empty
+        return number(where, value, least, most)
 
     def choice(self, file: str | None, variable: str | None, choices: tuple[str, ...]) -> str:
         """One of these words; the first of them is the default."""
@@ -114,19 +132,47 @@ class Settings:
         for word in choices:
             if value == word.encode("ascii"):
                 return word
-        raise ControlError(where, "is none of " + ", ".join(choices))
+        raise ControlError(where, f"is {shown(value)}, none of " + ", ".join(choices))
 
     def lines(self, file: str) -> list[bytes] | None:
         """The entries of a list file, or None where there is none.
 
-        Blanks at line ends, empty lines and lines that begin with # do not
-        count.  A CR is part of its line, as in qmail.
+        Blanks at line ends, among them a CR, empty lines and lines that begin
+        with # do not count.
         """
-        content = self.files.read(file)
+        content = self.files.read(self.list_file(file))
         if content is None:
             return None
         entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
         return [entry for entry in entries if entry and not entry.startswith(b"#")]
+
+    def cdb(self, file: str) -> Cdb | None:
+        """The cdb of this control file, open, or None where there is none."""
+        return self.files.cdb(file)
+
+    def cdb_at(self, where: str, path: bytes) -> Cdb:
+        """The cdb of this path, open; it is relative to QMAILHOME, and `where` names it."""
+        full, name = self._elsewhere(where, path)
+        cdb = open_cdb(name, full)
+        if cdb is None:
+            raise ControlError(name, MISSING)
+        return cdb
+
+    def expect_cdb(self, where: str, path: bytes) -> None:
+        """Make sure that there is such a file; whether it is a cdb is seen when it is used."""
+        full, name = self._elsewhere(where, path)
+        fd = open_regular(name, full)
+        if fd is None:
+            raise ControlError(name, MISSING)
+        os.close(fd)
+
+    def expect_program(self, where: str, path: bytes) -> None:
+        """Make sure that there is such a program."""
+        full, name = self._elsewhere(where, path)
+        try:
+            os.stat(full)
+        except OSError as error:
+            raise ControlError(name, error.strerror or "unreadable") from error
 
     def worded(self, text: bytes, variable: str) -> bytes:
         """A reply's text, with what one of SPAMCONTROL's REPLY_ variables adds behind it."""
@@ -137,6 +183,19 @@ class Settings:
             what = f"is no text of at most {EXTRA_TEXT_LIMIT} printable characters"
             raise ControlError(variable, what)
         return text + b" " + extra
+
+    def list_file(self, file: str) -> str:
+        """The control file in which the list of this name is."""
+        return file
+
+    def _elsewhere(self, where: str, path: bytes) -> tuple[bytes, str]:
+        """(a path that is relative to QMAILHOME, in full; what errors call it)"""
+        home = b"" if path.startswith(b"/") else self.files.home + b"/"
+        return home + path, f"{where}: {path.decode('ascii', 'backslashreplace')}"
+
+    def _variable(self, name: str) -> bytes | None:
+        value = self._variables.get(name.encode("ascii"))
+        return None if value is None else value.rstrip(BLANKS)
 
     def _option(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         """What a line of control/plugins says of a setting: only plugins have such lines."""
@@ -201,18 +260,38 @@ class PluginSettings(Settings):
         self._log.raw(line)
 
     def lines(self, file: str) -> list[bytes] | None:
-        """As of every lookup; an option of that name says which other control file it is."""
-        given = self.options.get(file)
-        if given is None:
-            return super().lines(file)
-        other = given.decode("ascii", "backslashreplace")
-        found = super().lines(other)
-        if found is None:
+        """As of every lookup; a file that an option names has to be there."""
+        found = super().lines(file)
+        if found is None and (other := self.list_file(file)) != file:
             what = f"is missing, and {self.options.plugin} wants it"
             raise ControlError("control/" + other, what)
         return found
+
+    def list_file(self, file: str) -> str:
+        """An option of that name says which other control file it is."""
+        given = self.options.get(file)
+        return file if given is None else given.decode("ascii", "backslashreplace")
 
     def _option(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         name = file or (variable or "").lower()
         value = self.options.get(name)
         return None if value is None else (f"control/plugins: {self.options.plugin} {name}=", value)
+
+
+def number(where: str, text: bytes, least: int, most: int | None) -> int:
+    """A number of 1 to 20 digits, from `least` to `most`.  Raises ControlError."""
+    # int() would take "1_000", " +5 " and digits of other scripts.
+    if not (0 < len(text) <= 20 and text.isdigit()):
+        raise ControlError(where, f"is {shown(text)}, which is not a number")
+    found = int(text)
+    if found < least:
+        raise ControlError(where, f"is {shown(text)}, less than {least}")
+    if most is not None and found > most:
+        raise ControlError(where, f"is {shown(text)}, more than {most}")
+    return found
+
+
+def shown(value: bytes) -> str:
+    """A value as errors show it."""
+    text = "".join(chr(b) if 32 <= b < 127 else f"\\x{b:02x}" for b in value[:SHOWN_LIMIT])
+    return f"'{text}{'' if len(value) <= SHOWN_LIMIT else '...'}'"

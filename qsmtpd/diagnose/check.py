@@ -98,12 +98,10 @@ def _check_plugins(report: Report, settings: Settings) -> None:
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay: bool) -> None:
     """`relay`: the client is one that may relay, `may_relay`: or could become one."""
     files = settings.files
-    if files.read("rcpthosts") is None:
-        if not relay:
-            report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
-    elif files.cdb("morercpthosts.cdb") is not None:
-        report.ok("morercpthosts.cdb", "a cdb", "control/morercpthosts.cdb")
-    elif not settings.lines("rcpthosts") and not may_relay:
+    entries = settings.lines("rcpthosts")
+    if entries is None and not relay:
+        report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
+    elif not entries and not may_relay and not files.has("morercpthosts.cdb"):
         report.wrong("control/rcpthosts", "has no entry, so every recipient is refused")
     if settings.variable("LOCALMFCHECK") == b"!" and not (
         files.read("mailfromrules") or files.cdb("mailfromrules.cdb")

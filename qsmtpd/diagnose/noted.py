@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 
-from ..config.settings import Options, PluginSettings, Settings
+from ..config.settings import BLANKS, Options, PluginSettings, Settings
 from ..facts import ControlError
+from . import entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeVar
 
+    from ..config.cdb import Cdb
     from ..config.files import ControlFiles
     from ..log import Log
     from .report import Report
 
     T = TypeVar("T")
+
+WHITE_SPACE = "ends in white space, which is not part of it"
+#: How many faults of a kind are said of one file.
+SAID_LIMIT = 10
 
 
 class _Noted(Settings):
@@ -30,13 +36,28 @@ class _Noted(Settings):
             self.report.ok(name, os.fsdecode(value), "environment")
         return value
 
+    def _variable(self, name: str) -> bytes | None:
+        value = super()._variable(name)
+        if value is not None and value != self._variables[name.encode("ascii")]:
+            self.report.warn(name, WHITE_SPACE)
+        return value
+
     def line(self, file: str | None, variable: str | None = None) -> bytes | None:
         read = super().line
         return self._noted(file, variable, None, lambda: read(file, variable))
 
-    def number(self, file: str | None, variable: str | None, default: int, least: int = 0) -> int:
+    def number(
+        self,
+        file: str | None,
+        variable: str | None,
+        default: int,
+        least: int = 0,
+        most: int | None = None,
+        empty: int | None = None,
+    ) -> int:
         read = super().number
-        return self._noted(file, variable, default, lambda: read(file, variable, default, least))
+        rest = (default, least, most, empty)
+        return self._noted(file, variable, default, lambda: read(file, variable, *rest))
 
     def choice(self, file: str | None, variable: str | None, choices: tuple[str, ...]) -> str:
         read = super().choice
@@ -49,13 +70,32 @@ class _Noted(Settings):
             self.report.wrong(error.name, error.reason)
             return None
         if entries is not None:
-            self.report.ok(
-                file,
-                f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
-                "control/" + file,
-            )
-            self._look_for_cr(file)
+            name = self.list_file(file)
+            self.report.ok(file, _count(len(entries), "entry", "entries"), "control/" + name)
+            self._look_at_entries(file, name)
         return entries
+
+    def cdb(self, file: str) -> Cdb | None:
+        try:
+            cdb = super().cdb(file)
+        except ControlError as error:
+            self.report.wrong(error.name, error.reason)
+            return None
+        if cdb is not None:
+            self._look_at_keys(cdb, file, "control/" + file)
+        return cdb
+
+    def expect_cdb(self, where: str, path: bytes) -> None:
+        try:
+            cdb = super().cdb_at(where, path)
+        except ControlError as error:
+            self.report.wrong(error.name, error.reason)
+        else:
+            name = path.decode("ascii", "backslashreplace")
+            self._look_at_keys(cdb, where.removeprefix("control/"), f"{where}: {name}")
+
+    def expect_program(self, where: str, path: bytes) -> None:
+        """Nothing: programs.py says more of it."""
 
     def _noted(
         self, file: str | None, variable: str | None, default: T, read: Callable[[], T]
@@ -67,17 +107,58 @@ class _Noted(Settings):
         except ControlError as error:
             self.report.wrong(error.name, error.reason)
             return default
-        if found is not None and file is not None and found[0] != variable:
-            self._look_for_cr(file)
+        if found is not None and file is not None and found[0] == "control/" + file:
+            line = (self.files.read(file) or b"").partition(b"\n")[0]
+            if line != found[1]:
+                self.report.warn(found[0], f"line 1 {WHITE_SPACE}")
         source = "default" if found is None else found[0]
         shown = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else value
         if value is not None:
             self.report.ok(name, str(shown), source)
         return value
 
-    def _look_for_cr(self, file: str) -> None:
-        if b"\r" in (self.files.read(file) or b""):
-            self.report.warn("control/" + file, "has a CR, which counts as part of its line")
+    def _look_at_entries(self, file: str, name: str) -> None:
+        """Say what is wrong with the entries of a list, of which `name` is the control file."""
+        where = "control/" + name
+        problems, white = [], []
+        for number, line in enumerate((self.files.read(name) or b"").split(b"\n"), 1):
+            entry = line.rstrip(BLANKS)
+            if not entry or entry.startswith(b"#"):
+                continue
+            if entry != line:
+                white.append(f"line {number} {WHITE_SPACE}")
+            said = entries.problem(file, number, entry)
+            if said is not None:
+                problems.append(f"line {number}: {said}")
+        _say(self.report.warn, where, white)
+        _say(self.report.wrong, where, problems)
+
+    def _look_at_keys(self, cdb: Cdb, file: str, where: str) -> None:
+        """Read all of a cdb, and say what is wrong with its keys."""
+        number, problems = 0, []
+        try:
+            for key, _ in cdb.items():
+                number += 1
+                said = entries.key_problem(file, key)
+                if said is not None:
+                    problems.append(said)
+        except ControlError as error:
+            self.report.wrong(error.name, error.reason)
+        else:
+            self.report.ok(where.removeprefix("control/"), _count(number, "key", "keys"), where)
+        _say(self.report.wrong, where, problems)
+
+
+def _say(say: Callable[[str, str], None], where: str, said: list[str]) -> None:
+    """Say all of this of one file, or how much more there is."""
+    for text in said[:SAID_LIMIT]:
+        say(where, text)
+    if len(said) > SAID_LIMIT:
+        say(where, f"and {len(said) - SAID_LIMIT} more like these")
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 class NotedSettings(_Noted):

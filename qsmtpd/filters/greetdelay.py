@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from time import monotonic
 
+from ..config.settings import number
 from ..decision import DECLINED, Decision, drop
-from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.settings import PluginSettings
+    from ..config.settings import PluginSettings, Settings
     from ..facts import Client
 
 #: A client waits 300 seconds for its greeting (RFC 5321, 4.5.3.2.1), a
@@ -41,15 +41,11 @@ class Plugin:
 
     def __init__(self, settings: PluginSettings) -> None:
         self._log = settings.log
-        where, text = "SMTPD_GREETDELAY", settings.line(None, "SMTPD_GREETDELAY")
-        other = settings.line("greetdelay", "GREETDELAY")
-        if text is None:
-            where, text = "GREETDELAY", b"0" if other is None else other
-        digits = text.removeprefix(b"-")
-        if not (0 < len(digits) <= 20 and digits.isdigit()):
-            raise ControlError(where, "is not a number of seconds")
-        self._seconds = min(int(digits), LONGEST)
-        self._drop = text.startswith(b"-")
+        seconds = [
+            _seconds(settings, None, "SMTPD_GREETDELAY"),
+            _seconds(settings, "greetdelay", "GREETDELAY"),
+        ]
+        self._seconds, self._drop = next((found for found in seconds if found), (0, False))
         if settings.line(None, "DROP_PRE_GREET") not in (None, b"0"):
             self._drop = True
 
@@ -64,3 +60,14 @@ class Plugin:
         self._log(early=f"{after:.3f}")
         client.pause(self._seconds - after)
         return DECLINED
+
+
+def _seconds(settings: Settings, file: str | None, variable: str) -> tuple[int, bool] | None:
+    """(how many, is there a `-` before them?), or None where it is not set."""
+    found = settings.text(file, variable)
+    if found is None:
+        return None
+    where, text = found
+    seconds = number(where, text.removeprefix(b"-"), 0, LONGEST)
+    settings.line(file, variable)  # so --check notes it
+    return seconds, text.startswith(b"-")

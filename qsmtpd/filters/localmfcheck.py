@@ -46,7 +46,7 @@ class Plugin:
         self._cdb = None
         if rule == b"!":
             self._rules = _parse(settings.lines("mailfromrules") or [])
-            self._cdb = settings.files.cdb("mailfromrules.cdb")
+            self._cdb = settings.cdb("mailfromrules.cdb")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         sender = envelope.sender.lower()

@@ -30,10 +30,7 @@ class Plugin:
     __slots__ = ("_most", "_me")
 
     def __init__(self, settings: Settings) -> None:
-        found = settings.text("loopcheck", "LOOPCHECK")
-        self._most = DEFAULT
-        if found is not None and found[1]:
-            self._most = settings.number("loopcheck", "LOOPCHECK", DEFAULT)
+        self._most = settings.number("loopcheck", "LOOPCHECK", DEFAULT, empty=DEFAULT)
         me = settings.text("me", None)
         self._me = b"" if me is None else me[1]
 

@@ -31,10 +31,7 @@ with an error in it.
 
 from __future__ import annotations
 
-import posix as os
-
 from ..decision import DECLINED, Decision, defer, drop, reject
-from ..facts import ControlError
 from .rcpthosts import Domains
 
 TYPE_CHECKING = False
@@ -59,11 +56,7 @@ class Plugin:
         self._settings = settings
         self._program = settings.line(None, "RCPTCHECK")
         if self._program:
-            home = b"" if self._program.startswith(b"/") else settings.files.home + b"/"
-            try:
-                os.stat(home + self._program)
-            except OSError as error:
-                raise ControlError("RCPTCHECK", error.strerror or "unreadable") from error
+            settings.expect_program("RCPTCHECK", self._program)
         self._hosts = Domains(settings)
         relay = settings.line(None, "RCPTCHECKRELAYCLIENT")
         self._relay = relay is not None and relay not in (b"", b"0")

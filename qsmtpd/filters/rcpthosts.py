@@ -33,7 +33,7 @@ class Domains:
         entries = settings.lines("rcpthosts")
         #: None where there is no rcpthosts.
         self.listed = None if entries is None else frozenset(e.lower() for e in entries)
-        self._more = None if entries is None else settings.files.cdb("morercpthosts.cdb")
+        self._more = None if entries is None else settings.cdb("morercpthosts.cdb")
 
     def __contains__(self, domain: bytes) -> bool:
         """Is this domain, in lower case, one of ours?"""

@@ -41,8 +41,6 @@ extensions its code knows `joe-@` only, its README says `joe@`: here both count.
 
 from __future__ import annotations
 
-import posix as os
-
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
 
@@ -126,11 +124,12 @@ class Plugin:
             text = settings.worded(b"sorry, mailbox currently unavailable", "REPLY_MAILBOX")
             self._refusal = defer(text, 450, b"4.2.1")
         self._timeout = settings.number(None, "RECIPIENTSTIMEOUT", 20, least=1)
+        # Each is used when it is needed, but missed at once.
         for rule in self._rules:
             if rule.cdb:
-                self._look_for(rule.cdb)
+                settings.expect_cdb(FILE, rule.cdb)
             elif b"/" in rule.command[0]:
-                self._look_for(rule.command[0])
+                settings.expect_program(FILE, rule.command[0])
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if recipient.lower() == b"postmaster":
@@ -189,20 +188,5 @@ class Plugin:
     def _cdb(self, path: bytes) -> Cdb:
         cdb = self._cdbs.get(path)
         if cdb is None:
-            from ..config.cdb import Cdb
-
-            cdb = self._cdbs[path] = Cdb(self._called(path), self._path(path))
+            cdb = self._cdbs[path] = self._settings.cdb_at(FILE, path)
         return cdb
-
-    def _look_for(self, path: bytes) -> None:
-        """It is used when it is needed, but missed at once.  Raises ControlError."""
-        try:
-            os.stat(self._path(path))
-        except OSError as error:
-            raise ControlError(self._called(path), error.strerror or "unreadable") from error
-
-    def _path(self, path: bytes) -> bytes:
-        return path if path.startswith(b"/") else self._settings.files.home + b"/" + path
-
-    def _called(self, path: bytes) -> str:
-        return FILE + ": " + path.decode("ascii", "backslashreplace")

@@ -20,7 +20,6 @@ waiting after 5 minutes (RFC 5321, 4.5.3.2.3).
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, defer, drop
-from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +39,8 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         self._count = settings.number("tarpitcount", "TARPITCOUNT", 0)
-        self._delay = settings.number("tarpitdelay", "TARPITDELAY", 5)
+        self._delay = settings.number("tarpitdelay", "TARPITDELAY", 5, most=NEVER_AGAIN)
         self._notorious = False
-        if self._delay > NEVER_AGAIN:
-            raise ControlError("TARPITDELAY", f"is more than {NEVER_AGAIN}")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if not self._count:

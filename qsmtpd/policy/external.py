@@ -5,6 +5,7 @@ from __future__ import annotations
 import posix as os
 import sys
 
+from ..config.files import read_regular
 from ..facts import ControlError
 from ..log import message
 from ..smtp.states import VERBS
@@ -151,8 +152,9 @@ def _file(path: str) -> ModuleType:
     if os.stat(path).st_mode & 0o002:
         raise ControlError(path, "is writable by everybody, and would run as this user")
     name = "qsmtpd_plugin_" + path.rpartition("/")[2].partition(".")[0]
-    with open(path, "rb") as stream:
-        source = stream.read()
+    source = read_regular(path, path.encode(*_FILES))
+    if source is None:
+        raise FileNotFoundError(path)
     module = type(sys)(name)
     module.__file__ = path
     sys.modules[name] = module

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..config.cdb import Cdb
+from ..config.files import open_cdb
 from ..facts import ControlError
 from ..net.prefixes import prefixes
 from . import status
@@ -17,9 +17,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..config.cdb import Cdb
+
 
 class Rules:
-    """The rules of one file, which is opened anew when it has changed.
+    """The rules of one file, which is opened anew when another one has its name.
 
     With `optional`, a missing file is taken for one without rules.
     """
@@ -30,7 +32,7 @@ class Rules:
         self.path = os.path.abspath(path)  # the working directory is another one later
         self._optional = optional
         self._cdb: Cdb | None = None
-        self._seen: tuple[int, ...] | None = None  # which file it was
+        self._seen: tuple[int, int] | None = None  # which file it was
 
     def open(self) -> None:
         """Open the file.  Where that cannot be, find() raises the error."""
@@ -64,16 +66,17 @@ class Rules:
         return found
 
     def _current(self) -> Cdb | None:
-        name = os.fsdecode(self.path)
         try:
             found = os.stat(self.path)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and self._optional:
-                return None
-            raise ControlError(name, error.strerror or "unreadable") from error
-        seen = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
-        if seen != self._seen:
-            self._cdb = Cdb(name, self.path)
+            seen = (found.st_dev, found.st_ino)
+        except OSError:
+            seen = None  # to open it says why
+        if seen is None or seen != self._seen:
+            name = os.fsdecode(self.path)
+            self._seen = None
+            self._cdb = open_cdb(name, self.path)
+            if self._cdb is None and not self._optional:
+                raise ControlError(name, "No such file or directory")
             self._seen = seen
         return self._cdb
 
