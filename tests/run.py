@@ -32,6 +32,8 @@ def parse_log(line: str) -> dict[str, str]:
         if value.startswith('"'):
             value = re.sub(r"\\x(..)", lambda m: chr(int(m[1], 16)), value[1:-1])
         fields[key] = value
+    # Who it was, or nothing: a plugin's own line may say what it likes.
+    assert fields.get("by") != "" or fields.get("event") == "plugin", line
     return fields
 
 

@@ -307,6 +307,7 @@ def test_a_disk_that_is_full(home: Home) -> None:
         before = now
     run = talk.end()
     assert {line["error"] for line in run.events("trouble")} == {"OSError"}
+    assert not any("by" in line for line in run.events("message"))  # no plugin has refused it
     assert len(home.messages()) == 3
 
 
@@ -332,6 +333,7 @@ def test_no_place_for_the_spool(home: Home) -> None:
         b"221 mx.example",
     ]
     assert run.event("trouble")["error"] == "FileNotFoundError"
+    assert "by" not in run.event("message")
 
 
 # -- back ends ---------------------------------------------------------------

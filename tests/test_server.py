@@ -29,7 +29,7 @@ from listeners import HANDS_OVER, Listener, Server, listening, mail, make_rules
 from qsmtpd.server import options, sockets
 from qsmtpd.server.accepted import Accepted
 from qsmtpd.server.listener import Listener as ServerListener
-from qsmtpd.server.options import Options
+from qsmtpd.server.options import Options, UsageError
 from qsmtpd.server.pool import Pool
 from qsmtpd.server.rules import Rules, denies
 from qsmtpd.server.rules import apply as apply_rule
@@ -258,6 +258,12 @@ def test_a_host_that_is_none(home: Home, host: str) -> None:
     command = [BIN / "qsmtpd-server", "--check", "-", "-"]
     done = subprocess.run(command, env=listening(home), capture_output=True, check=False)
     assert b"cannot listen" not in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["127.0.0.1"], ["127.0.0.1", ""], ["", "25"]])
+def test_no_host_or_no_port(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        Options(["-H", *words], {})
 
 
 def test_a_relative_home(home: Home) -> None:

@@ -92,7 +92,7 @@ class Options:
             self.gid = self._gid_of_user
         if self.quiet_check and not self.check:
             raise UsageError("--quiet is for --check")
-        if len(rest) < 2:
+        if len(rest) < 2 or not all(rest[:2]):  # an empty port would be any that is free
             raise UsageError("host and port are wanted")
         self.host, self.port = rest[:2]
         if self.port.isdigit():

@@ -120,7 +120,7 @@ class Conversation:
             return b"504 only PLAIN and LOGIN"
         for prompt in prompts[1:] if initial else prompts:
             self._link.send(b"334 " + prompt + b"\r\n")
-            if self._link.command() == b"*":  # RFC 4954, 4: the client gives up
+            if self._link.command().rstrip(b" \t") == b"*":  # RFC 4954, 4: the client gives up
                 return b"501 as you like"
         self._note_password()
         return b"235 welcome"
