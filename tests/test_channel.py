@@ -17,6 +17,7 @@ class World:
     def __init__(self, *script: tuple[float, bytes], deaf: bool = False) -> None:
         self.now = 1000.0
         self.heard: list[tuple[float, bytes]] = []
+        self.drained: list[tuple[bool, int]] = []  # what drain() was called with
         self._script = list(script)
         self._deaf = deaf
         self._last = self.now
@@ -51,6 +52,9 @@ class World:
 
     def close(self, deadline: float) -> None:
         pass
+
+    def drain(self, wait: bool, rate: int) -> None:
+        self.drained.append((wait, rate))
 
 
 # -- lines -----------------------------------------------------------------

@@ -22,7 +22,7 @@ import pytest
 from cdbs import make_cdb
 from child import descriptors
 from client import PATIENCE
-from harness import BIN, Home
+from harness import BIN, Home, Variables
 from run import parse_log
 
 pytestmark = pytest.mark.slow
@@ -344,6 +344,9 @@ def test_maildir_with_a_log_that_cannot_be_written(home: Home, kind: str) -> Non
 
 # -- slow clients ----------------------------------------------------------
 
+#: Whoever goes on sending after the last reply is too slow, and soon cut off.
+NO_GRACE: Variables = {"MINDATARATE": "999999999"}
+
 
 # What is too slow is decided by the channel, see test_channel.py; here is what becomes of it.
 
@@ -387,7 +390,7 @@ def test_data_rate(home: Home) -> None:
 @pytest.mark.parametrize("data", [False, True])
 def test_session_limit(home: Home, data: bool) -> None:
     """However busy the client is."""
-    talk = home.talk(SESSION_TIMEOUT="1", MAXJUNK="99999999")
+    talk = home.talk(SESSION_TIMEOUT="1", MAXJUNK="99999999", **NO_GRACE)
     talk.reply()
     if data:
         talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
@@ -466,7 +469,7 @@ def test_terminal_that_never_reads(home: Home) -> None:
 def test_the_session_limit_holds_for_a_client_that_never_stops(home: Home) -> None:
     """Data that is always there must not keep the clock from being looked at."""
     slow = home.script("while head -c 4096 | grep -q .; do sleep 0.05; done; exit 1\n")
-    talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1")
+    talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1", **NO_GRACE)
     talk.reply()
     talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
     block = b"x" * 62 + b"\r\n"

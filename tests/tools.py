@@ -31,6 +31,7 @@ TEST = {
 INTEROP = {
     **TEST,
     "/usr/bin/python3": "python3",  # fail2ban's
+    "curl": "curl",
     "fail2ban-regex": "fail2ban",
     "inetd": "openbsd-inetd",
     "msmtp": "msmtp",

@@ -16,17 +16,31 @@ from pathlib import Path
 
 from client import PATIENCE
 
+SLOWNESS = 0.1  # seconds that a helper may take to pass something on
+
 
 class Helper:
-    """The server's side of UCSPI-TLS, with real TLS: sslserver's dialect or s6's."""
+    """The server's side of UCSPI-TLS, with real TLS: sslserver's dialect or s6's.
 
-    def __init__(self, certificate: Path, report: bytes, client_ca: Path | None = None) -> None:
+    With `gives_up`, it ends at once when nobody reads its pipe to the program
+    any more, even if it has something from there: it holds the reply to QUIT
+    back until the program has closed either pipe.
+    """
+
+    def __init__(
+        self,
+        certificate: Path,
+        report: bytes,
+        client_ca: Path | None = None,
+        gives_up: bool = False,
+    ) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate)
         if client_ca is not None:
             self._context.verify_mode = ssl.CERT_OPTIONAL
             self._context.load_verify_locations(client_ca)
         self._report = report
+        self._gives_up = gives_up
         self._secured = False
         #: Our end of the control descriptor, and what came on it.
         self.control: socket.socket
@@ -40,6 +54,14 @@ class Helper:
         read, self._to_program = os.pipe()
         self._from_program, write = os.pipe()
         return {"SSLCTLFD": theirs.detach(), "SSLREADFD": read, "SSLWRITEFD": write}
+
+    def in_front(self, client: socket.socket) -> tuple[int, int]:
+        """Without UCSPI-TLS: start with the handshake; descriptors 0 and 1 for the program."""
+        read, self._to_program = os.pipe()
+        self._from_program, write = os.pipe()
+        self._client = client
+        threading.Thread(target=self._encrypt, daemon=True).start()
+        return read, write
 
     def start(self, process: subprocess.Popen[bytes]) -> None:
         threading.Thread(target=self._run, daemon=True).start()
@@ -66,12 +88,26 @@ class Helper:
             return
         self._secured = True
         self.control.sendall(self._report)
+        self._serve(tls)
+
+    def _encrypt(self) -> None:
+        self._serve(self._context.wrap_socket(self._client, server_side=True))
+
+    def _serve(self, tls: ssl.SSLSocket) -> None:
         # One thread for both directions: a TLS connection is not to be shared.
         with contextlib.suppress(OSError):
             self._pump(tls)
         for fd in (self._to_program, self._from_program):
             os.close(fd)
         tls.close()
+
+    def _is_read(self) -> bool:
+        """Wait until the program has closed a pipe; does it go on to read the other?"""
+        writes, reads = select.poll(), select.poll()
+        writes.register(self._from_program, select.POLLIN)
+        writes.poll(PATIENCE * 1000)
+        reads.register(self._to_program, 0)
+        return not reads.poll(SLOWNESS * 1000)
 
     def _pump(self, tls: ssl.SSLSocket) -> None:
         sources: list[ssl.SSLSocket | int] = [tls, self._from_program]
@@ -80,6 +116,8 @@ class Helper:
             if self._from_program in ready:
                 tls.settimeout(PATIENCE)
                 part = os.read(self._from_program, 65536)
+                if self._gives_up and b"\n221 " in b"\n" + part and not self._is_read():
+                    return
                 if not part:
                     tls.unwrap()
                     return

@@ -121,6 +121,9 @@ class Script:
         """It has said everything."""
         self._tell()
 
+    def drain(self, wait: bool, rate: int) -> None:
+        """It has heard everything."""
+
     def _tell(self) -> None:
         self._answer = self._said.rstrip(b"\r\n").replace(b"\r\n", b"\n")
         if self._said:

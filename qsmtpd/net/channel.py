@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def read(self, deadline: float) -> bytes: ...
         def write(self, data: bytes, deadline: float) -> None: ...
         def close(self, deadline: float) -> None: ...
+        def drain(self, wait: bool, rate: int) -> None: ...
 
 
 CHUNK = 65536  # bytes per read
@@ -38,6 +39,7 @@ SAFE_WRITE = 4096
 #: Of a command line that is too long, at most this is skipped (bytes).
 SKIP_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 1200.0  # seconds; qmail-smtpd's
+RATE = 500  # bytes per second
 DAY = 86400.0
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST_WAIT = 1_000_000
@@ -86,20 +88,23 @@ class Descriptors:
 
     def read(self, deadline: float) -> bytes:
         """Up to CHUNK bytes, b"" at the end.  Raises Gone or Timeout."""
+        again = False
         while True:
-            _wait(self._readable, deadline)
+            _wait(self._readable, deadline, again)
             try:
                 return os.read(self._input, CHUNK)
             except BlockingIOError:
-                continue  # a shared non-blocking descriptor: somebody else was faster
+                again = True  # a shared non-blocking descriptor: somebody else was faster
             except OSError as error:
                 raise Gone from error
 
     def write(self, data: bytes, deadline: float) -> None:
         """Write all of it.  Raises Gone or Timeout."""
         view = memoryview(data)
+        again = False
         while view:
-            _wait(self._writable, deadline)
+            _wait(self._writable, deadline, again)
+            again = True
             try:
                 view = view[os.write(self._output, view[: self._most]) :]
             except BlockingIOError:
@@ -110,9 +115,21 @@ class Descriptors:
     def close(self, deadline: float) -> None:
         """The end of the process closes them."""
 
+    def drain(self, wait: bool, rate: int) -> None:
+        """Write no more, and throw away what still comes: see drain.py.  Raises nothing.
 
-def _wait(poll: select.poll, deadline: float) -> None:
+        `wait`: also where nothing has come yet.
+        """
+        if wait or any(event & select.POLLIN for _, event in self._readable.poll(0)):
+            from .drain import drain
+
+            drain(self._input, self._output, rate)
+
+
+def _wait(poll: select.poll, deadline: float, again: bool) -> None:
     left = deadline - monotonic()
+    if again and left <= 0:
+        raise Timeout  # who is always ready must not evade it
     # A deadline that has passed still takes what is there already.
     while not poll.poll(min(max(0, left), LONGEST_WAIT) * 1000):
         left = deadline - monotonic()
@@ -124,15 +141,19 @@ class Channel:
     """Lines and chunks from the client, replies to it.
 
     `timeout` (seconds) bounds each read of data, each whole line and each
-    write; `session` bounds all of it together.  Methods that wait raise Gone,
-    Timeout or SessionOver.  Tests bring a clock and a sleep (seconds) of their own.
+    write; `session` bounds all of it together; `rate` (bytes per second) is for
+    what comes after the end.  `helper`: another process stands between us and
+    the client.  Methods that wait raise Gone, Timeout or SessionOver.  Tests
+    bring a clock and a sleep (seconds) of their own.
     """
 
     __slots__ = (
         "bytes_in",
         "bytes_out",
         "timeout",
+        "rate",
         "bare_lf",
+        "helper",
         "transport",
         "_input",
         "_searched",
@@ -157,7 +178,9 @@ class Channel:
         self.bytes_in = 0
         self.bytes_out = 0
         self.timeout = timeout
+        self.rate = RATE
         self.bare_lf = False  # has a line, returned or skipped, ended in LF without CR?
+        self.helper = False
         self.transport = transport
         self._input = bytearray()
         self._searched = 0  # bytes at the beginning of the input that hold no LF
@@ -170,9 +193,10 @@ class Channel:
         self._data_bytes = 0
         self._data_rate = 0
 
-    def limit(self, timeout: float, session: float) -> None:
-        """Set the bounds (seconds); the session's counts from now."""
+    def limit(self, timeout: float, session: float, rate: int = RATE) -> None:
+        """Set the bounds (seconds, and bytes per second); the session's counts from now."""
         self.timeout = timeout
+        self.rate = rate
         self._end = self._clock() + session
 
     # -- output ------------------------------------------------------------
@@ -201,6 +225,15 @@ class Channel:
             self.transport.close(min(self._clock() + self.timeout, self._end))
         except Timeout as error:
             raise Gone from error
+
+    def drain(self, clean: bool) -> None:
+        """Nothing more will be said: let the client come to its end, for a while.
+
+        Not after a `clean` end with nothing unread, unless there is a helper, which
+        may drop what it has of ours when we are gone (s6-tlsd-io).  Raises nothing.
+        """
+        wait = self.helper or not clean or bool(self._input)
+        self.transport.drain(wait, 0 if self.helper else self.rate)
 
     def pause(self, seconds: float) -> None:
         """Send what is queued, then let the client wait."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NO_PROCESS = b"421 no process for you now, try again later (#4.3.2)"
 TOO_MANY = b"421 too many connections from your address (#4.7.0)"
+READ_AHEAD = 65536  # bytes
 #: After these accept() would fail again at once.  EINVAL: another process that
 #: shares the socket has shut it down.
 _LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
@@ -122,11 +123,16 @@ class Listener:
 
 
 def _reject(connection: socket.socket, ip: str, port: int, reply: bytes, end: str) -> None:
-    """Send a 421, if that needs no waiting, and log the end of the session."""
+    """Send a 421, if that needs no waiting, and log the end of the session.
+
+    Nor is the client let come to its end, as after a session: only what it has
+    sent already is read, for closing with that unread would reset the connection.
+    """
     try:
         connection.setblocking(False)
         connection.send(reply + b"\r\n")
         connection.shutdown(socket.SHUT_WR)
+        connection.recv(READ_AHEAD)
     except OSError:
         pass
     Log(2, pid=os.getpid(), ip=ip).line("session", end=end, reply=reply, port=port)

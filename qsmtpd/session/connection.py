@@ -18,6 +18,7 @@ from ..smtp import replies
 from ..tls import HandshakeFailed, Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF
 from . import run
+from .ending import QUIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +44,23 @@ def serve(
     process; `limit` is what runs the code of plugins from elsewhere, if there
     are any.
     """
+    channel = Channel(Descriptors(*client))
+    outcome = _serve(channel, environ, checkpassword, files, leave, limit)
+    channel.drain(clean=outcome.end == QUIT)
+    return outcome
+
+
+def _serve(
+    channel: Channel,
+    environ: dict[bytes, bytes],
+    checkpassword: list[bytes],
+    files: ControlFiles,
+    leave: Callable[[int], object],
+    limit: TimeLimit | None,
+) -> Outcome:
+    """All of it, but for what comes after the last word."""
     peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)
-    channel = Channel(Descriptors(*client))
     implicit = False  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:
@@ -54,6 +69,7 @@ def serve(
         outcome = _refuse(channel, log, replies.PLUGIN_HANGS, 1)
         if limit is not None:
             limit.stop()
+        channel.drain(clean=False)
         leave(outcome.status)
 
     try:
@@ -61,7 +77,9 @@ def serve(
         settings = SessionSettings.load(lookup, checkpassword)
         implicit = settings.tls.mode == IMPLICIT
         log.form = settings.log_format
-        channel.limit(settings.limits.timeout, settings.limits.session)
+        limits = settings.limits
+        channel.limit(limits.timeout, limits.session, settings.data.min_rate)
+        channel.helper = settings.tls.mode == EXTERNAL
         tls = _external_tls(settings, environ)
         if settings.policy.external:
             limit = limit or _time_limit()

@@ -9,7 +9,7 @@ from ..log import log_trouble
 from ..net.channel import Flood, Gone, SessionOver, Timeout
 from ..smtp import replies
 from ..smtp.command import BareLF
-from ..tls import HandshakeFailed
+from ..tls import HandshakeFailed, WithoutText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _ENDS: tuple[tuple[type[Exception], Reply | str], ...] = (
     (Timeout, replies.TIMEOUT),
     (Gone, "client-gone"),
     (Flood, "line-without-end"),
+    (WithoutText, "tls-without-text"),
     (HandshakeFailed, TLS_FAILED),
     (BareLF, replies.BARE_LF),
     (ControlError, replies.NO_CONTROLS),

@@ -55,6 +55,7 @@ def run(
         log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
         say_goodbye(channel, ending)
         hooks.stop()
+        channel.drain(clean=False)
         leave(ending.status)
 
     def begin(tls: Tls | None) -> Dialogue:

@@ -10,6 +10,8 @@ and context.py imports pyOpenSSL, which costs more than all the rest of a sessio
 
 from __future__ import annotations
 
+from ..facts import Lost
+
 
 class Unavailable(Exception):
     """TLS cannot be had, although it is configured: the reason.  Plain mail goes on."""
@@ -17,3 +19,7 @@ class Unavailable(Exception):
 
 class HandshakeFailed(Exception):
     """There is no TLS, and no way back to plain text: the reason."""
+
+
+class WithoutText(Lost):
+    """The client sends TLS records without text, and no end of them."""

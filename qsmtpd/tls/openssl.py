@@ -7,11 +7,13 @@ both work and every wait has our deadline.
 
 from __future__ import annotations
 
+from time import monotonic
+
 from OpenSSL import SSL, crypto
 
 from ..facts import Tls
 from ..net.channel import CHUNK, Gone, Timeout
-from . import HandshakeFailed
+from . import HandshakeFailed, WithoutText
 from .context import explain
 
 TYPE_CHECKING = False
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from ..net.channel import Transport
 
 RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
+#: Between two bytes of text so often is something read, and so many bytes of it,
+#: at most: a record in small segments, session tickets and key updates need less.
+TURNS, CIPHERTEXT = 256, 65536
+ALERT_TIME = 5.0  # seconds in which a client has to take an alert
 
 
 class TlsTransport:
@@ -37,15 +43,19 @@ class TlsTransport:
 
     def handshake(self, deadline: float) -> None:
         """Raises Gone, Timeout or HandshakeFailed.  An alert is sent where OpenSSL has one."""
+        begun = False
         while True:
             try:
                 self._tls.do_handshake()
             except SSL.WantReadError:
+                if begun and monotonic() >= deadline:
+                    raise Timeout from None  # always more, and never enough
+                begun = True
                 self._send(deadline)
                 self._receive(deadline)
                 continue
             except Exception as error:  # a callback's exception comes through as it is
-                self._say_goodbye(deadline)
+                self._send_alert(deadline)
                 raise HandshakeFailed(explain(error)) from error
             self._late = self._outgoing()
             if self._tls.get_protocol_version_name() != "TLSv1.3":
@@ -83,9 +93,12 @@ class TlsTransport:
             return None
 
     def read(self, deadline: float) -> bytes:
-        """Up to CHUNK bytes of text; b"" at a proper end, Gone where it is cut off."""
+        """Up to CHUNK bytes of text; b"" at a proper end, Gone where it is cut off.
+
+        Raises Timeout as well, or WithoutText.
+        """
         parts: list[bytes] = []
-        size = 0
+        size = turns = ciphertext = 0
         try:
             while size <= CHUNK - RECORD:
                 try:
@@ -93,14 +106,20 @@ class TlsTransport:
                 except SSL.WantReadError:
                     if parts:
                         break
+                    if turns >= TURNS or ciphertext >= CIPHERTEXT:
+                        raise WithoutText from None
+                    if turns and monotonic() >= deadline:
+                        raise Timeout from None
                     self._answer(deadline)
-                    self._receive(deadline)
+                    ciphertext += self._receive(deadline)
+                    turns += 1
                     continue
                 parts.append(part)
                 size += len(part)
         except SSL.ZeroReturnError:
             pass  # close_notify
         except SSL.Error as error:
+            self._send_alert(deadline)
             raise Gone from error
         self._answer(deadline)
         return b"".join(parts)
@@ -112,6 +131,7 @@ class TlsTransport:
             try:
                 view = view[self._tls.send(view[:RECORD]) :]
             except SSL.Error as error:
+                self._send_alert(deadline)
                 raise Gone from error
             self._send(deadline)
 
@@ -122,6 +142,10 @@ class TlsTransport:
         except SSL.Error:
             return  # there was an error before: nothing to say
         self._send(deadline)
+
+    def drain(self, wait: bool, rate: int) -> None:
+        """Let the client come to its end; what it still sends is not decrypted."""
+        self._below.drain(wait, rate)
 
     def _outgoing(self) -> bytes:
         """What OpenSSL wants to send."""
@@ -144,19 +168,25 @@ class TlsTransport:
         data = self._outgoing()
         if data:
             data, self._late = self._late + data, b""
-            self._below.write(data, deadline)
+            try:
+                self._below.write(data, deadline)
+            except Timeout as error:
+                raise Gone from error  # half a record: nothing behind it would be understood
 
-    def _receive(self, deadline: float) -> None:
-        """Give OpenSSL what comes next."""
+    def _receive(self, deadline: float) -> int:
+        """Give OpenSSL what comes next; how many bytes that is."""
         data = self._below.read(deadline)
         if not data:
             raise Gone  # without close_notify: cut off
+        size = len(data)
         while data:
             data = data[self._tls.bio_write(data) :]
+        return size
 
-    def _say_goodbye(self, deadline: float) -> None:
+    def _send_alert(self, deadline: float) -> None:
+        """After a fatal error: OpenSSL has said why, to the client (RFC 8446, 6.2)."""
         try:
-            self._send(deadline)
+            self._send(min(deadline, monotonic() + ALERT_TIME))
         except (Gone, Timeout):
             pass
 

@@ -52,8 +52,10 @@ class UcspiTlsProvider:
             os.write(self._control, b"Y")
         except OSError as error:
             raise HandshakeFailed(f"the helper is gone: {error.strerror}") from error
-        report, whole = self._report(deadline)
+        # The client's socket is the helper's now, whatever comes of it.
         channel.change_transport(Descriptors(self._read, self._write))
+        report, whole = self._report(deadline)
+        channel.helper = True
         tls = describe(_entries(report))
         if tls.fingerprint is not None and not (whole and self._is_silent()):
             # The two NULs were not the end: they stood in a certified name,
@@ -68,7 +70,8 @@ class UcspiTlsProvider:
         poll.register(self._control, select.POLLIN)
         report = b""
         while b"\0\0" not in report:
-            if not poll.poll(max(0.0, deadline - monotonic()) * 1000):
+            left = deadline - monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
                 raise HandshakeFailed("the helper took too long")
             try:
                 part = os.read(self._control, 4096)
