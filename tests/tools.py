@@ -32,13 +32,20 @@ INTEROP = {
     **TEST,
     "/usr/bin/python3": "python3",  # fail2ban's
     "curl": "curl",
+    "execlineb": "execline",
+    "fdmove": "execline",
     "fail2ban-regex": "fail2ban",
     "inetd": "openbsd-inetd",
     "msmtp": "msmtp",
+    "multilog": "daemontools",
+    "s6-envuidgid": "s6",
     "smtp-source": "postfix",
     "socat": "socat",
     "stunnel4": "stunnel4",
     "swaks": "swaks libnet-ssleay-perl",  # for its TLS
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
+    "tcpsvd": "ipsvd",
     "xinetd": "xinetd",
 }
 BENCH = {
@@ -49,8 +56,11 @@ BENCH = {
     "qpsmtpd-forkserver": "qpsmtpd",
 }
 LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
-#: What is unpacked: it brings a service, or conflicts with what may be installed.
-PEERS = {"exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix", "stunnel4", "xinetd"}
+#: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
+PEERS = {
+    *("exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix", "stunnel4", "xinetd"),
+    *("daemontools", "execline", "ipsvd", "s6", "systemd"),
+}
 
 ROOT = Path(__file__).resolve().parent.parent
 UNPACKED = ROOT / "build" / "peers"
@@ -105,8 +115,9 @@ def unpack(program: str, package: str) -> None:
             subprocess.run(["dpkg", "-x", file, part], check=True)
         shutil.rmtree(download)
         part.rename(where)
-    paths = [where / folder / program for folder in ("usr/sbin", "usr/bin", "sbin", "bin")]
-    path = next(path for path in paths if path.exists())
+    # That of execline in usr/bin is a script for one that is installed.
+    folders = ("usr/lib/execline/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+    path = next(path for path in (where / name / program for name in folders) if path.exists())
     environ = {}
     if libraries := sorted({library.parent for library in where.rglob("*.so*")}):
         environ["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))

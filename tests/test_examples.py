@@ -1,0 +1,289 @@
+"""The examples are run as they are, but for names, folders and ports: mail arrives.
+
+Where a user is changed to, the user is ourselves: who runs the tests need not be root.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import pwd
+import re
+import smtplib
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from client import PATIENCE, client_context
+from harness import BIN, ROOT, Home, needs, wait_for
+from listeners import listening, make_rules
+from tls_home import SERVER
+from tools import find
+
+EXAMPLES = ROOT / "man/examples"
+USER = pwd.getpwuid(os.geteuid()).pw_name
+
+#: Programs that are not everywhere, or want to be root.  softlimit's limit is the real one.
+STAND_INS = {
+    "id": "echo 0",  # which tcpserver takes for: stay who you are
+    "setuidgid": 'shift; exec "$@"',
+    "softlimit": '[ "$1" = -m ] && ulimit -v $(($2 / 1024)) && shift 2 && exec "$@"',
+}
+#: s6-networking is not in Debian.  What comes before it has to have set UID and GID.
+S6_NETWORKING = {
+    "s6-tcpserver": '[ "$1 $2 $3" = "-U -c 40" ] && shift 3 || exit 100\n'
+    '[ -n "$UID" ] && [ -n "$GID" ] && exec tcpserver -HR "$@"',
+    "s6-tcpserver-access": '[ "$1" = -l ] && export TCPLOCALHOST="$2" && shift 2 && exec "$@"',
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Place:
+    """A home, and the programs and the port that an example finds in place of its own."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.port = free_port()
+        self.log = home.path / "log"
+        self.folder = home.path / "stand-ins"
+        path = os.pathsep.join([str(self.folder), os.environ["PATH"], "/usr/sbin", "/sbin"])
+        self.environ = {**listening(home), "PATH": path}
+        for name, text in STAND_INS.items():
+            self.program(name, text)
+
+    def program(self, name: str, text: str) -> None:
+        path = self.home.file(f"stand-ins/{name}", f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def real(self, name: str) -> None:
+        """This program has to be there."""
+        self.program(name, f'exec {needs(name)} "$@"')
+
+    def adapt(self, name: str, *changes: tuple[str, str]) -> Path:
+        """The example, after these changes, each of something that has to be there."""
+        text = (EXAMPLES / name).read_text().replace("/usr/local/bin/", f"{BIN}/")
+        for old, new in changes:
+            assert old in text, f"{old} is not in {name}"
+            text = text.replace(old, new)
+        path = self.home.file(name, text)
+        path.chmod(0o755)
+        return path
+
+    @contextmanager
+    def running(self, *command: str | Path) -> Iterator[None]:
+        with self.log.open("wb") as log:
+            server = subprocess.Popen(
+                command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            yield
+        finally:
+            server.terminate()
+            server.wait(PATIENCE)
+
+    def client(self) -> smtplib.SMTP:
+        """A client, once there is a listener."""
+
+        def connect() -> smtplib.SMTP | None:
+            try:
+                return smtplib.SMTP(
+                    "127.0.0.1", self.port, timeout=PATIENCE, local_hostname="me.example"
+                )
+            except ConnectionRefusedError:
+                return None
+
+        return wait_for(connect)
+
+    def mail(self, to: str) -> None:
+        """Send a message; it is there, and its session has been logged, with the right names."""
+        with self.client() as client:
+            client.sendmail("a@b.example", [to], "Subject: x\r\n\r\nhi\r\n")
+        wait_for(lambda: "event=session" in self.log.read_text())
+        assert "ip=127.0.0.1 end=quit" in self.log.read_text()
+
+    def arrived(self) -> None:
+        (message,) = self.home.messages()
+        assert b"by mx.example.org with ESMTP" in message.text
+        assert message.body == b"Subject: x\n\nhi\n"
+
+
+@pytest.fixture
+def place(home: Home) -> Place:
+    return Place(home)
+
+
+def listener(place: Place) -> tuple[str, str]:
+    return "0 smtp", f"127.0.0.1 {place.port}"
+
+
+def rules(place: Place) -> tuple[str, str]:
+    """The rules of the example let this machine relay."""
+    lines = (EXAMPLES / "daemontools/tcp.smtp").read_text().splitlines()
+    return "/etc/tcp.smtp.cdb", str(make_rules(place.home.path / "rules.cdb", *lines))
+
+
+@pytest.mark.slow
+def test_daemontools(place: Place) -> None:
+    place.real("tcpserver")
+    run = place.adapt("daemontools/run", listener(place), rules(place))
+    with place.running(run):
+        place.mail("x@elsewhere.example")
+    place.arrived()
+
+
+@pytest.mark.slow
+def test_qsmtpd_server(place: Place) -> None:
+    needs("tcprules")
+    run = place.adapt("qsmtpd-server/run", listener(place), rules(place), ("-u qmaild ", ""))
+    with place.running(run):
+        place.mail("x@elsewhere.example")
+    place.arrived()
+
+
+@pytest.mark.slow
+def test_without_qmail(place: Place) -> None:
+    place.real("tcpserver")
+    home = place.home.path
+    folders = (("/etc/qsmtpd ", f"{home} "), ("/var/spool/qsmtpd/", f"{home}/"))
+    with place.running(place.adapt("maildir/run", listener(place), *folders)):
+        place.mail("x@ok.example")
+    (path,) = (home / "Maildir/new").iterdir()
+    assert path.read_bytes().endswith(b"Subject: x\n\nhi\n")
+
+
+@pytest.mark.slow
+def test_submission(place: Place) -> None:
+    """Only in TLS, only for users, each as himself; and a header is made complete."""
+    place.real("tcpserver")
+    SERVER.save(place.home.control_dir / "servercert.pem")
+    subprocess.run(
+        [BIN / "qsmtpd-checkpassword", "--add", "joe@example.org"],
+        input=b"secret\n",
+        env=place.environ,
+        check=True,
+    )
+    run = place.adapt(
+        "submission/run", ("0 submission", f"127.0.0.1 {place.port}"), ("/bin/true", "true")
+    )
+    with place.running(run), place.client() as client:
+        assert client.docmd("MAIL FROM:<joe@example.org>")[0] == 530
+        client.starttls(context=client_context())
+        client.ehlo()
+        assert client.mail("joe@example.org") == (530, b"Authorization required (#5.7.1)")
+        client.login("joe@example.org", "secret")
+        client.mail("ann@example.org")
+        assert client.rcpt("x@elsewhere.example")[0] == 553
+        client.rset()
+        client.sendmail("joe@example.org", ["x@elsewhere.example"], "Subject: x\r\n\r\nhi\r\n")
+    (message,) = place.home.messages()
+    assert b"\nDate: " in message.text
+    assert re.search(rb"\nMessage-ID: <[0-9.]+@mx\.example\.org>\n", message.text)
+
+
+@pytest.mark.interop
+def test_the_log_of_daemontools(place: Place) -> None:
+    place.real("multilog")
+    run = place.adapt("daemontools/log/run")
+    subprocess.run([run], input=b"event=x\n", cwd=run.parent, env=place.environ, check=True)
+    text = (run.parent / "main/current").read_text()
+    assert re.fullmatch(r"@[0-9a-f]{24} event=x\n", text)
+
+
+@pytest.mark.interop
+def test_runit(place: Place) -> None:
+    place.real("tcpsvd")
+    changes = ("0 25", f"127.0.0.1 {place.port}"), ("qmaild", USER)
+    with place.running(place.adapt("runit/run", *changes)):
+        place.mail("x@ok.example")
+    place.arrived()
+
+
+@pytest.mark.interop
+def test_s6(place: Place) -> None:
+    for name in ("tcpserver", "s6-envuidgid", "fdmove"):
+        place.real(name)
+    for name, text in S6_NETWORKING.items():
+        if find(name) is None:
+            place.program(name, text)
+    changes = (
+        ("/bin/execlineb", needs("execlineb")),
+        ("qmaild", USER),
+        ("0.0.0.0 25", f"127.0.0.1 {place.port}"),
+    )
+    with place.running(place.adapt("s6/run", *changes)):
+        place.mail("x@ok.example")
+    place.arrived()
+
+
+# -- systemd -----------------------------------------------------------------
+
+
+class Unit(configparser.RawConfigParser):
+    """A file of systemd's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(strict=True)
+        self.optionxform = str  # type: ignore[assignment,method-assign]
+        self.read_string(path.read_text())
+
+
+@pytest.mark.interop
+def test_systemd_knows_every_line(place: Place) -> None:
+    paths = [place.adapt(f"systemd/{path.name}") for path in (EXAMPLES / "systemd").iterdir()]
+    for path in paths:
+        path.chmod(0o644)
+    done = subprocess.run(
+        [needs("systemd-analyze"), "--man=no", "verify", *paths],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("name", ["qsmtpd@", "qsmtpd-server"])
+def test_systemd(place: Place, name: str) -> None:
+    """Its own stand-in accepts, or listens, and starts what the unit says."""
+    path = place.adapt(f"systemd/{name}.service")
+    service = Unit(path)["Service"]
+    if "Environment" in service:
+        variable, _, value = service["Environment"].partition("=")
+        # The other systemd sets, and this one does not.
+        place.environ |= {variable: value, "REMOTE_ADDR": "127.0.0.1"}
+    command = [needs("systemd-socket-activate"), "-l", f"127.0.0.1:{place.port}"]
+    for variable in place.environ:
+        command += ["-E", variable]
+    if Unit(EXAMPLES / "systemd" / f"{name.rstrip('@')}.socket")["Socket"].get("Accept") == "yes":
+        assert (service["StandardInput"], service["StandardOutput"]) == ("socket", "socket")
+        command += ["--accept", "--inetd"]
+    with place.running(*command, *service["ExecStart"].split()):
+        place.mail("x@ok.example")
+    place.arrived()
+
+
+def test_a_session_without_quit_is_no_failed_unit(home: Home) -> None:
+    service = Unit(EXAMPLES / "systemd/qsmtpd@.service")["Service"]
+    assert home.run(b"NOOP\r\n").status == int(service["SuccessExitStatus"]) == 1
+
+
+# -- the list ----------------------------------------------------------------
+
+
+def test_every_example_is_in_the_list() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    linked = {link for link in re.findall(r"\]\(([^)]*)\)", text) if "://" not in link}
+    files = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}
+    assert linked == files - {"README.md"}
+    for name in files:
+        script = (EXAMPLES / name).read_bytes().startswith(b"#!")
+        assert script == os.access(EXAMPLES / name, os.X_OK), name
