@@ -267,11 +267,16 @@ def test_no_host_or_no_port(words: list[str]) -> None:
 
 
 def test_a_relative_home(home: Home) -> None:
-    """It is below where the server was started, also after HUP, and for its programs."""
+    """It is below where the server was started, also after HUP, and for its programs.
+
+    No rule can set another one.
+    """
+    cdb = make_rules(home.path / "rules.cdb", ':allow,QMAILHOME="/elsewhere"')
     told = home.path / "told"
     home.environ["QMAILQUEUE"] = home.script(f"echo $PWD $QMAILHOME >>{told}; cat >/dev/null")
     home.environ["QMAILHOME"] = home.path.name
-    with Server(home, command=["env", "-C", str(home.path.parent)]) as server:
+    command = ["env", "-C", str(home.path.parent)]
+    with Server(home, "-x", str(cdb), command=command) as server:
         for _ in range(2):
             replies = server.session(
                 b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA", b".", b"QUIT"

@@ -101,10 +101,14 @@ def denies(data: bytes) -> bool:
 
 
 def apply(data: bytes, environ: dict[bytes, bytes]) -> None:
-    """Set in the environment of a connection what these instructions say."""
+    """Set in the environment of a connection what these instructions say.
+
+    But for QMAILHOME, which would be another one for programs than for the session:
+    the control files have been read by then.
+    """
     for entry in data.split(b"\0"):
         name, equals, value = entry[1:].partition(b"=")
-        if entry.startswith(b"+") and equals and name:
+        if entry.startswith(b"+") and equals and name not in (b"", b"QMAILHOME"):
             environ[name] = value
 
 
