@@ -62,7 +62,8 @@ class Tls:
     Of a client certificate, `fingerprint` is its SHA-256 in lower-case hex;
     `addresses` are the e-mail addresses that a verified one certifies, so they
     are empty for one that was not.  `listed`: control/tlsclients names it.
-    `problem` is for the log: what is not as configured.
+    `unverified` is why a certificate was not, if that is known; `remarks` are
+    for the log: what is not as configured.
     """
 
     __slots__ = (
@@ -73,7 +74,8 @@ class Tls:
         "fingerprint",
         "addresses",
         "listed",
-        "problem",
+        "unverified",
+        "remarks",
     )
 
     def __init__(
@@ -92,7 +94,8 @@ class Tls:
         self.fingerprint = fingerprint
         self.addresses = addresses
         self.listed = False
-        self.problem: str | None = None
+        self.unverified: str | None = None
+        self.remarks: list[str] = []
 
 
 class Auth:

@@ -67,14 +67,14 @@ class Certificate:
     def fingerprint(self) -> str:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
-    def revocation_list(self, *revoked: Certificate) -> bytes:
-        """A CRL of this authority's."""
+    def revocation_list(self, *revoked: Certificate, days: int = 1) -> bytes:
+        """A CRL of this authority's, valid for so many days from now on."""
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
             .last_update(now - DAY)
-            .next_update(now + DAY)
+            .next_update(now + days * DAY - datetime.timedelta(seconds=1))
         )
         for other in revoked:
             builder = builder.add_revoked_certificate(

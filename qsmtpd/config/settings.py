@@ -18,11 +18,14 @@ from .files import open_cdb, open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
     from ..log import Log
     from .cdb import Cdb
     from .files import ControlFiles
+
+    T = TypeVar("T")
 
 LINE_LIMIT = 1000  # bytes of a text setting
 #: The maximum of what REPLY_… adds to a reply (bytes), so that no reply grows
@@ -173,6 +176,17 @@ class Settings:
             os.stat(full)
         except OSError as error:
             raise ControlError(name, error.strerror or "unreadable") from error
+
+    def optional(self, read: Callable[[], T], default: T, wrong: list[ControlError]) -> T:
+        """What read() says, or the default where it raises ControlError: that is then in `wrong`.
+
+        For settings that only take something away where they cannot be used.
+        """
+        try:
+            return read()
+        except ControlError as error:
+            wrong.append(error)
+            return default
 
     def worded(self, text: bytes, variable: str) -> bytes:
         """A reply's text, with what one of SPAMCONTROL's REPLY_ variables adds behind it."""

@@ -97,6 +97,10 @@ class _Noted(Settings):
     def expect_program(self, where: str, path: bytes) -> None:
         """Nothing: programs.py says more of it."""
 
+    def optional(self, read: Callable[[], T], default: T, wrong: list[ControlError]) -> T:
+        with self.report.mildly():
+            return super().optional(read, default, wrong)
+
     def _noted(
         self, file: str | None, variable: str | None, default: T, read: Callable[[], T]
     ) -> T:

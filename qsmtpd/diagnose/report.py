@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -28,6 +29,7 @@ class Report:
         self._quiet = quiet
         #: Each line once, since several parts may ask for the same; in their order.
         self.lines: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
+        self._mild = False
 
     def ok(self, what: str, value: str, source: str) -> None:
         """A setting that is what it should be; `source` says where it is from."""
@@ -45,7 +47,7 @@ class Report:
 
     def wrong(self, what: str, problem: str) -> None:
         """Something that keeps mail from flowing."""
-        self._add(WRONG, f"{what}: {problem}")
+        self._add(WARNING if self._mild else WRONG, f"{what}: {problem}")
 
     def add_others(self, other: Report, where: str) -> None:
         """What another report says and this one does not, with `where` before it."""
@@ -56,6 +58,15 @@ class Report:
 
     def _add(self, kind: str, line: str) -> None:
         self.lines[kind][line] = None
+
+    @contextmanager
+    def mildly(self) -> Iterator[None]:
+        """While it lasts, what is wrong is a warning: plain mail flows all the same."""
+        self._mild = True
+        try:
+            yield
+        finally:
+            self._mild = False
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """Do one part of the check; what it raises is wrong, and the rest goes on."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 from ..tls import Unavailable, provider
-from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, TlsSettings, find_pairs
+from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, Pair, TlsSettings, find_pairs
 from .certificates import check_certificate
 from .report import Report
 
 
 def check_tls(report: Report, tls: TlsSettings) -> bool:
     """Would a session have TLS?"""
+    for error in tls.remarks:  # of tlsclients: somebody may not relay who should
+        report.wrong(*error)
     if tls.mode == EXTERNAL:
         report.note("tls", tls.mode, "done in front")
         return True
@@ -38,15 +40,29 @@ def check_tls(report: Report, tls: TlsSettings) -> bool:
 
 def _check_certificates(report: Report, tls: TlsSettings) -> None:
     from ..tls import context
+    from .authorities import check_authorities
+    from .ciphers import check_ciphers
 
+    for remark in context.keep(tls).remarks:
+        report.warn("tls", remark)
     for pair in tls.pairs:
         check_certificate(report, pair)
     if tls.client_ca is None and tls.lists_clients:
         report.warn("control/tlsclients", "nobody is asked for a certificate: no clientca.pem")
+    report.attempt(lambda: check_authorities(report, tls))
+    usable = [*tls.pairs, *_check_names(report, tls)]
+    report.attempt(lambda: check_ciphers(report, tls, usable))
+
+
+def _check_names(report: Report, tls: TlsSettings) -> list[Pair]:
+    """The certificates of SNI; those that can be used."""
+    from ..tls import context
+
+    usable: list[Pair] = []
     try:
         names = sorted(os.listdir(tls.names))
     except FileNotFoundError:
-        return
+        return []
     for name in names:
         where = "servercerts/" + os.fsdecode(name)
         pairs = find_pairs(tls.names + b"/" + name)
@@ -57,7 +73,9 @@ def _check_certificates(report: Report, tls: TlsSettings) -> None:
             report.warn(where, f"is never used: {what}")
         try:
             context.build(tls, pairs)
+            usable += pairs
         except Unavailable as error:
             report.warn(where, str(error))
         for pair in pairs:
             check_certificate(report, pair)
+    return usable

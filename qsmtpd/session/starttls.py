@@ -63,5 +63,5 @@ def log_tls(log: Log, tls: Tls) -> None:
         sni=tls.sni,
         fingerprint=tls.fingerprint,
         listed="yes" if tls.listed else None,
-        reason=tls.problem,
+        reason="; ".join(tls.remarks) or None,
     )

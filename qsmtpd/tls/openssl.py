@@ -13,8 +13,7 @@ from OpenSSL import SSL, crypto
 
 from ..facts import Tls
 from ..net.channel import CHUNK, Gone, Timeout
-from . import HandshakeFailed, WithoutText
-from .context import explain
+from . import HandshakeFailed, WithoutText, explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,8 @@ class TlsTransport:
             sni=self._tls.get_servername(),
             group=self._group(),
         )
-        tls.problem = self.problem
+        if self.problem is not None:
+            tls.remarks.append(self.problem)
         presented = self._tls.get_peer_certificate()
         if presented is None:
             return tls
@@ -81,6 +81,10 @@ class TlsTransport:
         # Verified: OpenSSL looked at the chain and found nothing wrong with any of it.
         if self.verified and not any(self.verified):
             tls.addresses = _addresses(presented)
+        else:
+            from .authorities import why_not
+
+            tls.unverified = why_not(self.verified)
         return tls
 
     def _group(self) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..net.channel import Gone, Timeout
-from . import HandshakeFailed, Unavailable
+from . import HandshakeFailed, Unavailable, explain
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 
 TYPE_CHECKING = False
@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from OpenSSL import SSL
-
     from ..facts import Tls
     from ..net.channel import Channel
-    from .settings import TlsSettings
+    from .settings import ServerContext, TlsSettings
 
     class TlsProvider(Protocol):
         """A way to get from plain text to TLS."""
@@ -44,6 +42,8 @@ def find(tls: TlsSettings) -> TlsProvider | None:
     That of this process is there when its files look right; that they are
     right is known when it is prepared.
     """
+    if tls.problem is not None and tls.mode not in (OFF, EXTERNAL):
+        raise Unavailable(tls.problem)
     if tls.mode == UCSPI:
         if tls.descriptors is None:
             raise Unavailable("SSLCTLFD, SSLREADFD and SSLWRITEFD are not three open descriptors")
@@ -77,7 +77,7 @@ class OpensslProvider:
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         # A warm server has it already (see context.py).
-        self._context: SSL.Context | None = settings.kept_context()
+        self._context: ServerContext | None = settings.kept_context()
 
     @property
     def ready(self) -> bool:
@@ -88,7 +88,7 @@ class OpensslProvider:
         """Import pyOpenSSL and load the certificates.  Raises Unavailable."""
         if self._context is not None:
             return
-        from .context import explain, keep
+        from .context import keep
 
         try:
             try:
@@ -113,7 +113,7 @@ class OpensslProvider:
         assert self._context is not None, "prepare() comes first"
         from .openssl import TlsTransport
 
-        transport = TlsTransport(self._context, channel.transport)
+        transport = TlsTransport(self._context.context, channel.transport)
         try:
             transport.handshake(monotonic() + self._settings.timeout)
         except Timeout as error:
@@ -121,4 +121,6 @@ class OpensslProvider:
         except Gone as error:
             raise HandshakeFailed("the client went away") from error
         channel.change_transport(transport)
-        return self._settings.judge(transport.facts())
+        tls = transport.facts()
+        tls.remarks += self._context.remarks
+        return self._settings.judge(tls)

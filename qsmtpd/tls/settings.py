@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import posix as os
 
+from ..config.files import read_regular
 from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from OpenSSL import SSL
 
     from ..config.files import ControlFiles
     from ..config.settings import Settings
     from ..facts import Tls
 
+    T = TypeVar("T")
+
 AUTO, OFF, STARTTLS, IMPLICIT = "auto", "off", "starttls", "implicit"
 UCSPI, EXTERNAL = "ucspi", "external"
+MODES = (AUTO, OFF, STARTTLS, IMPLICIT, UCSPI, EXTERNAL)
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 KEYS = (
     b"-----BEGIN PRIVATE KEY-----",
@@ -26,6 +33,11 @@ _OF_NOTHING = (
     b"0" * 64,
     b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # SHA-256 of b""
 )
+
+
+CIPHERS_LIMIT = 16384  # bytes; `openssl ciphers` prints some 2,000
+OLD_VERSIONS = ("TLSv1.1", "TLSv1")
+VERSIONS = ("TLSv1.2", "TLSv1.3", *OLD_VERSIONS)
 
 
 class Pair:
@@ -42,13 +54,11 @@ class Pair:
         for path, marks in ((self.certificate, (CERTIFICATE,)), (self.key, KEYS)):
             name = path.decode("ascii", "backslashreplace")
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                try:
-                    text = os.read(fd, 1 << 17)
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                return f"{name}: {error.strerror}"
+                text = read_regular(name, path)
+            except ControlError as error:
+                return f"{name}: {error.reason}"
+            if text is None:
+                return f"{name}: No such file or directory"
             if marks is KEYS and b"ENCRYPTED" in text:
                 return f"{name}: is encrypted, and there is nobody to ask"
             if not any(mark in text for mark in marks):
@@ -70,8 +80,28 @@ def find_pairs(folder: bytes) -> list[Pair]:
     return pairs
 
 
+class ServerContext:
+    """What OpenSSL needs to be a server, and what of the settings it does without.
+
+    `remarks` are for the log of each handshake.  Of these, `wrong` are those
+    that somebody has to mend: files that cannot be used.
+    """
+
+    __slots__ = ("context", "remarks", "wrong")
+
+    def __init__(self, context: SSL.Context) -> None:
+        self.context = context
+        self.remarks: list[str] = []
+        self.wrong: list[str] = []
+
+
 class TlsSettings:
-    """What an administrator has said of TLS.  Raises ControlError."""
+    """What an administrator has said of TLS.
+
+    What cannot be used never stops plain mail: `problem` says why there is no
+    TLS then, and `remarks` what is wrong with the list of clients, which leaves
+    out what it is about.  Raises ControlError where TLS is required.
+    """
 
     __slots__ = (
         "mode",
@@ -88,6 +118,8 @@ class TlsSettings:
         "client_crl",
         "descriptors",
         "kept",
+        "problem",
+        "remarks",
         "_clients",
     )
 
@@ -95,27 +127,39 @@ class TlsSettings:
         switch = settings.variable("UCSPITLS")
         self.required = settings.flag("FORCETLS") or switch in (b"!", b"@")
         self.client_required = switch == b"@"
-        injection = settings.choice("starttlsinjection", "STARTTLSINJECTION", ("discard", "refuse"))
+        wrong: list[ControlError] = []
+
+        def ask(read: Callable[[], T], otherwise: T) -> T:
+            return settings.optional(read, otherwise, wrong)
+
+        choice = settings.choice
+        actions = ("discard", "refuse")
+        injection = ask(lambda: choice("starttlsinjection", "STARTTLSINJECTION", actions), "")
         self.refuse_injection = injection == "refuse"
-        self.timeout = settings.number("tlstimeout", "TLSTIMEOUT", 60, least=1)
-        self.ciphers = settings.line("tlsserverciphers", "TLSCIPHERS")
-        self.minimum = settings.choice(
-            "tlsminimum", "TLSMINIMUM", ("TLSv1.2", "TLSv1.3", "TLSv1.1", "TLSv1")
-        )
-        self.require_alpn = settings.choice("tlsalpn", "TLSALPN", ("any", "smtp")) == "smtp"
-        self.pairs = _pairs(settings)
+        self.timeout = ask(lambda: settings.number("tlstimeout", "TLSTIMEOUT", 60, least=1), 60)
+        self.ciphers = ask(lambda: _ciphers(settings), None)
+        self.minimum = ask(lambda: choice("tlsminimum", "TLSMINIMUM", VERSIONS), VERSIONS[0])
+        alpn = ask(lambda: choice("tlsalpn", "TLSALPN", ("any", "smtp")), "")
+        self.require_alpn = alpn == "smtp"
+        none: list[Pair] = []
+        self.pairs = ask(lambda: _pairs(settings), none)
         self.names = settings.files.path("servercerts")
         self.client_ca = _if_there(settings.files, "clientca.pem")
         self.client_crl = _if_there(settings.files, "clientcrl.pem")
-        self._clients = frozenset(_client(entry) for entry in settings.lines("tlsclients") or ())
         self.descriptors = ucspi_descriptors(settings)
-        self.mode = self._choose(settings)
+        mode = ask(lambda: choice(None, "QSMTPD_TLS", MODES), AUTO)
+        # Who sets something wants TLS, and is told that there is none.
+        self.mode = self._choose(settings, mode, bool(self.pairs or wrong))
+        if wrong and self.required and self.mode != EXTERNAL:
+            raise wrong[0]
+        self.problem = f"{wrong[0].name}: {wrong[0].reason}" if wrong else None
+        wrong = []
+        self._clients = _clients(settings, wrong)
+        self.remarks = [(error.name, error.reason) for error in wrong]
         self.kept = settings.files.kept  # a warm server's contexts (see context.py)
 
-    def _choose(self, settings: Settings) -> str:
+    def _choose(self, settings: Settings, mode: str, wanted: bool) -> str:
         switch = settings.variable("UCSPITLS")
-        words = (AUTO, OFF, STARTTLS, IMPLICIT, UCSPI, EXTERNAL)
-        mode = settings.choice(None, "QSMTPD_TLS", words)
         if mode == AUTO:
             if settings.flag("SMTPS"):
                 mode = IMPLICIT
@@ -124,7 +168,7 @@ class TlsSettings:
             elif _says_tls(settings):
                 mode = EXTERNAL
             else:
-                mode = STARTTLS if self.pairs else OFF
+                mode = STARTTLS if wanted else OFF
         if switch == b"-" and mode in (STARTTLS, UCSPI):
             return OFF
         return mode
@@ -141,7 +185,7 @@ class TlsSettings:
             self.client_crl,
         )
 
-    def kept_context(self) -> SSL.Context | None:
+    def kept_context(self) -> ServerContext | None:
         """The context that a warm server has built for such settings, or None."""
         if not self.kept:
             return None
@@ -153,12 +197,20 @@ class TlsSettings:
         """Is anybody in control/tlsclients?"""
         return bool(self._clients)
 
+    @property
+    def lists_addresses(self) -> bool:
+        """Are addresses among them?"""
+        return any(b"@" in client for client in self._clients)
+
     def judge(self, tls: Tls) -> Tls:
         """Say of a client's certificate whether control/tlsclients names it."""
         # An address without @ is none: it could have the form of a fingerprint.
         tls.listed = tls.fingerprint in self._clients or any(
             b"@" in address and address.lower() in self._clients for address in tls.addresses
         )
+        tls.remarks += [f"{name}: {reason}" for name, reason in self.remarks]
+        if not tls.listed and tls.unverified is not None:
+            tls.remarks.append(tls.unverified)
         return tls
 
 
@@ -183,6 +235,19 @@ def _pairs(settings: Settings) -> list[Pair]:
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
 
+def _ciphers(settings: Settings) -> bytes | None:
+    """The cipher list; the lines of the file are joined, as the qmail-tls patch does it."""
+    where, text = "TLSCIPHERS", settings.variable("TLSCIPHERS")
+    if text is None:
+        where, lines = "control/tlsserverciphers", settings.lines("tlsserverciphers")
+        text = None if lines is None else b":".join(lines)
+    if text is not None and len(text) > CIPHERS_LIMIT:
+        raise ControlError(where, "is too long")
+    if text is not None and any(byte < 32 and byte not in b"\t\r" for byte in text):
+        raise ControlError(where, "has a control character")
+    return text
+
+
 def _is_there(path: bytes) -> bool:
     """Is it, be it a link that leads nowhere?"""
     try:
@@ -195,6 +260,17 @@ def _is_there(path: bytes) -> bool:
 def _if_there(files: ControlFiles, name: str) -> bytes | None:
     path = files.path(name)
     return path if files.lists(name) and _is_there(path) else None
+
+
+def _clients(settings: Settings, wrong: list[ControlError]) -> frozenset[bytes]:
+    """Who is in control/tlsclients; an entry that is none is left out, and in `wrong`."""
+    found = set()
+    for entry in settings.optional(lambda: settings.lines("tlsclients"), None, wrong) or ():
+        try:
+            found.add(_client(entry))
+        except ControlError as error:
+            wrong.append(error)
+    return frozenset(found)
 
 
 def _client(entry: bytes) -> bytes:

@@ -61,7 +61,7 @@ class UcspiTlsProvider:
             # The two NULs were not the end: they stood in a certified name,
             # and hide what the helper says of the certificate behind them.
             tls.fingerprint = None
-            tls.problem = "the helper's report goes on behind its end: forged"
+            tls.remarks.append("the helper's report goes on behind its end: forged")
         return self._settings.judge(tls)
 
     def _report(self, deadline: float) -> tuple[bytes, bool]:
