@@ -136,7 +136,6 @@ def decode(parts: list[bytes], normalize: bool) -> tuple[object, ...]:
     if refused:
         # How much was decoded before depends on the chunks; it is not queued.
         return (refused,)
-    assert decoder.size == len(text)
     return text, decoder.ended, rest
 
 

@@ -36,6 +36,7 @@ class SessionSettings:
         "auth",
         "policy",
         "immune",
+        "chunking",
     )
     #: What they consist of, each to be made from the lookup alone.
     PARTS: tuple[Callable[[Settings], object], ...]
@@ -55,6 +56,7 @@ class SessionSettings:
         self.greeting = greeting or me or b""
         self.policy = PolicySettings(settings)
         self.immune = ImmuneClients(settings)
+        self.chunking = settings.choice("chunking", "CHUNKING", ("on", "off")) == "on"
 
     @classmethod
     def load(cls, settings: Settings, checkpassword: Sequence[bytes] = ()) -> SessionSettings:

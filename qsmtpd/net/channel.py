@@ -322,17 +322,24 @@ class Channel:
         self._data_bytes = 0
         self._data_rate = rate
 
-    def chunk(self) -> bytes:
-        """The bytes that are there, or the next ones to come; never b""."""
+    def chunk(self, most: int = CHUNK) -> bytes:
+        """The bytes that are there, or the next ones to come: at least one, and at most `most`."""
         if not self._input:
             deadline = self._clock() + self.timeout
             if self._data_rate:
                 earned = self._data_bytes / self._data_rate
                 deadline = min(deadline, self._data_start + max(self.timeout, earned))
             data = self._read(deadline)
-        else:
+            if len(data) > most:
+                self._input += data[most:]
+                data = data[:most]
+        elif len(self._input) <= most:
             data = bytes(self._input)
             self._drop_input()
+        else:
+            data = bytes(self._input[:most])
+            del self._input[:most]
+            self._searched = 0
         self._data_bytes += len(data)
         return data
 

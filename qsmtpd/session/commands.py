@@ -8,7 +8,7 @@ from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
 from ..facts import Auth, Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
-from ..smtp.command import content
+from ..smtp.command import BadChunk, content, parse_chunk
 from . import envelope
 from .ending import QUIT
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
     from ..tls.provider import TlsProvider
+    from .chunks import ChunkedTransfer
+    from .data import Transfer
 
     Fields = dict[str, bytes | str | int]
+
+
+#: The greatest value that LIMITS can say (RFC 9422, 3: six digits).
+SAYABLE_LIMIT = 999_999
 
 
 class TlsStarted(Exception):
@@ -39,7 +45,8 @@ class Commands:
 
     `by_verb` has those that this client can give.  Of the last one, `about` is
     what the log should say of it, `logged` says that it has had its own line,
-    and `message_over` that it was a DATA, after which the transaction is over.
+    `message_over` that it was a DATA, after which the transaction is over, and
+    `last_chunk` that it was a BDAT with LAST.
     """
 
     __slots__ = (
@@ -47,6 +54,7 @@ class Commands:
         "about",
         "logged",
         "message_over",
+        "last_chunk",
         "_channel",
         "_client",
         "_settings",
@@ -55,6 +63,7 @@ class Commands:
         "_counters",
         "_provider",
         "_envelope",
+        "_transfer",
     )
 
     def __init__(
@@ -77,6 +86,8 @@ class Commands:
         self.about: Fields = {}
         self.logged = False
         self.message_over = False
+        self.last_chunk = False
+        self._transfer: ChunkedTransfer | None = None
         self.by_verb: dict[bytes, Callable[[bytes], Reply]] = {
             b"HELO": self._helo,
             b"EHLO": self._ehlo,
@@ -89,6 +100,8 @@ class Commands:
             b"HELP": lambda argument: replies.HELP,
             b"QUIT": self._quit,
         }
+        if settings.chunking:
+            self.by_verb[b"BDAT"] = self._bdat
         if provider is not None or client.tls is not None:
             self.by_verb[b"STARTTLS"] = self._starttls
         if settings.auth.mechanisms:
@@ -101,6 +114,7 @@ class Commands:
         self.about = {}
         self.logged = False
         self.message_over = False
+        self.last_chunk = False
 
     def known(self, transaction: bool) -> Fields:
         """The log's fields of who sends what to whom, as far as that is known.
@@ -127,8 +141,12 @@ class Commands:
         reply = self._hello(argument, True, replies.OK)
         if reply.refused:
             return reply
-        size = b"SIZE %d" % self._settings.data.databytes  # 0: no limit (RFC 1870, 3)
-        lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME", size]
+        lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME"]
+        if self._settings.chunking:
+            lines.append(b"CHUNKING")
+        if self._settings.limits.recipients <= SAYABLE_LIMIT:
+            lines.append(b"LIMITS RCPTMAX=%d" % self._settings.limits.recipients)
+        lines.append(b"SIZE %d" % self._settings.data.databytes)  # 0: no limit (RFC 1870, 3)
         if self._provider is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
         if self._may_authenticate() and self._client.auth is None:
@@ -247,31 +265,84 @@ class Commands:
         except (ImportError, OSError) as error:  # no descriptor to be had, say
             self._hooks.log_trouble(error)
             return replies.QUEUE_PIPES
-        recipients = self._envelope.recipients
-        started = monotonic()
-        fields: dict[str, int | str | bytes] = {"rcpts": len(recipients)}
+        transfer = data.Transfer(self._client, self._envelope, self._hooks, self._settings)
         reply: Reply | None = None
         try:
-            reply = data.receive(
-                self._channel, self._client, self._envelope, self._hooks, self._settings, fields
-            )
+            with transfer:
+                reply = data.receive(self._channel, transfer, self._settings)
         finally:
-            verdict = "aborted"
-            if reply is not None:
-                verdict = "refused" if reply.refused else "accepted"
-                # What we say comes first: a line that is too long loses its end.
-                fields = {"reply": reply.wire(), **fields}
-                if reply.ruling is not None:
-                    fields["by"] = reply.ruling.plugin
-            fields["seconds"] = f"{monotonic() - started:.3f}"
-            self.about = {"to": recipients[0]}
-            self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})
-            self.logged = True
+            self._log_message(transfer, reply)
+        return self._judge_message(transfer, reply)
+
+    def _bdat(self, argument: bytes) -> Reply:
+        try:
+            size, self.last_chunk = parse_chunk(argument)
+            from . import chunks
+        except BadChunk:
+            return replies.BAD_CHUNK
+        except (ImportError, OSError) as error:
+            self._hooks.log_trouble(error)
+            return replies.TROUBLE  # the bytes of the chunk cannot be told from commands any more
+        reply = chunks.too_large(size, self._settings)
+        if reply is not None:
+            return reply
+        transfer = self._transfer
+        if transfer is None:
+            transfer = self._transfer = chunks.ChunkedTransfer(
+                self._channel, self._client, self._envelope, self._hooks, self._settings
+            )
+        reply = transfer.take(size, self.last_chunk)
+        if not reply.refused and not self.last_chunk:
+            return reply
+        self._transfer = None
+        transfer.close()
+        self._log_message(transfer, reply)
+        return self._judge_message(transfer, reply)
+
+    def skip_chunk(self, argument: bytes, refusal: Reply) -> Reply:
+        """A BDAT that is not allowed now: its bytes are read, and then it is refused."""
+        try:
+            size, self.last_chunk = parse_chunk(argument)
+            from . import chunks
+        except BadChunk:
+            return replies.BAD_CHUNK
+        except (ImportError, OSError) as error:
+            self._hooks.log_trouble(error)
+            return replies.TROUBLE
+        self._channel.start_data(self._settings.data.min_rate)
+        return chunks.too_large(size, self._settings) or chunks.discard(
+            self._channel, size, refusal, self._settings
+        )
+
+    def abort(self) -> None:
+        """The transaction is over: of a message in chunks that is not complete, nothing is left."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.close()
+            self._log_message(transfer, None)
+
+    def _log_message(self, transfer: Transfer, reply: Reply | None) -> None:
+        """The line event=message; without a reply the message was aborted."""
+        fields = transfer.fields
+        verdict = "aborted"
+        if reply is not None:
+            verdict = "refused" if reply.refused else "accepted"
+            # What we say comes first: a line that is too long loses its end.
+            fields = {"reply": reply.wire(), **fields}
+            if reply.ruling is not None:
+                fields["by"] = reply.ruling.plugin
+        fields["seconds"] = f"{monotonic() - transfer.started:.3f}"
+        self.about = {"to": self._envelope.recipients[0]}
+        self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})
+        self.logged = True
+
+    def _judge_message(self, transfer: Transfer, reply: Reply) -> Reply:
+        """What the reply to a message means for the session."""
         if not reply.refused:
             self._counters.messages += 1
             self._counters.forgive()
         if reply.ruling is None:
-            how = str(fields.get("exit", "")).encode("ascii", "replace")
+            how = str(transfer.fields.get("exit", "")).encode("ascii", "replace")
             reply = reply.of(Ruling(stages.QUEUE, "", own_decision(reply), detail=how))
         return reply
 

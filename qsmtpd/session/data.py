@@ -1,12 +1,12 @@
-"""DATA: from 354 to the verdict of the back end (RFC 5321, 4.1.1.4).
+"""A message: from DATA or the first BDAT to the verdict of the back end (RFC 5321, 4.1.1.4).
 
-The way of a byte: channel, decoder, message stream; then the hop count, the
-missing header lines, the plugins, the back end.
+The way of a byte: channel, decoder (receive() for DATA, chunks.py for BDAT), message
+stream; then the hop count, the missing header lines, the plugins, the back end.
 """
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 
 from ..child.queue import CannotExec, CannotStart
 from ..decision import REFUSALS
@@ -36,168 +36,200 @@ if TYPE_CHECKING:
 bytes(1 << 20)
 
 
-def receive(
-    channel: Channel,
-    client: Client,
-    envelope: Envelope,
-    hooks: Hooks,
-    settings: SessionSettings,
-    fields: Fields,
-) -> Reply:
-    """Take one message and hand it to the back end; the reply.
+def receive(channel: Channel, transfer: Transfer, settings: SessionSettings) -> Reply:
+    """DATA: say 354, read the message to its end, and commit it; the reply.
 
-    The back end is started before 354 is said, so that one that cannot be is
-    known in time.  `fields` is filled with what the log should know, also
-    where this raises: BareLF, or what the channel raises, with nothing queued.
+    Raises BareLF, or what the channel raises, with nothing queued.
     """
-    ruling = hooks.ask(stages.DATA, client, envelope)
-    if ruling.decision.verdict in REFUSALS:
-        return stages.reply_to(ruling)
-    try:
-        back_end = hooks.back_end(client, envelope)
-    except CannotExec as error:
-        fields["exit"] = str(error)
-        return replies.QUEUE_PIPES if isinstance(error, CannotStart) else replies.QUEUE_EXEC
-    if back_end is None:
-        return replies.PLUGIN_TROUBLE
-    fields["qp"] = back_end.pid
-    with back_end:
-        transfer = _Transfer(channel, client, envelope, hooks, settings, back_end)
-        try:
-            return transfer.run(fields)
-        finally:
-            fields["size"] = transfer.decoder.size
-            fields["hops"] = transfer.hops
-            transfer.close()
+    refusal = transfer.start()
+    if refusal is not None:
+        return refusal
+    channel.write(replies.GO_AHEAD.wire() + b"\r\n")
+    channel.start_data(settings.data.min_rate)
+    decoder = Decoder(normalize=settings.data.bare_lf == "normalize")
+    while True:
+        text = decoder.feed(channel.chunk())
+        transfer.feed(text, decoder.ended)
+        if decoder.ended:
+            channel.unread(decoder.rest)
+            return transfer.finish()
+        if transfer.refusal is not None and transfer.refusal.end is not None:
+            return transfer.refusal
 
 
-class _Transfer:
-    """One message on its way to the back end."""
+class Transfer:
+    """One message on its way to the back end.
+
+    start(), then feed() until the last of it, then finish(); close() in any case, or use it as
+    a context manager: what was not committed is then aborted.  `fields` is what
+    the log should know, complete once it is closed; `refusal`, what there is
+    against the message so far: what then comes of it goes nowhere.
+    """
 
     __slots__ = (
-        "decoder",
-        "hops",
-        "_channel",
+        "fields",
+        "refusal",
+        "started",
         "_client",
         "_envelope",
         "_hooks",
         "_settings",
         "_back_end",
+        "_stream",
         "_first",
         "_missing",
         "_inspection",
-        "_stopped",
+        "_size",
+        "_hops",
     )
 
     def __init__(
-        self,
-        channel: Channel,
-        client: Client,
-        envelope: Envelope,
-        hooks: Hooks,
-        settings: SessionSettings,
-        back_end: BackEnd,
+        self, client: Client, envelope: Envelope, hooks: Hooks, settings: SessionSettings
     ) -> None:
-        self.decoder = Decoder(normalize=settings.data.bare_lf == "normalize")
-        self.hops = 0
-        self._channel = channel
+        self.fields: Fields = {"rcpts": len(envelope.recipients)}
+        self.refusal: Reply | None = None
+        self.started = monotonic()
         self._client = client
         self._envelope = envelope
         self._hooks = hooks
         self._settings = settings
-        self._back_end = back_end
-        self._missing = _missing_lines(client, back_end.pid) if settings.data.fill_header else {}
-        hide = settings.auth.hide and client.auth is not None
-        self._first = received(client, time(), hide=hide)  # stands in front of the message
+        self._back_end: BackEnd | None = None
+        self._stream = MessageStream()
+        self._first = b""  # stands in front of the message
+        self._missing: dict[bytes, bytes] = {}
         self._inspection: Inspection | None = None
-        self._stopped = False
+        self._size = 0
+        self._hops = 0
 
-    def run(self, fields: Fields) -> Reply:
-        """Say 354, read the message to its end, and commit it."""
-        if self._hooks.has(stages.HEADER, stages.BODY, stages.DATA_POST):
+    def start(self) -> Reply | None:
+        """Ask the plugins, and start the back end; a refusal, or None.
+
+        Before the client is asked for the message: that a back end cannot be
+        started is known in time.
+        """
+        self.refusal = self._start()
+        return self.refusal
+
+    def _start(self) -> Reply | None:
+        client, envelope, hooks, data = (
+            self._client,
+            self._envelope,
+            self._hooks,
+            self._settings.data,
+        )
+        ruling = hooks.ask(stages.DATA, client, envelope)
+        if ruling.decision.verdict in REFUSALS:
+            return stages.reply_to(ruling)
+        try:
+            back_end = hooks.back_end(client, envelope)
+        except CannotExec as error:
+            self.fields["exit"] = str(error)
+            return replies.QUEUE_PIPES if isinstance(error, CannotStart) else replies.QUEUE_EXEC
+        if back_end is None:
+            return replies.PLUGIN_TROUBLE
+        self._back_end = back_end
+        self.fields["qp"] = back_end.pid
+        self._missing = _missing_lines(client, back_end.pid) if data.fill_header else {}
+        hide = self._settings.auth.hide and client.auth is not None
+        self._first = received(client, time(), hide=hide)
+        if hooks.has(stages.HEADER, stages.BODY, stages.DATA_POST):
             from .inspection import Inspection
 
             try:
-                self._inspection = Inspection(
-                    self._hooks, self._client, self._envelope, self._back_end, self._first
-                )
+                self._inspection = Inspection(hooks, client, envelope, back_end, self._first)
             except OSError as error:  # no room for a file, or no place
-                self._hooks.log_trouble(error)
+                hooks.log_trouble(error)
                 return replies.SPOOL_TROUBLE
-        self._channel.write(replies.GO_AHEAD.wire() + b"\r\n")
-        self._channel.start_data(self._settings.data.min_rate)
-        decoder, message = self.decoder, MessageStream()
-        databytes = self._settings.data.databytes
-        while True:
-            text = decoder.feed(self._channel.chunk())
-            if databytes and decoder.size > databytes:
-                self._stop()
-            for event, part in message.feed(text, decoder.ended):
-                if event is HEADER:
-                    self._header(part, message.whole)
-                elif event is BODY:
-                    self._body(part)
-                elif event is END:
-                    self._channel.unread(decoder.rest)
-                    return self._refusal() or self._commit(fields)
-            if self._inspection is not None and self._inspection.refusal is not None:
-                self._stop()
-                if self._inspection.ends_session:
-                    return self._inspection.refusal
+        return None
 
-    def close(self) -> None:
-        """Nothing of it is wanted any more."""
+    def feed(self, text: bytes, last: bool) -> None:
+        """More of the message, decoded; `last`: this is the end of it."""
+        self._size += len(text)
+        limits = self._settings.data
+        if limits.databytes and self._size > limits.databytes:
+            self.refuse(limits.too_big)
+        for event, part in self._stream.feed(text, last):
+            if event is HEADER:
+                self._header(part)
+            elif event is BODY:
+                self._body(part)
+            elif event is END:
+                self._end()
+
+    def refuse(self, reply: Reply) -> None:
+        """Nothing of it is wanted.  What is refused for good is so, whatever was said before."""
+        said = self.refusal
+        if said is None or (said.temporary and said.end is None and not reply.temporary):
+            self.refusal = reply
+        if self._back_end is not None:
+            self._back_end.abort()
         if self._inspection is not None:
             self._inspection.close()
 
-    def _stop(self) -> None:
-        """The rest is read, to stay in step, and goes nowhere."""
-        if not self._stopped:
-            self._stopped = True
-            self._back_end.abort()
-            self.close()
+    def finish(self) -> Reply:
+        """All of it has come: the refusal, or the verdict of the back end."""
+        return self.refusal or self._commit()
 
-    def _header(self, header: bytes, whole: bool) -> None:
-        self.hops = count_hops(header)
-        if self._stopped:
+    def close(self) -> None:
+        """The end of it, committed or not."""
+        if self._back_end is not None:
+            self._back_end.__exit__()
+            self.fields["size"] = self._size
+            self.fields["hops"] = self._hops
+        if self._inspection is not None:
+            self._inspection.close()
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # -- inside ------------------------------------------------------------
+
+    def _header(self, header: bytes) -> None:
+        self._hops = count_hops(header)
+        if self.refusal is not None:
             return
+        whole = self._stream.whole
         if self._missing and whole:
             header = add_missing(header, self._missing)
         if self._inspection is not None:
             self._inspection.header(header, whole)
-        else:
+            self._look()
+        elif self._back_end is not None:
             self._back_end.feed(self._first + self._hooks.header_lines() + header)
+        if self._hops >= self._settings.data.max_hops:
+            self.refuse(replies.TOO_MANY_HOPS)
 
     def _body(self, text: bytes) -> None:
-        if self._stopped:
+        if self.refusal is not None:
             return
         if self._inspection is not None:
             self._inspection.body(text)
-        else:
+            self._look()
+        elif self._back_end is not None:
             self._back_end.feed(text)
 
-    def _refusal(self) -> Reply | None:
-        """What there is against the whole message, or None."""
-        limits = self._settings.data
-        if self._inspection is not None and self._inspection.ends_session:
-            return self._inspection.refusal
-        if self.hops >= limits.max_hops:
-            return replies.TOO_MANY_HOPS
-        if limits.databytes and self.decoder.size > limits.databytes:
-            return limits.too_big
-        if self._inspection is None:
-            return None
-        self._inspection.judge(self.decoder.size, self.hops)
-        return self._inspection.refusal
+    def _end(self) -> None:
+        if self.refusal is None and self._inspection is not None:
+            self._inspection.judge(self._size, self._hops)
+            self._look()
 
-    def _commit(self, fields: Fields) -> Reply:
+    def _look(self) -> None:
+        """Has a plugin refused what it was shown?"""
+        if self._inspection is not None and self._inspection.refusal is not None:
+            self.refuse(self._inspection.refusal)
+
+    def _commit(self) -> Reply:
+        assert self._back_end is not None
         pid = self._back_end.pid
         verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
-        fields["exit"] = verdict.exit
+        self.fields["exit"] = verdict.exit
         if verdict.accepted:
             return Reply(250, b"", b"ok %d qp %d" % (time(), pid))
         if verdict.ambiguous:
-            fields["ambiguous"] = "may be queued all the same"
+            self.fields["ambiguous"] = "may be queued all the same"
         return replies.with_status(554 if verdict.permanent else 451, verdict.text)
 
 

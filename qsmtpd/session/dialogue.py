@@ -88,10 +88,22 @@ class Dialogue:
                 self._counters.commands += 1
                 self._reset(verb)
                 reply = replies.LINE_TOO_LONG
+                if self._is_chunk(verb):
+                    reply = replies.BAD_CHUNK
             else:
                 verb, argument = parse_command(line)
                 self._counters.commands += 1
-                reply = self._refusal(line, verb) or self._commands.by_verb[verb](argument)
+                refusal = self._refusal(line, verb)
+                if refusal is None:
+                    reply = self._commands.by_verb[verb](argument)
+                elif self._is_chunk(verb):
+                    reply = self._commands.skip_chunk(argument, refusal)
+                else:
+                    reply = refusal
+                if self._is_chunk(verb):
+                    last = self._commands.last_chunk
+                    self._commands.message_over = last and self._state != states.IDLE
+                    self._state = states.after_chunk(self._state, reply.refused, last)
             reply = self._answer(verb, reply)
             if reply.end is not None:
                 return Ending.by(reply)
@@ -104,6 +116,7 @@ class Dialogue:
         try:
             if last is not None and last.ruling is not None:
                 self._tell(last.ruling, last)
+            self._commands.abort()
             if self._commands.message_over:
                 self._end_transaction()
             self._hooks.notify(stages.DISCONNECT, self._client)
@@ -128,16 +141,23 @@ class Dialogue:
             return self._commands.unknown(line)
         refusal = states.REFUSALS[self._state].get(verb)
         if refusal is None:
-            self._reset(verb)
+            if verb == b"DATA":
+                self._state = states.IDLE  # it ends the transaction itself, when it is over
+            else:
+                self._reset(verb)
         return refusal
 
     def _reset(self, verb: bytes) -> None:
         if verb in states.RESETS:
-            if self._state != states.IDLE and verb != b"DATA":  # which resets at its end
+            if self._state != states.IDLE:
                 self._end_transaction()
             self._state = states.IDLE
 
+    def _is_chunk(self, verb: bytes) -> bool:
+        return verb == b"BDAT" and verb in self._commands.by_verb
+
     def _end_transaction(self) -> None:
+        self._commands.abort()
         self._hooks.forget(stages.TRANSACTION)
         self._hooks.notify(stages.RESET, self._client)
 
@@ -215,9 +235,10 @@ class Dialogue:
 
     def _tell_outcome(self, verb: bytes, reply: Reply) -> None:
         """Let the observers know what became of a command that matters."""
-        if not reply.refused and verb not in states.OUTCOMES:
-            return
         ruling = reply.ruling
+        more_chunks = verb == b"BDAT" and ruling is None
+        if not reply.refused and (verb not in states.OUTCOMES or more_chunks):
+            return
         # An acceptance by policy may have become a refusal since, as of a message by the queue.
         if ruling is None or (ruling.decision.verdict in REFUSALS) != reply.refused:
             stage = states.OUTCOMES.get(verb, stages.UNKNOWN)

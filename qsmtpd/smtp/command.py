@@ -7,6 +7,10 @@ class BareLF(Exception):
     """A LF without a CR before it, in a command or in a message, where that is not allowed."""
 
 
+class BadChunk(Exception):
+    """The argument of BDAT says no size: nobody knows how many bytes follow."""
+
+
 def content(line: bytes) -> bytes:
     """A command or a response without its line end, and without the blanks and tabs before that.
 
@@ -31,3 +35,15 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
     verb, _, argument = content(line).partition(b" ")
     # bytes.upper() knows ASCII only, so no foreign letter turns into a verb.
     return verb.upper(), argument.lstrip(b" ")
+
+
+def parse_chunk(argument: bytes) -> tuple[int, bool]:
+    """The argument of BDAT -> (size in bytes, is it the last chunk?) (RFC 3030, 2).
+
+    Raises BadChunk for everything but 1 to 20 digits and, behind one space, `LAST`
+    in any case.
+    """
+    size, space, last = argument.partition(b" ")
+    if not (1 <= len(size) <= 20 and size.isdigit()) or (space and last.upper() != b"LAST"):
+        raise BadChunk
+    return int(size), bool(space)

@@ -1,4 +1,4 @@
-"""The DATA decoder: what arrives after 354 -> what the queue is given.
+"""The decoders: what arrives behind 354, or in chunks -> what the queue is given.
 
 Only CRLF . CRLF ends a message (RFC 5321, 4.1.1.4); the CRLF of the DATA
 command itself counts as the first one.  Every other sequence that some server
@@ -24,15 +24,13 @@ _PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 class Decoder:
     """Feed it chunks until `ended`; `rest` is then what came after the end.
 
-    `size` counts the decoded bytes.  With `normalize`, a bare LF is a line end of the text (but
-    never part of the end of data, and no dot is removed behind it); without,
-    it raises BareLF.
+    With `normalize`, a bare LF is a line end of the text (but never part of the end of data,
+    and no dot is removed behind it); without, it raises BareLF.
     """
 
     __slots__ = (
         "ended",
         "rest",
-        "size",
         "_normalize",
         "_held",
         "_first",
@@ -41,7 +39,6 @@ class Decoder:
     def __init__(self, normalize: bool = False) -> None:
         self.ended = False
         self.rest = b""
-        self.size = 0
         self._normalize = normalize
         self._held = b"\r\n"  # the end of the DATA command's own line
         self._first = True
@@ -69,7 +66,6 @@ class Decoder:
         if self._first:
             decoded = decoded[1:]  # the LF of the DATA command's line
             self._first = False
-        self.size += len(decoded)
         return decoded
 
     def _decode(self, text: bytes, dots: bool) -> bytes:
@@ -77,15 +73,63 @@ class Decoder:
 
         `dots`: some line begins with one.
         """
-        lines = text.replace(b"\r", b"")
-        # Where that can be undone, each CR and each LF was half of a CRLF.
-        if lines.replace(b"\n", b"\r\n") != text:
-            lines = text.replace(b"\r\n", b"\n")  # a lone CR passes
-            if lines.count(b"\n") != len(text) - len(lines):
-                if not self._normalize:
-                    raise BareLF
-                return _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
-        return _remove_dots(lines, b"\n") if dots else lines
+        lines = _line_ends(text)
+        if lines is not None:
+            return _remove_dots(lines, b"\n") if dots else lines
+        if not self._normalize:
+            raise BareLF
+        return _remove_dots(text, b"\r\n").replace(b"\r\n", b"\n")
+
+
+class ChunkDecoder:
+    """Feed it the bytes of BDAT's chunks, however they are cut, and then end() (RFC 3030, 2).
+
+    Nothing in them means anything but CRLF, which becomes LF.  With `normalize`,
+    a bare LF is a line end as well; without, it raises BareLF.
+    """
+
+    __slots__ = ("_normalize", "_held", "_last")
+
+    def __init__(self, normalize: bool = False) -> None:
+        self._normalize = normalize
+        self._held = b""  # a CR: half of a line end, perhaps
+        self._last = b"\n"  # the last byte of the text so far
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Decode the next bytes; return text with LF line ends."""
+        text = self._held + chunk
+        self._held = b""
+        if text.endswith(b"\r"):
+            self._held = b"\r"
+            text = text[:-1]
+        if not text:
+            return b""
+        lines = _line_ends(text)
+        if lines is None:
+            if not self._normalize:
+                raise BareLF
+            lines = text.replace(b"\r\n", b"\n")
+        self._last = lines[-1:]
+        return lines
+
+    def end(self) -> bytes:
+        """The end of the text: that of its last line, where it has none."""
+        rest = self._held
+        self._held = b""
+        if rest or self._last != b"\n":
+            rest += b"\n"
+        return rest
+
+
+def _line_ends(text: bytes) -> bytes | None:
+    """The text with LF for each CRLF; None where it has a bare LF.  A lone CR passes."""
+    lines = text.replace(b"\r", b"")
+    # Where that can be undone, each CR and each LF was half of a CRLF.
+    if lines.replace(b"\n", b"\r\n") != text:
+        lines = text.replace(b"\r\n", b"\n")
+        if lines.count(b"\n") != len(text) - len(lines):
+            return None
+    return lines
 
 
 def _remove_dots(text: bytes, line_end: bytes) -> bytes:

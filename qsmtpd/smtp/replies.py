@@ -36,6 +36,10 @@ LINE_TOO_LONG = _error(500, b"5.5.2", b"line too long")  # ours
 NUL = _error(501, b"5.5.2", b"NUL in command")  # ours
 BAD_PARAMETER = _error(501, b"5.5.4", b"malformed parameter")  # ours
 
+IN_CHUNKS = _error(503, b"5.5.1", b"a message in chunks is under way: BDAT or RSET")  # ours
+CHUNK_FAILED = _error(503, b"5.5.1", b"a chunk was refused before: RSET")  # ours
+BAD_CHUNK = _last("bdat-syntax", 501, b"5.5.4", b"no size of a chunk")  # ours
+
 TLS_READY = Reply(220, b"5.7.0", b"Ready to start TLS")  # SPAMCONTROL's
 NO_PARAMETERS = _error(501, b"5.5.4", b"no parameters allowed")  # ours
 TLS_ACTIVE = _error(503, b"5.5.1", b"TLS is active already")  # ours
@@ -64,6 +68,7 @@ TOO_BIG = Reply(552, b"5.3.4", b"sorry, that message size exceeds my databytes l
 TOO_MANY_RECIPIENTS = Reply(452, b"4.5.3", b"sorry, too many recipients")  # SPAMCONTROL's
 
 BARE_LF = _last("bare-lf", 451, b"", b"See https://cr.yp.to/docs/smtplf.html.")
+BARE_LF_IN_CHUNK = Reply(BARE_LF.code, BARE_LF.status, BARE_LF.text)
 # qmail-smtpd's is 451, but many clients know only 421 for the end of the connection
 # (RFC 5321, 4.2.3).
 TIMEOUT = _last("timeout", 421, b"4.4.2", b"timeout")

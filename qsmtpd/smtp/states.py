@@ -1,6 +1,6 @@
 """The order of commands, as data.
 
-A session is in one of three states.  REFUSALS says which verb is refused in
+A session is in one of five states.  REFUSALS says which verb is refused in
 which state, and how; a verb that is not named there is allowed.  NEXT says
 where an allowed verb leads when it succeeds; a verb that is not named there
 changes nothing.  As in qmail-smtpd, HELO is not needed, and MAIL may be given
@@ -18,11 +18,26 @@ if TYPE_CHECKING:
 IDLE = "idle"  # no transaction
 SENDER = "sender"  # MAIL was accepted
 RECIPIENT = "recipient"  # and so was at least one RCPT
+CHUNKS = "chunks"  # and so was a BDAT, and not the last one
+FAILED = "failed"  # a BDAT was refused, and the client may not know it yet
+
+_IN_CHUNKS = {
+    b"MAIL": replies.IN_CHUNKS,
+    b"RCPT": replies.IN_CHUNKS,
+    b"DATA": replies.IN_CHUNKS,
+    b"STARTTLS": replies.TLS_IN_TRANSACTION,
+    b"AUTH": replies.AUTH_IN_TRANSACTION,
+}
 
 REFUSALS: dict[str, dict[bytes, Reply]] = {
-    IDLE: {b"RCPT": replies.MAIL_FIRST, b"DATA": replies.MAIL_FIRST},
+    IDLE: {
+        b"RCPT": replies.MAIL_FIRST,
+        b"DATA": replies.MAIL_FIRST,
+        b"BDAT": replies.MAIL_FIRST,
+    },
     SENDER: {
         b"DATA": replies.RCPT_FIRST,
+        b"BDAT": replies.RCPT_FIRST,
         b"STARTTLS": replies.TLS_IN_TRANSACTION,
         b"AUTH": replies.AUTH_IN_TRANSACTION,
     },
@@ -30,6 +45,8 @@ REFUSALS: dict[str, dict[bytes, Reply]] = {
         b"STARTTLS": replies.TLS_IN_TRANSACTION,
         b"AUTH": replies.AUTH_IN_TRANSACTION,
     },
+    CHUNKS: _IN_CHUNKS,
+    FAILED: {**_IN_CHUNKS, b"BDAT": replies.CHUNK_FAILED},
 }
 
 NEXT: dict[bytes, str] = {
@@ -40,6 +57,19 @@ NEXT: dict[bytes, str] = {
     b"RCPT": RECIPIENT,
     b"DATA": IDLE,
 }
+
+
+def after_chunk(state: str, refused: bool, last: bool) -> str:
+    """Where a BDAT leads, whatever became of it (RFC 3030, 2).
+
+    Chunks that were sent before the client could know of a refusal are refused as
+    well.  With the last one the transaction is over, or a pipelined group would
+    take the next message for more of this one.
+    """
+    if last or state == IDLE:
+        return IDLE
+    return FAILED if refused else CHUNKS
+
 
 #: Verbs that end the transaction under way as soon as they are allowed, even
 #: when they then fail, and also when their line is too long or holds a NUL: no
@@ -71,6 +101,7 @@ OUTCOMES = {
     b"MAIL": "mail",
     b"RCPT": "rcpt",
     b"DATA": "data",
+    b"BDAT": "data",
     b"AUTH": "auth",
     b"STARTTLS": "starttls",
 }
