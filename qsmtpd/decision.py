@@ -1,4 +1,8 @@
-"""What a plugin says of a client, a sender, a recipient or a message."""
+"""What a plugin says of a client, a sender, a recipient or a message; and what becomes of it.
+
+A plugin returns a Decision; with whose it is and about what, it is a Ruling; what the client is
+told is a Reply.
+"""
 
 from __future__ import annotations
 
@@ -111,3 +115,134 @@ def defer(text: bytes, code: int = 0, status: bytes = b"") -> Decision:
 def drop(text: bytes, code: int = 0, status: bytes = b"") -> Decision:
     """Reply (421 unless another code is given) and close the connection."""
     return Decision(DROP, text, code, status)
+
+
+class Ruling:
+    """What was decided, for the observers `ok` and `deny`, and for the log.
+
+    `stage` is that of the question, or `auth`, `starttls`, `queue` …;
+    `plugin` who decided, or "" where qsmtpd itself did; `about`, what was
+    asked about: a recipient, a name, a user; `detail`, what else is known: of
+    auth the mechanism, of queue the exit, of rcpt why a rule that grants did
+    not.  `answer` is the reply, as soon as there is one; `reply` and `code`
+    are what the client is told, b"" and 0 before.
+    """
+
+    __slots__ = ("stage", "plugin", "decision", "about", "detail", "answer")
+
+    def __init__(
+        self,
+        stage: str,
+        plugin: str,
+        decision: Decision,
+        about: bytes = b"",
+        detail: bytes = b"",
+    ) -> None:
+        self.stage = stage
+        self.plugin = plugin
+        self.decision = decision
+        self.about = about
+        self.detail = detail
+        self.answer: Reply | None = None
+
+    @property
+    def reply(self) -> bytes:
+        """The reply as it is sent, without the last CRLF."""
+        return b"" if self.answer is None else self.answer.wire()
+
+    @property
+    def code(self) -> int:
+        """The code of the reply."""
+        return 0 if self.answer is None else self.answer.code
+
+
+class Reply:
+    """A reply to the client, as a value from where it is decided to where it is written.
+
+    `text` may have several lines, with LF between them; `status` is the
+    enhanced status code, as in b"5.7.1" (RFC 3463; b"": none is shown).
+    `error`: it counts as an error of the client.  `end`: the session ends with
+    it; this is the word for that in the log.  `ruling` is what policy said of
+    the command, or None where nobody was asked.  `iana` is the status
+    where IANA's registry (RFC 5248) has another one than qmail-smtpd or SPAMCONTROL.
+
+    Replies with equal code, status and text are equal.  They are not changed.
+    """
+
+    __slots__ = ("code", "status", "text", "error", "end", "ruling", "iana", "_front", "_wire")
+
+    def __init__(
+        self,
+        code: int,
+        status: bytes,
+        text: bytes,
+        error: bool = False,
+        end: str | None = None,
+        ruling: Ruling | None = None,
+        iana: bytes = b"",
+    ) -> None:
+        self.code = code
+        self.status = status
+        self.text = text
+        self.error = error
+        self.end = end
+        self.ruling = ruling
+        self.iana = iana
+        self._front = False
+        self._wire = b""
+
+    @property
+    def refused(self) -> bool:
+        """Is it a refusal, for now or for good?"""
+        return self.code >= 400
+
+    @property
+    def temporary(self) -> bool:
+        """Is it a refusal for now?"""
+        return 400 <= self.code < 500
+
+    def of(self, ruling: Ruling | None) -> Reply:
+        """The same reply, with the ruling that it goes back to."""
+        facts = self.code, self.status, self.text, self.error, self.end
+        reply = Reply(*facts, ruling, self.iana)
+        reply._front = self._front
+        return reply
+
+    def enhanced(self) -> Reply:
+        """The same reply, with a status in front of each line (RFC 2034), unless it is a 3xx.
+
+        Its class is that of the code, whatever a plugin or a queue program has said.
+        """
+        reply = self.of(self.ruling)
+        reply._front = self.code < 300 or self.code >= 400
+        return reply
+
+    def wire(self) -> bytes:
+        """The reply as it is sent (RFC 5321, 4.2.1), without the last CRLF.
+
+        The one place that says where the enhanced status code stands: as in
+        qmail-smtpd, in brackets at the end of the last line, or in front of each.
+        """
+        if not self._wire:
+            text, front = self.text, b""
+            if self._front:
+                _, _, detail = (self.iana or self.status).partition(b".")
+                if detail.count(b".") != 1:
+                    detail = b"0.0"
+                front = b"%d.%b " % (self.code // 100, detail)
+            elif self.status:
+                text += b" (#%b)" % self.status
+            *lines, last = text.split(b"\n")
+            head = b"%d-%b" % (self.code, front)
+            self._wire = b"".join([head + line + b"\r\n" for line in lines]) + (
+                b"%d %b%b" % (self.code, front, last)
+            )
+        return self._wire
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reply) and (
+            (self.code, self.status, self.text) == (other.code, other.status, other.text)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.code, self.status, self.text))

@@ -1,13 +1,14 @@
-"""The data classes that all packages share.  This file imports nothing (but for its types)."""
+"""The data classes that all packages share; those of decisions and replies are in decision.py."""
 
 from __future__ import annotations
+
+from .decision import Reply as Reply
+from .decision import Ruling as Ruling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
-
-    from .decision import Decision
 
 NOTHING: dict[bytes, bytes] = {}
 
@@ -254,114 +255,6 @@ class Message:
             raise TypeError("the name of a header line is bytes")
         name = name.lower()
         return [value for found, value in self.header if found.lower() == name]
-
-
-class Ruling:
-    """What was decided, for the observers `ok` and `deny`, and for the log.
-
-    `stage` is that of the question, or `auth`, `starttls`, `queue` …;
-    `plugin` who decided, or "" where qsmtpd itself did; `about`, what was
-    asked about: a recipient, a name, a user; `detail`, what else is known: of
-    auth the mechanism, of queue the exit, of rcpt why a rule that grants did
-    not.  `answer` is the reply, as soon as there is one; `reply` and `code`
-    are what the client is told, b"" and 0 before.
-    """
-
-    __slots__ = ("stage", "plugin", "decision", "about", "detail", "answer")
-
-    def __init__(
-        self,
-        stage: str,
-        plugin: str,
-        decision: Decision,
-        about: bytes = b"",
-        detail: bytes = b"",
-    ) -> None:
-        self.stage = stage
-        self.plugin = plugin
-        self.decision = decision
-        self.about = about
-        self.detail = detail
-        self.answer: Reply | None = None
-
-    @property
-    def reply(self) -> bytes:
-        """The reply as it is sent, without the last CRLF."""
-        return b"" if self.answer is None else self.answer.wire()
-
-    @property
-    def code(self) -> int:
-        """The code of the reply."""
-        return 0 if self.answer is None else self.answer.code
-
-
-class Reply:
-    """A reply to the client, as a value from where it is decided to where it is written.
-
-    `text` may have several lines, with LF between them; `status` is the
-    enhanced status code, as in b"5.7.1" (RFC 3463; b"": none is shown).
-    `error`: it counts as an error of the client.  `end`: the session ends with
-    it; this is the word for that in the log.  `ruling` is what policy said of
-    the command, or None where nobody was asked.
-
-    Replies with equal code, status and text are equal.  They are not changed.
-    """
-
-    __slots__ = ("code", "status", "text", "error", "end", "ruling", "_wire")
-
-    def __init__(
-        self,
-        code: int,
-        status: bytes,
-        text: bytes,
-        error: bool = False,
-        end: str | None = None,
-        ruling: Ruling | None = None,
-    ) -> None:
-        self.code = code
-        self.status = status
-        self.text = text
-        self.error = error
-        self.end = end
-        self.ruling = ruling
-        self._wire = b""
-
-    @property
-    def refused(self) -> bool:
-        """Is it a refusal, for now or for good?"""
-        return self.code >= 400
-
-    @property
-    def temporary(self) -> bool:
-        """Is it a refusal for now?"""
-        return 400 <= self.code < 500
-
-    def of(self, ruling: Ruling) -> Reply:
-        """The same reply, with the ruling that it goes back to."""
-        return Reply(self.code, self.status, self.text, self.error, self.end, ruling)
-
-    def wire(self) -> bytes:
-        """The reply as it is sent (RFC 5321, 4.2.1), without the last CRLF.
-
-        The one place that says where the enhanced status code stands: as in
-        qmail-smtpd, in brackets at the end of the last line.
-        """
-        if not self._wire:
-            text = self.text + b" (#%b)" % self.status if self.status else self.text
-            *lines, last = text.split(b"\n")
-            head = b"%d-" % self.code
-            self._wire = b"".join([head + line + b"\r\n" for line in lines]) + (
-                b"%d %b" % (self.code, last)
-            )
-        return self._wire
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reply) and (
-            (self.code, self.status, self.text) == (other.code, other.status, other.text)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.code, self.status, self.text))
 
 
 class Outcome:

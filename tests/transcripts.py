@@ -41,7 +41,7 @@ class Transcript:
         self._environ: Variables = {}
         self._arguments: list[str] = []
         self._sent = [b""]  # before the handshake, and after it
-        self._said: list[bytes] = []
+        self.said: list[bytes] = []  # by the server
         self._queued: list[bytes] = []
         self._stored: list[bytes] = []
         self._logged: list[str] = []
@@ -55,11 +55,11 @@ class Transcript:
         if word in ("C:", "c:"):
             self._sent[-1] += unescape(rest) + (b"\r\n" if word == "C:" else b"")
         elif word == "S:":
-            self._said.append(unescape(rest))
+            self.said.append(unescape(rest))
         elif line == "STARTTLS":
             self._sent[-1] += b"STARTTLS\r\n"
             self._sent.append(b"")
-            self._said.append(READY)
+            self.said.append(READY)
         elif word in ("control", "file", "cdb", "program"):
             name, _, value = rest.partition(":")
             self._settings.append((word, name, value))
@@ -93,20 +93,13 @@ class Transcript:
 
     def check(self, home: Home, over: str, dribble: bool) -> None:
         """Have the session, and compare."""
-        self._set_up(home)
-        checker = str(PROGRAMS / "checker")
-        arguments = [checker if word == "checker" else word for word in self._arguments]
-        environ: Variables = {"SEEN": str(home.path / "seen"), **self._environ}
-        if len(self._sent) == 1:
-            run = home.run(self._sent[0], *arguments, over=over, dribble=dribble, **environ)
-        else:
-            run = self._in_tls(home, arguments, dribble, environ)
+        run = self.play(home, over, dribble)
         messages = home.messages()
         status = self._status
         if status is None:
-            status = 0 if self._said[-1].startswith(b"221 ") else 1
+            status = 0 if self.said[-1].startswith(b"221 ") else 1
         for what, found, expected in (
-            ("what the server says", run.lines, self._said),
+            ("what the server says", run.lines, self.said),
             ("what is queued", [_summary(message) for message in messages], self._queued),
             (
                 "the last message",
@@ -121,6 +114,16 @@ class Transcript:
             assert text in run.log, f"no {text!r} in the log:\n{run.log}"
         if not any("trouble" in text for text in self._logged):
             assert "trouble" not in run.log, run.log
+
+    def play(self, home: Home, over: str, dribble: bool, ready: bytes = READY, **more: str) -> Run:
+        """Have the session, with some more variables; `ready` is the answer to STARTTLS."""
+        self._set_up(home)
+        checker = str(PROGRAMS / "checker")
+        arguments = [checker if word == "checker" else word for word in self._arguments]
+        environ: Variables = {"SEEN": str(home.path / "seen"), **self._environ, **more}
+        if len(self._sent) == 1:
+            return home.run(self._sent[0], *arguments, over=over, dribble=dribble, **environ)
+        return self._in_tls(home, arguments, dribble, environ, ready)
 
     def _set_up(self, home: Home) -> None:
         plugins = []
@@ -142,14 +145,16 @@ class Transcript:
         if len(self._sent) > 1:
             SERVER.save(home.control_dir / "servercert.pem")
 
-    def _in_tls(self, home: Home, arguments: list[str], dribble: bool, environ: Variables) -> Run:
+    def _in_tls(
+        self, home: Home, arguments: list[str], dribble: bool, environ: Variables, ready: bytes
+    ) -> Run:
         before, after = (
             [bytes((byte,)) for byte in sent] if dribble else [sent] for sent in self._sent
         )
         lines = []
         with home.talk(*arguments, **environ) as talk:
             talk.send_each(*before)
-            while (line := talk.line()) and line != READY:
+            while (line := talk.line()) and line != ready:
                 lines.append(line)
             lines.append(line)
             talk.handshake()

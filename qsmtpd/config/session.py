@@ -37,6 +37,7 @@ class SessionSettings:
         "policy",
         "immune",
         "chunking",
+        "enhanced",
     )
     #: What they consist of, each to be made from the lookup alone.
     PARTS: tuple[Callable[[Settings], object], ...]
@@ -57,6 +58,12 @@ class SessionSettings:
         self.policy = PolicySettings(settings)
         self.immune = ImmuneClients(settings)
         self.chunking = settings.choice("chunking", "CHUNKING", ("on", "off")) == "on"
+        codes = settings.choice("enhancedstatuscodes", "ENHANCEDSTATUSCODES", ("off", "on"))
+        self.enhanced = codes == "on"  # RFC 2034
+
+    def in_form(self, reply: Reply) -> Reply:
+        """The reply with its enhanced status code where this configuration has it."""
+        return reply.enhanced() if self.enhanced else reply
 
     @classmethod
     def load(cls, settings: Settings, checkpassword: Sequence[bytes] = ()) -> SessionSettings:

@@ -35,7 +35,7 @@ def too_large(size: int, settings: SessionSettings) -> Reply | None:
 
 def ending(reply: Reply) -> Reply:
     """This refusal as the last reply, for the rest of the chunk is not waited for."""
-    return Reply(reply.code, reply.status, reply.text, end="bdat-size", ruling=reply.ruling)
+    return Reply(reply.code, reply.status, reply.text, end="bdat-size")
 
 
 def discard(channel: Channel, size: int, refusal: Reply, settings: SessionSettings) -> Reply:
@@ -48,7 +48,9 @@ def discard(channel: Channel, size: int, refusal: Reply, settings: SessionSettin
     while size:
         size -= len(channel.chunk(size))
     # What was refused before the client could know is its error, too: so there is an end to it.
-    return Reply(refusal.code, refusal.status, refusal.text, True, refusal.end, refusal.ruling)
+    reply = refusal.of(refusal.ruling)
+    reply.error = True
+    return reply
 
 
 class ChunkedTransfer(Transfer):

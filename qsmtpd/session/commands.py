@@ -144,6 +144,8 @@ class Commands:
         lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME"]
         if self._settings.chunking:
             lines.append(b"CHUNKING")
+        if self._settings.enhanced:
+            lines.append(b"ENHANCEDSTATUSCODES")
         if self._settings.limits.recipients <= SAYABLE_LIMIT:
             lines.append(b"LIMITS RCPTMAX=%d" % self._settings.limits.recipients)
         lines.append(b"SIZE %d" % self._settings.data.databytes)  # 0: no limit (RFC 1870, 3)
@@ -171,7 +173,8 @@ class Commands:
             return replies.TLS_PIPELINED
         from . import starttls
 
-        tls = starttls.negotiate(self._channel, self._provider, self._log)
+        ready = self._settings.in_form(replies.TLS_READY)
+        tls = starttls.negotiate(self._channel, ready, self._provider, self._log)
         if tls is None:
             return replies.TLS_UNAVAILABLE
         raise TlsStarted(tls)
@@ -201,6 +204,7 @@ class Commands:
                 reply = replies.TOO_MANY_FAILURES
             decision = own_decision(reply)
             reply = reply.of(Ruling(stages.AUTH, "", decision, result.user, result.mechanism))
+        reply = self._settings.in_form(reply)
         self.logged = True
         self._log.line(
             "auth",
@@ -236,7 +240,7 @@ class Commands:
         sender = self._envelope.sender
         self.about = {"from": sender}
         ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
-        return _judged(ruling, replies.OK)
+        return _judged(ruling, replies.SENDER_OK)
 
     def _rcpt(self, argument: bytes) -> Reply:
         try:
@@ -251,7 +255,7 @@ class Commands:
             return reply.of(Ruling(stages.RCPT, "", own_decision(reply), asked))
         self._counters.recipients += 1
         ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
-        reply = _judged(ruling, replies.OK)
+        reply = _judged(ruling, replies.RECIPIENT_OK)
         if reply.refused:
             self._counters.bad_recipients += not reply.temporary
         else:
@@ -326,6 +330,7 @@ class Commands:
         fields = transfer.fields
         verdict = "aborted"
         if reply is not None:
+            reply = self._settings.in_form(reply)
             verdict = "refused" if reply.refused else "accepted"
             # What we say comes first: a line that is too long loses its end.
             fields = {"reply": reply.wire(), **fields}

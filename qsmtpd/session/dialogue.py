@@ -176,6 +176,8 @@ class Dialogue:
         were too many errors.  A last reply is not sent here.
         """
         counters, limits = self._counters, self._settings.limits
+        if verb not in states.GREETINGS:
+            reply = self._settings.in_form(reply)
         if verb in states.JUNK:
             counters.junk += 1
         if reply.end is None and (
@@ -185,7 +187,7 @@ class Dialogue:
         ):
             counters.errors += 1
             if counters.errors > limits.max_errors:
-                return replies.TOO_MANY_ERRORS
+                return self._settings.in_form(replies.TOO_MANY_ERRORS)
             if counters.errors > limits.soft_errors:
                 self._channel.pause(limits.error_delay)
         if (

@@ -45,12 +45,13 @@ def run(
     """
     counters = Counters(monotonic())
     listed = settings.immune.names(peer)
+    greeted = False
     over = False  # the last reply has been said
 
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit: this is the end, from within it."""
         log_hang(log, plugin, hook)
-        reply = replies.PLUGIN_HANGS
+        reply = settings.in_form(replies.PLUGIN_HANGS) if greeted else replies.PLUGIN_HANGS
         ending = Ending.by(reply) if not over else Ending("plugin-hangs")
         log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
         say_goodbye(channel, ending)
@@ -69,6 +70,7 @@ def run(
     dialogue = begin(tls)
     try:
         ending = dialogue.greet()
+        greeted = ending is None
         while ending is None:
             try:
                 ending = dialogue.converse()
@@ -81,6 +83,8 @@ def run(
                 ending = dialogue.welcome()
     except Exception as error:
         ending = ending_of(error, log)
+    if ending.reply is not None and greeted:  # in place of the greeting there is no code (RFC 2034)
+        ending.reply = settings.in_form(ending.reply)
     counters.refused += ending.reply is not None and ending.reply.refused
     say_goodbye(channel, ending)
     over = True

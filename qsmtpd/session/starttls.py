@@ -8,19 +8,18 @@ alone, to which it is no handshake.  Between the two nothing is read.
 
 from __future__ import annotations
 
-from ..smtp import replies
 from ..tls import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..facts import Tls
+    from ..facts import Reply, Tls
     from ..log import Log
     from ..net.channel import Channel
     from ..tls.provider import TlsProvider
 
 
-def negotiate(channel: Channel, provider: TlsProvider, log: Log) -> Tls | None:
-    """Say 220 and do the handshake; None where there is no TLS to be had now.
+def negotiate(channel: Channel, ready: Reply, provider: TlsProvider, log: Log) -> Tls | None:
+    """Say 220, which is `ready`, and do the handshake; None where there is no TLS to be had now.
 
     Raises HandshakeFailed: then not another plain byte may be sent.
     """
@@ -29,7 +28,7 @@ def negotiate(channel: Channel, provider: TlsProvider, log: Log) -> Tls | None:
     except Unavailable as error:
         log.line("tls", verdict="unavailable", reason=str(error))
         return None
-    channel.write(replies.TLS_READY.wire() + b"\r\n")
+    channel.write(ready.wire() + b"\r\n")
     channel.flush()
     discarded = channel.discard()
     if discarded:

@@ -9,20 +9,22 @@ from __future__ import annotations
 from ..facts import Reply
 
 
-def _error(code: int, status: bytes, text: bytes) -> Reply:
+def _error(code: int, status: bytes, text: bytes, iana: bytes = b"") -> Reply:
     """One that counts as an error of the client: unknown commands, syntax, sequence.
 
     A refused recipient is none, nor is a 452.
     """
-    return Reply(code, status, text, error=True)
+    return Reply(code, status, text, error=True, iana=iana)
 
 
-def _last(end: str, code: int, status: bytes, text: bytes) -> Reply:
+def _last(end: str, code: int, status: bytes, text: bytes, iana: bytes = b"") -> Reply:
     """One that ends the session; `end` is the word for that in the log."""
-    return Reply(code, status, text, end=end)
+    return Reply(code, status, text, end=end, iana=iana)
 
 
 OK = Reply(250, b"", b"ok")
+SENDER_OK = Reply(250, b"", b"ok", iana=b"2.1.0")
+RECIPIENT_OK = Reply(250, b"", b"ok", iana=b"2.1.5")
 FLUSHED = Reply(250, b"", b"flushed")
 VRFY = Reply(252, b"", b"send some mail, i'll try my best")
 HELP = Reply(214, b"", b"qsmtpd, an SMTP daemon for qmail-queue: see qsmtpd(8)")  # our name (ours)
@@ -40,25 +42,25 @@ IN_CHUNKS = _error(503, b"5.5.1", b"a message in chunks is under way: BDAT or RS
 CHUNK_FAILED = _error(503, b"5.5.1", b"a chunk was refused before: RSET")  # ours
 BAD_CHUNK = _last("bdat-syntax", 501, b"5.5.4", b"no size of a chunk")  # ours
 
-TLS_READY = Reply(220, b"5.7.0", b"Ready to start TLS")  # SPAMCONTROL's
+TLS_READY = Reply(220, b"5.7.0", b"Ready to start TLS", iana=b"2.0.0")  # SPAMCONTROL's
 NO_PARAMETERS = _error(501, b"5.5.4", b"no parameters allowed")  # ours
 TLS_ACTIVE = _error(503, b"5.5.1", b"TLS is active already")  # ours
 TLS_IN_TRANSACTION = _error(503, b"5.5.1", b"no STARTTLS during mail transaction")  # ours
 TLS_PIPELINED = _last("starttls-injection", 503, b"5.5.1", b"nothing may follow STARTTLS")  # ours
-TLS_UNAVAILABLE = Reply(454, b"5.7.3", b"TLS not available due to temporary reason")
+TLS_UNAVAILABLE = Reply(454, b"5.7.3", b"TLS not available due to temporary reason", iana=b"4.7.0")
 TLS_REQUIRED = _error(530, b"5.7.0", b"Must issue a STARTTLS command first")  # RFC 3207, 4
 CERTIFICATE_REQUIRED = _error(530, b"5.7.0", b"client certificate required")  # ours
 
-AUTH_OK = Reply(235, b"2.0.0", b"ok, go ahead")
-AUTH_FAILED = _error(535, b"5.7.1", b"authentication failed")
-AUTH_TEMPORARY = Reply(454, b"4.3.0", b"problem with child and I can't auth")
-AUTH_CANCELLED = _error(501, b"5.0.0", b"auth exchange canceled")
-AUTH_MALFORMED = _error(501, b"5.5.4", b"malformed auth input")
-AUTH_AGAIN = _error(503, b"5.5.0", b"you're already authenticated")
-AUTH_IN_TRANSACTION = _error(503, b"5.5.0", b"no auth during mail transaction")
-AUTH_UNKNOWN = _error(504, b"5.5.1", b"auth type unimplemented")
-AUTH_NEEDS_TLS = _error(538, b"5.3.3", b"auth not available without TLS")
-AUTH_REQUIRED = _error(530, b"5.7.1", b"Authorization required")
+AUTH_OK = Reply(235, b"2.0.0", b"ok, go ahead", iana=b"2.7.0")
+AUTH_FAILED = _error(535, b"5.7.1", b"authentication failed", b"5.7.8")
+AUTH_TEMPORARY = Reply(454, b"4.3.0", b"problem with child and I can't auth", iana=b"4.7.0")
+AUTH_CANCELLED = _error(501, b"5.0.0", b"auth exchange canceled", b"5.7.0")
+AUTH_MALFORMED = _error(501, b"5.5.4", b"malformed auth input", b"5.5.2")
+AUTH_AGAIN = _error(503, b"5.5.0", b"you're already authenticated", b"5.5.1")
+AUTH_IN_TRANSACTION = _error(503, b"5.5.0", b"no auth during mail transaction", b"5.5.1")
+AUTH_UNKNOWN = _error(504, b"5.5.1", b"auth type unimplemented", b"5.5.4")
+AUTH_NEEDS_TLS = _error(538, b"5.3.3", b"auth not available without TLS", b"5.7.11")
+AUTH_REQUIRED = _error(530, b"5.7.1", b"Authorization required", b"5.7.0")
 TOO_MANY_FAILURES = _last(
     "auth-failures", 421, b"4.7.0", b"too many authentication failures"
 )  # ours
@@ -67,8 +69,8 @@ TOO_MANY_HOPS = Reply(554, b"5.4.6", b"too many hops, this message is looping")
 TOO_BIG = Reply(552, b"5.3.4", b"sorry, that message size exceeds my databytes limit")
 TOO_MANY_RECIPIENTS = Reply(452, b"4.5.3", b"sorry, too many recipients")  # SPAMCONTROL's
 
-BARE_LF = _last("bare-lf", 451, b"", b"See https://cr.yp.to/docs/smtplf.html.")
-BARE_LF_IN_CHUNK = Reply(BARE_LF.code, BARE_LF.status, BARE_LF.text)
+BARE_LF = _last("bare-lf", 451, b"", b"See https://cr.yp.to/docs/smtplf.html.", b"4.5.2")
+BARE_LF_IN_CHUNK = Reply(BARE_LF.code, b"", BARE_LF.text, iana=BARE_LF.iana)
 # qmail-smtpd's is 451, but many clients know only 421 for the end of the connection
 # (RFC 5321, 4.2.3).
 TIMEOUT = _last("timeout", 421, b"4.4.2", b"timeout")

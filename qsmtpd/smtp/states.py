@@ -76,6 +76,9 @@ def after_chunk(state: str, refused: bool, last: bool) -> str:
 #: later RCPT or DATA can meet half a transaction.
 RESETS = frozenset((b"HELO", b"EHLO", b"RSET", b"MAIL", b"DATA"))
 
+#: Verbs the replies to which have no enhanced status code, as the greeting (RFC 2034, 3).
+GREETINGS = frozenset((b"HELO", b"EHLO"))
+
 #: Verbs that do nothing for the mail; too many of them count as errors.
 JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP"))
 
