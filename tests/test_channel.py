@@ -69,6 +69,42 @@ def test_the_whole_line_has_to_come_in_time() -> None:
     assert world.passed() == 10
 
 
+class AlwaysReady(World):
+    """A client with a byte that is there whenever it is looked for: each look takes a second."""
+
+    def read(self, deadline: float) -> bytes:
+        self.now += 1
+        return b"x"
+
+
+@pytest.mark.parametrize("limit", [510, 5], ids=["within the limit", "beyond it"])
+def test_a_client_that_is_always_ready_does_not_evade_the_time_limit(limit: int) -> None:
+    world = AlwaysReady()
+    channel = world.channel(timeout=10)
+    if limit < 10:
+        with pytest.raises(LineTooLong):
+            channel.line(limit)
+        assert world.passed() == limit + 2
+    with pytest.raises(Timeout):
+        channel.line(limit)
+    assert world.passed() == 10 + (limit + 2) * (limit < 10)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("helper", [False, True])
+def test_after_the_last_word(clean: bool, helper: bool) -> None:
+    """What is waited for, and at which rate: of a helper it is not the client's."""
+    world = World((0, b"QUIT\r\nmore"))
+    channel = world.channel()
+    channel.limit(10, 100, 700)
+    channel.helper = helper
+    channel.drain(clean)
+    channel.line(510)
+    channel.drain(clean)  # more has come, and is not a command
+    rate = 0 if helper else 700
+    assert world.drained == [(helper or not clean, rate), (True, rate)]
+
+
 def test_each_line_has_its_time() -> None:
     world = World((9, b"NOOP\r\n"), (9, b"NOOP\r\n"))
     channel = world.channel(timeout=10)

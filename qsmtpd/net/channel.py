@@ -39,7 +39,6 @@ SAFE_WRITE = 4096
 #: Of a command line that is too long, at most this is skipped (bytes).
 SKIP_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 1200.0  # seconds; qmail-smtpd's
-RATE = 500  # bytes per second
 DAY = 86400.0
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST_WAIT = 1_000_000
@@ -116,14 +115,14 @@ class Descriptors:
         """The end of the process closes them."""
 
     def drain(self, wait: bool, rate: int) -> None:
-        """Write no more, and throw away what still comes: see drain.py.  Raises nothing.
+        """See drain.py; only if something has come, or with `wait`.  Raises nothing."""
+        try:
+            if wait or any(event & select.POLLIN for _, event in self._readable.poll(0)):
+                from .drain import drain
 
-        `wait`: also where nothing has come yet.
-        """
-        if wait or any(event & select.POLLIN for _, event in self._readable.poll(0)):
-            from .drain import drain
-
-            drain(self._input, self._output, rate)
+                drain(self._input, self._output, rate)
+        except (OSError, ImportError, MemoryError):
+            pass
 
 
 def _wait(poll: select.poll, deadline: float, again: bool) -> None:
@@ -141,10 +140,10 @@ class Channel:
     """Lines and chunks from the client, replies to it.
 
     `timeout` (seconds) bounds each read of data, each whole line and each
-    write; `session` bounds all of it together; `rate` (bytes per second) is for
-    what comes after the end.  `helper`: another process stands between us and
-    the client.  Methods that wait raise Gone, Timeout or SessionOver.  Tests
-    bring a clock and a sleep (seconds) of their own.
+    write; `session` bounds all of it together; `rate` is for what comes after the
+    end.  `helper`: another process stands between us and the client.  Methods that
+    wait raise Gone, Timeout or SessionOver.  Tests bring a clock and a sleep
+    (seconds) of their own.
     """
 
     __slots__ = (
@@ -178,7 +177,7 @@ class Channel:
         self.bytes_in = 0
         self.bytes_out = 0
         self.timeout = timeout
-        self.rate = RATE
+        self.rate = 500
         self.bare_lf = False  # has a line, returned or skipped, ended in LF without CR?
         self.helper = False
         self.transport = transport
@@ -193,7 +192,7 @@ class Channel:
         self._data_bytes = 0
         self._data_rate = 0
 
-    def limit(self, timeout: float, session: float, rate: int = RATE) -> None:
+    def limit(self, timeout: float, session: float, rate: int = 500) -> None:
         """Set the bounds (seconds, and bytes per second); the session's counts from now."""
         self.timeout = timeout
         self.rate = rate
@@ -227,10 +226,9 @@ class Channel:
             raise Gone from error
 
     def drain(self, clean: bool) -> None:
-        """Nothing more will be said: let the client come to its end, for a while.
+        """Nothing more will be said: let the client come to its end.  Raises nothing.
 
-        Not after a `clean` end with nothing unread, unless there is a helper, which
-        may drop what it has of ours when we are gone (s6-tlsd-io).  Raises nothing.
+        Not after a `clean` end with nothing unread, unless there is a helper.
         """
         wait = self.helper or not clean or bool(self._input)
         self.transport.drain(wait, 0 if self.helper else self.rate)
@@ -392,6 +390,8 @@ class Channel:
         self.flush()
         if self._clock() >= self._end:
             raise SessionOver  # also for a client that has always more to say
+        if (self._searched or self._skipped) and self._clock() >= deadline:
+            raise Timeout  # likewise, within a line
         try:
             data = self.transport.read(min(deadline, self._end))
         except Timeout as error:

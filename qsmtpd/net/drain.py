@@ -3,7 +3,8 @@
 A connection that is closed with input unread, or that gets some afterwards, is
 reset (RFC 1122, 4.2.2.13).  A client that is still sending then learns of the
 reset, and never looks at the last reply.  So its side is let come to its end
-before ours is closed, as HTTP servers do (RFC 9112, 9.6).
+before ours is closed, as HTTP servers do (RFC 9112, 9.6).  And a TLS helper may
+drop what it has not yet passed on of ours when we are gone, as s6-tlsd-io does.
 """
 
 from __future__ import annotations
