@@ -169,6 +169,9 @@ class Wire:
     def close(self, deadline: float) -> None:
         pass
 
+    def drain(self, wait: bool, rate: int) -> None:
+        pass
+
 
 class Served:
     """A home in which sessions are served in this process."""

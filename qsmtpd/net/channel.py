@@ -328,12 +328,7 @@ class Channel:
                 earned = self._data_bytes / self._data_rate
                 deadline = min(deadline, self._data_start + max(self.timeout, earned))
             data = self._read(deadline)
-            if len(data) > most:
-                self._input += data[most:]
-                data = data[:most]
-        elif len(self._input) <= most:
-            data = bytes(self._input)
-            self._drop_input()
+            data, self._input = data[:most], bytearray(data[most:])
         else:
             data = bytes(self._input[:most])
             del self._input[:most]
