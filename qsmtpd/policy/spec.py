@@ -48,6 +48,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tarpit": (("tarpitcount",), ("TARPITCOUNT",)),
     "bouncecheck": ((), ("BOUNCECHECK",)),
     "recipients": (("recipients",), ()),
+    "validrcptto": (("validrcptto.cdb",), ("VALIDRCPTTO_CDB",)),
     "rcptcheck": ((), ("RCPTCHECK",)),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (

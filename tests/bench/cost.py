@@ -16,6 +16,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+from cdbs import make_cdb
+
 from bench.place import SOURCE
 
 BIN = Path(sys.prefix) / "bin"
@@ -46,10 +48,13 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "badmailfrom, 5 entries": ({"badmailfrom": FEW}, {}),
     "badmailfrom, 1000 entries": ({"badmailfrom": MANY}, {}),
     "badmailfrom, a pattern": ({"badmailfrom": "*@*.host.example"}, {}),
+    "badmailfrom, an expression": ({"badmailfrom": "re:.*@(.*\\.)?host\\.example"}, {}),
     "localmfcheck": ({}, {"LOCALMFCHECK": ""}),
     "badrcptto, 5 entries": ({"badrcptto": FEW}, {}),
     "tarpit": ({}, {"TARPITCOUNT": "50"}),
     "bouncecheck": ({}, {"BOUNCECHECK": "1"}),
+    "recipients, a cdb": ({"recipients": "control/users.cdb", "users.cdb": ":x@ok.example"}, {}),
+    "validrcptto": ({"validrcptto.cdb": "x@ok.example"}, {}),
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
@@ -67,7 +72,11 @@ def prepare(home: Path, files: dict[str, str]) -> None:
     (home / "plugins/mine.py").write_text(textwrap.dedent(PLUGIN))
     (home / "plugins/mine.py").chmod(0o644)
     for name, text in {"me": "mx.example", "rcpthosts": "ok.example", **files}.items():
-        (home / "control" / name).write_text(text + "\n")
+        path = home / "control" / name
+        if name.endswith(".cdb"):
+            make_cdb(path, {text.encode(): b""})
+        else:
+            path.write_text(text + "\n")
 
 
 def cpu(environ: dict[str, str]) -> float:
