@@ -149,7 +149,8 @@ def test_nobody_looks_into_the_bytes_of_a_reply() -> None:
 #: What of ours a session without DATA, AUTH and STARTTLS imports, and what DATA adds.
 COLD = """
     child config config.files config.session config.settings decision facts
-    filters filters.qmailqueue filters.rcpthosts filters.relay log main net net.channel net.ucspi
+    filters filters.qmailqueue filters.rcpthosts filters.relay log main
+    net net.channel net.descriptors net.ucspi
     policy policy.hooks policy.load policy.spec policy.stages
     session session.commands session.connection session.dialogue session.ending
     session.envelope session.run

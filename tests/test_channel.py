@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qsmtpd.net.channel import Channel, Gone, LineTooLong, SessionOver, Timeout
+from qsmtpd.net.channel import Channel, LineTooLong, SessionOver
+from qsmtpd.net.descriptors import Gone, Timeout
 
 
 class World:

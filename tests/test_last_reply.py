@@ -23,7 +23,7 @@ from tls_home import S6, SERVER
 from ucspitls import Helper
 
 from qsmtpd.net import drain
-from qsmtpd.net.channel import Descriptors
+from qsmtpd.net.descriptors import Descriptors
 
 BARE_LF = b"451 See https://cr.yp.to/docs/smtplf.html."
 LINES = (b"x" * 70 + b"\r\n") * 20_000

@@ -16,7 +16,7 @@ from listeners import Listener
 from OpenSSL import SSL
 from tls_home import SERVER, SERVER_RSA, Start
 
-from qsmtpd.net.channel import Descriptors
+from qsmtpd.net.descriptors import Descriptors
 from qsmtpd.tls.openssl import TlsTransport
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,8 @@ from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.log import Log
 from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
-from qsmtpd.net.channel import Gone, SessionOver, Timeout
+from qsmtpd.net.channel import SessionOver
+from qsmtpd.net.descriptors import Gone, Timeout
 from qsmtpd.net.prefixes import prefixes
 from qsmtpd.server.accepted import network, plain
 from qsmtpd.server.rules import keys

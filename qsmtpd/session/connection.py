@@ -12,7 +12,8 @@ from ..config.settings import Settings
 from ..facts import ControlError, Lost, Outcome
 from ..log import Log, log_hang, log_trouble
 from ..net import ucspi
-from ..net.channel import Channel, Descriptors
+from ..net.channel import Channel
+from ..net.descriptors import Descriptors
 from ..policy import load
 from ..smtp import replies
 from ..tls import HandshakeFailed, Unavailable

@@ -6,7 +6,8 @@ from time import monotonic
 
 from ..facts import ControlError
 from ..log import log_trouble
-from ..net.channel import Flood, Gone, SessionOver, Timeout
+from ..net.channel import Flood, SessionOver
+from ..net.descriptors import Gone, Timeout
 from ..smtp import replies
 from ..smtp.command import BareLF
 from ..tls import HandshakeFailed, WithoutText

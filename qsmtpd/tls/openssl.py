@@ -12,7 +12,7 @@ from time import monotonic
 from OpenSSL import SSL, crypto
 
 from ..facts import Tls
-from ..net.channel import CHUNK, Gone, Timeout
+from ..net.descriptors import CHUNK, Gone, Timeout
 from . import HandshakeFailed, WithoutText, explain
 
 TYPE_CHECKING = False

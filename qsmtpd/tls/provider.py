@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from ..net.channel import Gone, Timeout
+from ..net.descriptors import Gone, Timeout
 from . import HandshakeFailed, Unavailable, explain
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 

@@ -15,7 +15,7 @@ import os
 import select
 from time import monotonic
 
-from ..net.channel import Descriptors
+from ..net.descriptors import Descriptors
 from . import HandshakeFailed
 from .external import describe
 
