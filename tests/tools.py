@@ -33,6 +33,7 @@ INTEROP = {
     "/usr/bin/python3": "python3",  # fail2ban's
     "curl": "curl",
     "execlineb": "execline",
+    "exim4": "exim4-daemon-light",
     "fdmove": "execline",
     "fail2ban-regex": "fail2ban",
     "inetd": "openbsd-inetd",
