@@ -246,7 +246,7 @@ def test_ip_options(host: str, family: str, switch: str) -> None:
     assert found.found[1:] in ([], [b""])
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff.b", "..", "nowhere.invalid"])
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff.b", ".."])
 def test_a_host_that_is_none(home: Home, host: str) -> None:
     for check in ([], ["--check"]):
         command: Command = [BIN / "qsmtpd-server", *check, host, "0"]
