@@ -52,7 +52,8 @@ class World:
         self.heard.append((self.passed(), data))
 
     def close(self, deadline: float) -> None:
-        pass
+        self.now = deadline  # as if nobody read close_notify
+        raise Timeout
 
     def drain(self, wait: bool, rate: int) -> None:
         self.drained.append((wait, rate))
@@ -242,6 +243,14 @@ def test_who_does_not_read_is_gone() -> None:
     with pytest.raises(Gone):
         channel.line(510)
     assert world.passed() == 10
+
+
+def test_who_does_not_read_is_not_waited_for_again() -> None:
+    """At the end there may be a close_notify to be sent, in TLS."""
+    world = World()
+    with pytest.raises(Gone):
+        world.channel(timeout=1200).close()
+    assert world.passed() == 5
 
 
 def test_who_does_not_read_until_the_session_is_over() -> None:

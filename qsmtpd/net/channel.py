@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SKIP_LIMIT = 16 * 1024 * 1024
 TIMEOUT = 1200.0  # seconds; qmail-smtpd's
 DAY = 86400.0
+GOODBYE = 5.0  # seconds
 START = 64  # bytes of a line that is too long that LineTooLong holds
 NOTHING: dict[bytes, int] = {}
 
@@ -132,10 +133,10 @@ class Channel:
             self.bytes_out += len(data)
 
     def close(self) -> None:
-        """Send what is queued, and the transport's own goodbye."""
+        """Send what is queued, and the transport's own goodbye, which has little time."""
         self.flush()
         try:
-            self.transport.close(min(self._clock() + self.timeout, self._end))
+            self.transport.close(self._clock() + min(self.timeout, GOODBYE))
         except Timeout as error:
             raise Gone from error
 
