@@ -4,8 +4,9 @@ Configuration: TARPITCOUNT (or control/tarpitcount), a number of recipients; 0,
 the default, is no tarpit.  Beyond that number of recipients of a connection the
 client waits for the answer to each further one, TARPITDELAY (or
 control/tarpitdelay) seconds; and beyond that number of recipients that were
-refused for good, each further one is put off.  A delay of 0 lets nobody wait;
-999 neither, but then DATA ends the connection as well.
+refused for good, each further one is put off.  Those that rcpthosts or an
+earlier filter refuses count, and are refused at once.  A delay of 0 lets nobody
+wait; 999 neither, but then DATA ends the connection as well.
 Replies: `452 sorry, too many recipients (#4.5.3)`; with 999 also `503 DATA
 command not accepted at this time (#5.5.1)`, once a recipient was put off.
 Log keys: by=tarpit.
