@@ -34,7 +34,7 @@ class Faults:
     keeps_late_text: bool = False  # what comes in clear after the 220
     greets_again: bool = False
     refuses_injection: bytes = b""
-    keeps: frozenset[str] = frozenset()  # of helo, mail, auth
+    keeps: frozenset[str] = frozenset()  # of helo, mail, auth, chunks
     announces_again: bool = False
     takes_second: bool = False
     takes_argument: bool = False
@@ -50,6 +50,8 @@ class Faults:
     messages: int = 99  # so many are taken in all
     starttls: bool = True
     wants_helo: bool = True
+    chunking: bool = True
+    leaves_chunks: bool = False  # the bytes of one that is refused are not read
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Session:
     mail: bool = False
     rcpt: bool = False
     auth: bool = False
+    chunks: bool = False
 
 
 @dataclass
@@ -115,6 +118,8 @@ class Conversation:
     def do_ehlo(self, argument: bytes) -> None:
         self.session = Session(helo=True, auth=self.session.auth)
         lines = [b"faulty.invalid", b"SIZE"]
+        if self.faults.chunking:
+            lines.append(b"CHUNKING")
         if self.faults.starttls and (not self.tls or self.faults.announces_again):
             lines.append(b"STARTTLS")
         if self.tls:
@@ -171,6 +176,22 @@ class Conversation:
         self.session.mail = self.session.rcpt = False
         self.say(b"250 accepted" if accepted else b"451 enough")
 
+    def do_bdat(self, argument: bytes) -> None:
+        size, _, last = argument.partition(b" ")
+        if not (self.session.rcpt or (self.tls and self.session.chunks)):
+            if not self.faults.leaves_chunks:
+                self.take(int(size))
+            self.say(b"503 RCPT first")
+            return
+        self.take(int(size))
+        self.session.chunks = not last
+        self.say(b"250 ok")
+
+    def take(self, size: int) -> None:
+        while len(self.buffer) < size:
+            self.read()
+        self.buffer = self.buffer[size:]
+
     def do_auth(self, argument: bytes) -> None:
         announced = self.faults.auth_in_clear == b"PLAIN"
         if not (self.tls or announced or self.faults.takes_auth_in_clear):
@@ -226,6 +247,7 @@ class Conversation:
             helo="helo" in kept and old.helo,
             mail="mail" in kept and old.mail,
             auth="auth" in kept and old.auth,
+            chunks="chunks" in kept and old.chunks,
         )
         if self.faults.greets_again:
             self.say(b"220 hello again")

@@ -51,6 +51,14 @@ def _from(verb: bytes) -> Survivors:
     return survivors
 
 
+def _if_chunk(reads: list[bytes]) -> bytes:
+    return _from(b"EHLO")(reads) if b"BDAT" in reads[-1] else b""
+
+
+def _if_data(reads: list[bytes]) -> bytes:
+    return _from(b"MAIL")(reads) if b"DATA" in reads[-1].split(b"\r\n") else b""
+
+
 def _when_there(survivors: Survivors) -> Survivors:
     return lambda reads: survivors(reads) if reads else b""
 
@@ -73,7 +81,11 @@ ONE_FAULT = {
     "reads groups ahead": (Faults(survivors=_if_pipelined), {"inject-pipelined": VULNERABLE}),
     "keeps half a line": (Faults(survivors=_half_line), {"inject-half-line": VULNERABLE}),
     "keeps AUTH": (Faults(survivors=_from(b"AUTH PLAIN")), {"inject-auth": VULNERABLE}),
-    "keeps a message": (Faults(survivors=_from(b"MAIL")), {"inject-data": VULNERABLE}),
+    "keeps a message": (Faults(survivors=_if_data), {"inject-data": VULNERABLE}),
+    "keeps a chunk": (Faults(survivors=_if_chunk), {"inject-bdat": VULNERABLE}),
+    "has no chunks": (Faults(chunking=False), {}),
+    "does not read refused chunks": (Faults(leaves_chunks=True), {"bdat-commands": VULNERABLE}),
+    "keeps chunks": (Faults(keeps=frozenset({"chunks"})), {"state-bdat": VULNERABLE}),
     "complains inside TLS": (
         Faults(complaint=b"500 what was that?"),
         {"reply-offset": VULNERABLE, **dict.fromkeys(INJECTIONS_DISCARDED, ODD)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..check import Check
-from . import credentials, handshake, injection, smuggling, starttls, state
+from . import chunking, credentials, handshake, injection, smuggling, starttls, state
 
 #: The control experiment: it comes first, and always.
 FIRST = starttls.CHECKS[0]
@@ -11,6 +11,7 @@ FIRST = starttls.CHECKS[0]
 CHECKS: tuple[Check, ...] = (
     *injection.CHECKS,
     *state.CHECKS,
+    *chunking.CHECKS,
     *starttls.CHECKS[1:],
     *credentials.CHECKS,
     *handshake.CHECKS,

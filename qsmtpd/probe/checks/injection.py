@@ -47,11 +47,16 @@ HALF_LINE = Injection((b"STARTTLS\r\nEHLO injected.",))
 AUTH = Injection((b"STARTTLS\r\nNOOP\r\nAUTH PLAIN\r\n",))
 
 
-def data(probe: Probe) -> Injection:
+def data(probe: Probe, command: bytes = b"DATA") -> Injection:
     """The injection of a message's beginning; its end is never sent."""
     recipient = probe.target.recipient or b"postmaster"  # RFC 5321, 4.5.1: everybody has one
-    mail = b"MAIL FROM:<%b>\r\nRCPT TO:<%b>\r\nDATA\r\n" % (probe.target.sender, recipient)
-    return Injection((b"STARTTLS\r\nEHLO injected.invalid\r\n" + mail,))
+    mail = b"MAIL FROM:<%b>\r\nRCPT TO:<%b>\r\n" % (probe.target.sender, recipient)
+    return Injection((b"STARTTLS\r\nEHLO injected.invalid\r\n%b%b\r\n" % (mail, command),))
+
+
+def chunk(probe: Probe) -> Injection:
+    """The same by BDAT: a chunk of a million bytes, and not the last one (RFC 3030)."""
+    return data(probe, b"BDAT 1000000")
 
 
 def replies_after(probe: Probe, injection: Injection) -> list[Reply] | Finding:
@@ -187,6 +192,12 @@ CHECKS = (
         "the client says inside TLS, its password too, for the text of a message to whom the "
         "attacker likes.  The probe never sends the end of such a message.",
         data,
+    ),
+    _check(
+        "inject-bdat",
+        "The same with BDAT in place of DATA: a chunk of a million bytes, which needs no line to "
+        "end it.",
+        chunk,
     ),
     Check(
         "reply-offset",

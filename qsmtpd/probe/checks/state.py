@@ -8,17 +8,19 @@ from ..probe import Probe
 from ..protocol import Reply
 
 
-def _mail(probe: Probe) -> bytes:
+def mail(probe: Probe) -> bytes:
+    """MAIL, with the user's sender."""
     return b"MAIL FROM:<%b>" % probe.target.sender
 
 
-def _rcpt(probe: Probe) -> bytes:
+def rcpt(probe: Probe) -> bytes:
+    """RCPT, with the user's recipient, or one that everybody has (RFC 5321, 4.5.1)."""
     return b"RCPT TO:<%b>" % (probe.target.recipient or b"postmaster")
 
 
 def helo(probe: Probe) -> Finding:
     """Is the EHLO of before TLS still good for MAIL inside TLS?"""
-    survivor = probe.secured().ask(_mail(probe))
+    survivor = probe.secured().ask(mail(probe))
     if not survivor.positive:
         return safe(f"MAIL inside TLS without a new EHLO is refused: {survivor}")
     control = _mail_without_hello(probe)
@@ -34,23 +36,23 @@ def _mail_without_hello(probe: Probe) -> Reply | None:
     dialogue = probe.greeted()
     if dialogue.ask(b"STARTTLS").code == 220:
         dialogue.start_tls()
-        return dialogue.ask(_mail(probe))
-    reply = dialogue.ask(_mail(probe))
+        return dialogue.ask(mail(probe))
+    reply = dialogue.ask(mail(probe))
     return None if reply.code == 530 else reply
 
 
 def transaction(probe: Probe) -> Finding:
     """Does a MAIL of before TLS make RCPT valid inside TLS?"""
     dialogue = probe.offered()
-    mail = dialogue.ask(_mail(probe))
-    if not mail.positive:
-        return safe(f"no transaction can be begun before TLS: {mail}")
+    reply = dialogue.ask(mail(probe))
+    if not reply.positive:
+        return safe(f"no transaction can be begun before TLS: {reply}")
     reply = dialogue.ask(b"STARTTLS")
     if reply.code != 220:
         return safe(f"STARTTLS inside a transaction is refused: {reply}")
     dialogue.start_tls()
-    survivor = dialogue.ask(_rcpt(probe))
-    control = probe.secured().ask(_rcpt(probe))
+    survivor = dialogue.ask(rcpt(probe))
+    control = probe.secured().ask(rcpt(probe))
     if survivor.code == control.code:
         return safe(f"RCPT inside TLS is answered as if there had been no MAIL: {survivor}")
     return vulnerable(f"RCPT after MAIL in clear: {survivor}; without MAIL: {control}")
