@@ -142,6 +142,8 @@ install:
 	ln -sf "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')" "$(LIB)/python3"
 	@"$(PYTHON)" -c 'import OpenSSL' 2>/dev/null \
 	  || echo "warning: $(PYTHON) has no pyOpenSSL, so there will be no STARTTLS"
+	@"$(PYTHON)" -c 'import idna' 2>/dev/null \
+	  || echo "warning: $(PYTHON) has no idna, which SMTPUTF8 needs: see smtputf8 in qsmtpd-control(5)"
 	@# The Python of a venv knows its packages only by its own path.  Where the kernel would
 	@# refuse to start it for others, a shell says so.
 	python=$$("$(PYTHON)" -c 'import sys; print(sys.executable if sys.prefix != sys.base_prefix \

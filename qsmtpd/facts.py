@@ -210,21 +210,28 @@ class Envelope:
     """The sender and the recipients of the transaction under way.
 
     `parameters` are those of MAIL, names in upper case; a value is None where
-    there is no `=`.  `size` is what SIZE= announced, in bytes, or 0.
+    there is no `=`.  `size` is what SIZE= announced, in bytes, or 0.  `utf8`:
+    SMTPUTF8 was asked for, and is to be had (RFC 6531).
+
+    `relayed` are recipients of such a transaction that are not of our domains,
+    as relay has noted them where their mail cannot be passed on in UTF-8.
     """
 
-    __slots__ = ("sender", "recipients", "parameters", "size")
+    __slots__ = ("sender", "recipients", "parameters", "size", "utf8", "relayed")
 
     def __init__(
         self,
         sender: bytes,
         parameters: dict[bytes, bytes | None] | None = None,
         size: int = 0,
+        utf8: bool = False,
     ) -> None:
         self.sender = sender
         self.recipients: list[bytes] = []
         self.parameters = parameters or {}
         self.size = size
+        self.utf8 = utf8
+        self.relayed: set[bytes] = set()
 
 
 class Message:

@@ -28,7 +28,7 @@ def test_starttls(provider: Start, home: Home) -> None:
         assert talk.ask(b"EHLO me") == b"250 STARTTLS"
         assert talk.ask(b"STARTTLS x") == b"501 no parameters allowed (#5.5.4)"
         talk.starttls()
-        assert talk.ask(b"EHLO me") == b"250 SIZE 0"
+        assert talk.ask(b"EHLO me") == b"250 SMTPUTF8"
         assert talk.ask(b"STARTTLS") == b"503 TLS is active already (#5.5.1)"
         assert talk.deliver().startswith(b"250 ok ")
         assert talk.ask(b"QUIT") == b"221 mx.example"

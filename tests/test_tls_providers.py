@@ -21,7 +21,7 @@ def test_implicit(inside: Home) -> None:
     with inside.talk(SMTPS="1") as talk:
         talk.handshake()  # which fails where a byte was sent before
         assert talk.reply() == b"220 mx.example ESMTP"
-        assert talk.ask(b"EHLO me") == b"250 SIZE 0"
+        assert talk.ask(b"EHLO me") == b"250 SMTPUTF8"
         assert talk.ask(b"STARTTLS") == b"503 TLS is active already (#5.5.1)"
         assert talk.deliver().startswith(b"250 ok ")
         assert talk.ask(b"QUIT") == b"221 mx.example"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..facts import Peer
     from .settings import Settings
 
+#: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
+UTF8_LOCAL, UTF8_ON, UTF8_OFF = "local", "on", "off"
 AUTH_LIMIT = 12288  # bytes of a response in base64 (RFC 4954, 4)
 
 
@@ -32,6 +34,7 @@ class SessionSettings:
         "log_format",
         "limits",
         "data",
+        "utf8",
         "tls",
         "auth",
         "policy",
@@ -52,6 +55,7 @@ class SessionSettings:
         self.localiphost = me if localiphost is None else localiphost
         self.limits = Limits(settings)
         self.data = DataSettings(settings)
+        self.utf8 = smtputf8(settings)
         if me is None and greeting is None:
             raise ControlError("control/me", "is missing")
         self.greeting = greeting or me or b""
@@ -73,6 +77,11 @@ class SessionSettings:
         there is one.
         """
         return cls(settings, checkpassword)
+
+
+def smtputf8(settings: Settings) -> str:
+    """UTF8_LOCAL, UTF8_ON or UTF8_OFF.  Raises ControlError."""
+    return settings.choice("smtputf8", "SMTPUTF8", (UTF8_LOCAL, UTF8_ON, UTF8_OFF))
 
 
 class Limits:

@@ -25,6 +25,7 @@ from .patterns import check_lists
 from .programs import check_auth, check_others, check_queue
 from .report import Report
 from .tls import check_tls
+from .utf8 import check_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def examine(
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
+    attempt(lambda: check_utf8(report, plain))
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))

@@ -144,8 +144,11 @@ def _commands(given: Mapping[str, str], recipients: list[str], message: bytes) -
     if "user" in given:
         login = b"\0" + os.fsencode(given["user"]) + b"\0x"
         commands.append(b"AUTH PLAIN " + base64.b64encode(login))
-    commands.append(b"MAIL FROM:<" + os.fsencode(given.get("from", "")) + b">")
-    commands += [b"RCPT TO:<" + os.fsencode(recipient) + b">" for recipient in recipients]
+    mail = b"MAIL FROM:<" + os.fsencode(given.get("from", "")) + b">"
+    rcpts = [b"RCPT TO:<" + os.fsencode(recipient) + b">" for recipient in recipients]
+    if not b"".join((mail, *rcpts)).isascii():
+        mail += b" SMTPUTF8"  # as a client does that has such an address (RFC 6531, 3.4)
+    commands += [mail, *rcpts]
     return [*commands, b"DATA", message, b"QUIT"]
 
 

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
+from ..smtp.address import spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,11 +72,10 @@ class Plugin:
         return self._decision
 
     def _refuses(self, client: Client, envelope: Envelope) -> bool:
-        sender = envelope.sender.lower()
+        senders = spellings(envelope.sender, envelope.utf8)
         if self._rules is not None:
-            return self._rules.refuse(client, sender)
-        _, at, domain = sender.rpartition(b"@")
-        return sender in self._names or (bool(at) and at + domain in self._names)
+            return self._rules.refuse(client, senders)
+        return any(sender in self._names or _domain(sender) in self._names for sender in senders)
 
 
 class _Rules:
@@ -107,16 +107,22 @@ class _Rules:
                 self._qualified.append((number, kind, name.lower()))
         self._listing = Listing("badmailfrom", plain)
 
-    def refuse(self, client: Client, sender: bytes) -> bool:
-        """Is mail of this sender, in lower case, refused?"""
-        if sender in self._never:
+    def refuse(self, client: Client, senders: tuple[bytes, ...]) -> bool:
+        """Is mail of this sender, in lower case and in all its spellings, refused?"""
+        if not self._never.isdisjoint(senders):
             return False
-        _, at, domain = sender.rpartition(b"@")
-        last, listed = self._listing.last(sender, at + domain)
+        last, listed = self._listing.last_of(senders)
+        domains = [domain[1:] for domain in map(_domain, senders) if domain]
         return listed or any(
-            number > last and bool(at) and _holds(kind, name, domain, client)
+            number > last and bool(domains) and _holds(kind, name, domains, client)
             for number, kind, name in self._qualified
         )
+
+
+def _domain(sender: bytes) -> bytes:
+    """The domain with its `@`; b"" where there is none."""
+    _, at, domain = sender.rpartition(b"@")
+    return at and at + domain
 
 
 def _qualifier(entry: bytes) -> tuple[bytes, bytes]:
@@ -128,13 +134,14 @@ def _qualifier(entry: bytes) -> tuple[bytes, bytes]:
     return b"", entry
 
 
-def _holds(kind: bytes, name: bytes, domain: bytes, client: Client) -> bool:
-    """Does an entry with a qualifier refuse the senders of this domain?"""
+def _holds(kind: bytes, name: bytes, domains: list[bytes], client: Client) -> bool:
+    """Does an entry with a qualifier refuse the senders of this domain, in whatever form?"""
     host = client.peer.host.lower()
     known = host != UNKNOWN
     if kind == b"~":
-        return known and _is_below(host, name) and not _is_below(domain, name)
-    if domain != name:
+        is_own = any(_is_below(domain, name) for domain in domains)
+        return known and _is_below(host, name) and not is_own
+    if name not in domains:
         return False
     if kind == b"-":
         return not known

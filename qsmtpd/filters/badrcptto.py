@@ -17,6 +17,7 @@ In SPAMCONTROL `!` takes back patterns only, and patterns mind the case.
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
+from ..smtp.address import spellings
 from .wildmat import Listing
 
 TYPE_CHECKING = False
@@ -37,7 +38,5 @@ class Plugin:
         self._refusal = reject(settings.worded(TEXT, "REPLY_BADRCPTTO"), 553, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        address = recipient.lower()
-        _, at, domain = address.rpartition(b"@")
-        _, listed = self._listing.last(address, at + domain)
+        _, listed = self._listing.last_of(spellings(recipient, envelope.utf8))
         return self._refusal if listed else DECLINED

@@ -19,6 +19,7 @@ from __future__ import annotations
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from ..net.prefixes import prefixes
+from ..smtp.address import spellings
 from .rcpthosts import Domains
 
 TYPE_CHECKING = False
@@ -49,10 +50,11 @@ class Plugin:
             self._cdb = settings.cdb("mailfromrules.cdb")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        sender = envelope.sender.lower()
-        if client.relay is None or not sender or self._allowed(client, sender):
+        if client.relay is None or not envelope.sender:
             return DECLINED
-        return self._invalid
+        senders = spellings(envelope.sender, envelope.utf8)
+        allowed = any(self._allowed(client, sender) for sender in senders)
+        return DECLINED if allowed else self._invalid
 
     def _allowed(self, client: Client, sender: bytes) -> bool:
         domain = sender.rpartition(b"@")[2]

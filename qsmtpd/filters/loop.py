@@ -13,6 +13,7 @@ Log keys: by=loop.
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
+from ..smtp.address import spellings
 from ..smtp.header import unfold
 
 TYPE_CHECKING = False
@@ -35,7 +36,11 @@ class Plugin:
         self._me = b"" if me is None else me[1]
 
     def header(self, client: Client, envelope: Envelope, message: Message) -> Decision:
-        recipients = {recipient.lower() for recipient in envelope.recipients}
+        recipients = {
+            spelling
+            for recipient in envelope.recipients
+            for spelling in spellings(recipient, envelope.utf8)
+        }
         names = {self._me.lower(), client.peer.local_host.lower()} - {b"", b"unknown"}
         hops = 0
         for name, value in message.header:

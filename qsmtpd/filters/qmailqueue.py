@@ -38,12 +38,13 @@ class Plugin:
         from ..child.queue import Queue  # now: most sessions bring no message
         from ..child.spawn import client_environ
 
-        environ = {**client_environ(client), **_announced(client, envelope, self._settings)}
-        return Queue(self._settings, environ)
+        environ = client_environ(client)
+        environ.pop(b"SMTPUTF8", None)  # to us a setting, to it a fact of the message
+        return Queue(self._settings, {**environ, **_announced(client, envelope, self._settings)})
 
 
 def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:
-    """Who the user is, and where they are wanted the variables of SPAMCONTROL's wrappers.
+    """Who the user is, whether it is SMTPUTF8, and what SPAMCONTROL's wrappers want to know.
 
     Only qmail's safe bytes and, between recipients, spaces: nothing that a
     shell would execute.
@@ -56,6 +57,8 @@ def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> d
         found[b"TCPREMOTEINFO"] = clean(client.auth.user)
         found[b"AUTHUSER"] = found[b"TCPREMOTEINFO"]
         found[b"AUTHPROTOCOL"] = clean(client.auth.mechanism)
+    if envelope.utf8 and not envelope.relayed:
+        found[b"SMTPUTF8"] = b"1"
     if settings.announce != "spamcontrol":
         return found
     recipients = b" ".join(clean(recipient) for recipient in envelope.recipients)

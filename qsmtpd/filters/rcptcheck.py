@@ -74,7 +74,7 @@ class Plugin:
         if any(value.startswith(FUNCTION) for value in told.values()):
             return DANGEROUS
         environ = client_environ(client)
-        for name in (b"RCPTFOUND", b"RCPTHOSTS"):
+        for name in (b"RCPTFOUND", b"RCPTHOSTS", b"SMTPUTF8"):
             environ.pop(name, None)  # we say so, or nobody does
         answer = ask([self._program], {**environ, **told}, self._timeout)
         if answer.status in YES:
@@ -96,8 +96,10 @@ class Plugin:
             b"HELO": client.peer.host if client.helo is None else client.helo,
             b"USE_FD4": b"1",
         }
-        domain = recipient.rpartition(b"@")[2].lower()
-        if b"@" not in recipient or domain in self._hosts:
+        if envelope.utf8:
+            told[b"SMTPUTF8"] = b"1"
+        _, at, domain = recipient.rpartition(b"@")
+        if not at or self._hosts.find(domain, envelope.utf8) is not None:
             told[b"RCPTHOSTS"] = b"1"
         if client.auth is not None:
             for name in (b"TCPREMOTEINFO", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):

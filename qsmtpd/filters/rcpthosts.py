@@ -4,6 +4,9 @@ Configuration: control/rcpthosts, one entry a line: `example.org` is that
 domain, `.example.org` are all domains below it; case does not matter.  More
 entries, as keys, in control/morercpthosts.cdb, which is read only where there
 is a rcpthosts.  A recipient without a domain is local, and always taken.
+With SMTPUTF8 (RFC 6531) a domain matches in either of its forms, with U-labels
+or with A-labels, and goes on in the one that is listed: whoever delivers the
+mail has to know it as one of his own.
 Replies: none of its own; whom nobody accepts gets `553 sorry, that domain isn't
 in my list of allowed rcpthosts (#5.7.1)`.  That is everybody where there is no
 rcpthosts at all: qmail-smtpd would then relay for the whole world.
@@ -12,7 +15,8 @@ Log keys: by="rcpthosts: not listed", by="rcpthosts: the file is missing".
 
 from __future__ import annotations
 
-from ..decision import ACCEPTED, Decision, decline
+from ..decision import ACCEPTED, Decision, accept, decline
+from ..smtp.address import forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +51,13 @@ class Domains:
             return True
         return self._more is not None and any(name in self._more for name in names)
 
+    def find(self, domain: bytes, utf8: bool) -> bytes | None:
+        """The form in which this domain is one of ours, in lower case; None where it is none.
+
+        `utf8` is the envelope's.  What is listed as it is written comes first.
+        """
+        return next((form for form in forms(domain, utf8) if form in self), None)
+
 
 class Plugin:
     """Accepts the recipients of our domains.  Raises ControlError."""
@@ -59,7 +70,12 @@ class Plugin:
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if self._domains.listed is None:
             return NO_FILE
-        _, at, domain = recipient.rpartition(b"@")
-        if not at or domain.lower() in self._domains:
+        box, at, domain = recipient.rpartition(b"@")
+        if not at:
             return ACCEPTED
-        return NOT_LISTED
+        found = self._domains.find(domain, envelope.utf8)
+        if found is None:
+            return NOT_LISTED
+        if found == domain.lower():
+            return ACCEPTED
+        return accept(recipient=box + at + found)

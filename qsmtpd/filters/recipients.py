@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
+from ..smtp.address import forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,16 +137,16 @@ class Plugin:
             return DECLINED
         address = recipient if b"@" in recipient else recipient + b"@localhost"
         box, _, domain = address.rpartition(b"@")
-        domain = domain.lower()
-        if domain in self._open:
+        domains = forms(domain, envelope.utf8)
+        if not self._open.isdisjoint(domains):
             return DECLINED
         listed = False
         for rule in self._rules:
-            named = not rule.any and rule.names(domain)
+            named = not rule.any and any(map(rule.names, domains))
             listed = listed or named
             if named or rule.any:
                 try:
-                    known = self._asks(rule, box, domain, client)
+                    known = any(self._asks(rule, box, form, client) for form in domains)
                 except NoAnswer:
                     return UNABLE
                 if known:

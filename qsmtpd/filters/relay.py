@@ -2,29 +2,54 @@
 
 Configuration: the variable RELAYCLIENT, usually from tcpserver's rules.  Its
 value, often empty, is appended to every recipient.
-Replies: none of its own.
+control/smtputf8 or SMTPUTF8 (see qsmtpd-control(5)): with `local`, a message in
+SMTPUTF8 cannot leave the domains of rcpthosts, for a plain qmail-remote cannot
+pass it on.  Some clients ask for SMTPUTF8 with every message; one that has only
+ASCII in its envelope and header needs it not, and is taken.
+Replies: `550 sorry, SMTPUTF8 mail cannot be passed on to that recipient (#5.6.7)`;
+at the end of the message, and from qsmtpd itself, `550 sorry, UTF-8 header
+cannot be passed on to all recipients (#5.6.9)`.
 Log keys: by=relay.
 """
 
 from __future__ import annotations
 
-from ..decision import DECLINED, Decision, accept
+from ..config.session import UTF8_LOCAL, smtputf8
+from ..decision import DECLINED, Decision, accept, reject
+from .rcpthosts import Domains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..facts import Client, Envelope
 
+STAYS_HERE = reject(b"sorry, SMTPUTF8 mail cannot be passed on to that recipient", 550, b"5.6.7")
+
 
 class Plugin:
-    """Accepts every recipient of a client with the right to relay."""
+    """Accepts every recipient of a client with the right to relay.  Raises ControlError."""
 
-    __slots__ = ()
+    __slots__ = ("_settings", "_local", "_domains")
 
     def __init__(self, settings: Settings) -> None:
-        """It has none: RELAYCLIENT is a fact of the Peer."""
+        self._settings = settings
+        self._local = smtputf8(settings) == UTF8_LOCAL
+        self._domains: Domains | None = None
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if client.relay is None:
             return DECLINED
-        return accept(recipient=recipient + client.relay)
+        relayed = recipient + client.relay
+        if envelope.utf8 and self._local and not self._is_ours(recipient):
+            if not (envelope.sender + recipient).isascii():
+                return STAYS_HERE
+            envelope.relayed.add(relayed)  # the header will show whether it can be
+        return accept(recipient=relayed)
+
+    def _is_ours(self, recipient: bytes) -> bool:
+        _, at, domain = recipient.rpartition(b"@")
+        if not at:
+            return True
+        if self._domains is None:  # now: few clients of this kind ask for SMTPUTF8
+            self._domains = Domains(self._settings)
+        return self._domains.find(domain, True) is not None

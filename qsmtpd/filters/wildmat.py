@@ -183,3 +183,11 @@ class Listing:
             if pattern.matches(domain if of_domain else name):
                 return number, listed
         return found
+
+    def last_of(self, addresses: Iterable[bytes]) -> tuple[int, bool]:
+        """The same of an address in all its spellings: the last entry that matches one."""
+        found = -1, False
+        for address in addresses:
+            _, at, domain = address.rpartition(b"@")
+            found = max(found, self.last(address, at + domain))
+        return found

@@ -168,8 +168,9 @@ class Hooks:
                     return Ruling(stage, entry.name, decision, asked), recipient
                 later = later or (entry, decision)
                 continue
-            if decision.recipient is not None and not (entry.grants and suffixed):
-                recipient, suffixed = decision.recipient, suffixed or entry.grants
+            is_relay = entry.grants and entry.name.partition(":")[0] == "relay"
+            if decision.recipient is not None and not (is_relay and suffixed):
+                recipient, suffixed = decision.recipient, suffixed or is_relay
             if not entry.grants or granted is not self.refuse:
                 continue
             if decision.verdict == ACCEPT:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 
 from ..config.files import ControlFiles, home
-from ..config.session import SessionSettings
+from ..config.session import UTF8_OFF, SessionSettings
 from ..config.settings import Settings
 from ..diagnose.dryrun import DryRun
 from ..facts import ControlError, Peer
@@ -26,6 +26,7 @@ from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
 from ..session.connection import enter
+from ..smtp import utf8
 from ..tls import Unavailable, provider
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 
@@ -50,6 +51,7 @@ _LATER = (
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.date",
+    "qsmtpd.smtp.utf8",
     "qsmtpd.tls.external",
     *("qsmtpd.filters." + name for name in BUILT_IN),
 )
@@ -100,6 +102,8 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[Co
         if way is not None:
             way.prepare()
             _prepare_tls(settings.tls, log, way)
+        if settings.utf8 != UTF8_OFF:
+            utf8.library()
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
     except Unavailable as error:

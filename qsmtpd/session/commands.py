@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from ..config.session import UTF8_OFF
 from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
 from ..facts import Auth, Envelope, Reply, Ruling
 from ..policy import stages
@@ -149,6 +150,8 @@ class Commands:
         if self._settings.limits.recipients <= SAYABLE_LIMIT:
             lines.append(b"LIMITS RCPTMAX=%d" % self._settings.limits.recipients)
         lines.append(b"SIZE %d" % self._settings.data.databytes)  # 0: no limit (RFC 1870, 3)
+        if self._settings.utf8 != UTF8_OFF:
+            lines.append(b"SMTPUTF8")
         if self._provider is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
         if self._may_authenticate() and self._client.auth is None:
@@ -244,7 +247,7 @@ class Commands:
 
     def _rcpt(self, argument: bytes) -> Reply:
         try:
-            asked = envelope.recipient(argument, self._settings)
+            asked = envelope.recipient(argument, self._settings, self._envelope.utf8)
         except envelope.BadPath as error:
             if error.address is not None:
                 self.about = {"to": error.address}

@@ -131,7 +131,9 @@ class Transfer:
         self.fields["qp"] = back_end.pid
         self._missing = _missing_lines(client, back_end.pid) if data.fill_header else {}
         hide = self._settings.auth.hide and client.auth is not None
-        self._first = received(client, time(), hide=hide)
+        # To some patched qmail-remotes the keyword says that SMTPUTF8 is needed.
+        utf8 = envelope.utf8 and not envelope.relayed
+        self._first = received(client, time(), hide, utf8)
         if hooks.has(stages.HEADER, stages.BODY, stages.DATA_POST):
             from .inspection import Inspection
 
@@ -191,7 +193,7 @@ class Transfer:
         self._hops = count_hops(header)
         if self.refusal is not None:
             return
-        whole = self._stream.whole
+        whole, plain = self._stream.whole, header.isascii()
         if self._missing and whole:
             header = add_missing(header, self._missing)
         if self._inspection is not None:
@@ -201,6 +203,9 @@ class Transfer:
             self._back_end.feed(self._first + self._hooks.header_lines() + header)
         if self._hops >= self._settings.data.max_hops:
             self.refuse(replies.TOO_MANY_HOPS)
+        # What cannot be passed on with UTF-8 in it, can be without (RFC 6531, 3.6).
+        if not (plain or self._envelope.relayed.isdisjoint(self._envelope.recipients)):
+            self.refuse(replies.UTF8_HEADER)
 
     def _body(self, text: bytes) -> None:
         if self.refusal is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..config.session import UTF8_OFF
 from ..facts import Envelope
 from ..smtp import replies
 from ..smtp.address import (
@@ -39,16 +40,44 @@ def sender(argument: bytes, settings: SessionSettings) -> Envelope:
         body = parameters.get(b"BODY", b"7BIT") or b""
         if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
             raise BadParameter(body)
+        utf8 = b"SMTPUTF8" in parameters and settings.utf8 != UTF8_OFF
+        if utf8 and parameters[b"SMTPUTF8"] is not None:  # RFC 6531, 3.4
+            raise BadParameter(parameters[b"SMTPUTF8"])
     except BadParameter as error:
         raise BadPath(replies.BAD_PARAMETER, address) from error
+    _check_bytes(address, parameters, utf8)
     if settings.data.databytes and size > settings.data.databytes:
         raise BadPath(settings.data.too_big, address)
-    return Envelope(address, parameters, size)
+    return Envelope(address, parameters, size, utf8)
 
 
-def recipient(argument: bytes, settings: SessionSettings) -> bytes:
-    """The argument of RCPT -> an address.  Raises BadPath."""
-    return _path(argument, settings)[0]
+def recipient(argument: bytes, settings: SessionSettings, utf8: bool) -> bytes:
+    """The argument of RCPT -> an address; `utf8` is the envelope's.  Raises BadPath."""
+    address, parameters = _path(argument, settings)
+    _check_bytes(address, parameters, utf8)
+    return address
+
+
+def _check_bytes(address: bytes, parameters: dict[bytes, bytes | None], utf8: bool) -> None:
+    """With SMTPUTF8 all is to be UTF-8; without, only an address may have bytes over 127.
+
+    Raises BadPath, and ControlError where a domain cannot be checked.
+    """
+    values = b"".join(value or b"" for value in parameters.values())
+    if not utf8:
+        if not values.isascii():
+            raise BadPath(replies.BAD_PARAMETER, address)
+        return
+    from ..smtp.utf8 import check, check_address
+
+    try:
+        check_address(address)
+    except ValueError as error:
+        raise BadPath(replies.UTF8_ADDRESS, address) from error
+    try:
+        check(values)
+    except ValueError as error:
+        raise BadPath(replies.BAD_PARAMETER, address) from error
 
 
 def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes, bytes | None]]:

@@ -12,6 +12,9 @@ class BadParameter(Exception):
     """An ESMTP parameter that is no parameter, or has an impossible value."""
 
 
+_NO_VALUE = frozenset((*range(33), 0x3D, 127))
+
+
 def parse_path(argument: bytes) -> tuple[bytes, bytes]:
     """The argument of MAIL or RCPT -> address, and what stands behind the path.
 
@@ -56,7 +59,7 @@ def parse_parameters(text: bytes) -> dict[bytes, bytes | None]:
     """What follows a path -> {KEYWORD: value or None} (RFC 5321, 4.1.2).
 
     Raises BadParameter for what is no `keyword` or `keyword=value`, and for a
-    keyword given twice.
+    keyword given twice.  Bytes over 127 in a value are for the caller to judge.
     """
     parameters: dict[bytes, bytes | None] = {}
     for word in text.split(b" "):
@@ -67,8 +70,8 @@ def parse_parameters(text: bytes) -> dict[bytes, bytes | None]:
         # esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
         if not keyword.replace(b"-", b"").isalnum() or keyword.startswith(b"-"):
             raise BadParameter(word)
-        # esmtp-value = 1*(%d33-60 / %d62-126)
-        if equals and (not value or b"=" in value or not all(33 <= c <= 126 for c in value)):
+        # esmtp-value = 1*(%d33-60 / %d62-126 / UTF8-non-ascii): the last is RFC 6531's (3.3)
+        if equals and (not value or not _NO_VALUE.isdisjoint(value)):
             raise BadParameter(word)
         if keyword in parameters:
             raise BadParameter(word)
@@ -110,3 +113,25 @@ def split_literal(address: bytes) -> tuple[bytes, bytes] | None:
     if inside[:5].upper() == b"IPV6:":
         inside = inside[5:]
     return box, inside
+
+
+def spellings(address: bytes, utf8: bool) -> tuple[bytes, ...]:
+    """An address as it may stand in a list: in lower case.
+
+    `utf8`, as of the envelope: with its domain in both forms as well; see
+    smtp/utf8.py.  A domain that is preceded by `@` is such an address, too.
+    """
+    if not utf8:
+        return (address.lower(),)
+    from . import utf8 as unicode
+
+    return unicode.spellings(address)
+
+
+def forms(domain: bytes, utf8: bool) -> tuple[bytes, ...]:
+    """The same of a domain without an `@`."""
+    if not utf8:
+        return (domain.lower(),)
+    from . import utf8 as unicode
+
+    return unicode.forms(domain)

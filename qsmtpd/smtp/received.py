@@ -25,12 +25,13 @@ def _field(text: bytes) -> bytes:
     return clean(text[:FIELD_LIMIT])
 
 
-def protocol(client: Client) -> bytes:
-    """The keyword of RFC 3848 for this session."""
-    if not client.esmtp:
+def protocol(client: Client, utf8: bool = False) -> bytes:
+    """The keyword of RFC 3848 for this session; `utf8`: of RFC 6531 (4.3), for a transaction."""
+    if not client.esmtp and not utf8:
         return b"SMTP"
     tls = b"S" if client.tls is not None else b""
-    return b"ESMTP" + tls + (b"A" if client.auth is not None else b"")
+    auth = b"A" if client.auth is not None else b""
+    return (b"UTF8SMTP" if utf8 else b"ESMTP") + tls + auth
 
 
 def date(now: float) -> bytes:
@@ -67,11 +68,11 @@ def _encryption(tls: Tls) -> bytes:
     return clause + b"\n  (" + b" ".join(words) + b")"
 
 
-def received(client: Client, now: float, hide: bool = False) -> bytes:
+def received(client: Client, now: float, hide: bool = False, utf8: bool = False) -> bytes:
     """The Received lines for a message taken at `now` (seconds since 1970), with LF ends.
 
     The name of an authenticated client stands where ident's answer would.
-    `hide` leaves out where it is and what it calls itself.
+    `hide` leaves out where it is and what it calls itself; `utf8` is the envelope's.
     """
     peer = client.peer
     host, address = (b"unknown", b"unknown") if hide else (peer.host, peer.ip)
@@ -87,7 +88,7 @@ def received(client: Client, now: float, hide: bool = False) -> bytes:
         info,
         _field(address),
         _field(peer.local_host),
-        protocol(client),
+        protocol(client, utf8),
         encryption,
         date(now),
     )

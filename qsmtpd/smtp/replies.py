@@ -37,6 +37,8 @@ RCPT_FIRST = _error(503, b"5.5.1", b"RCPT first")
 LINE_TOO_LONG = _error(500, b"5.5.2", b"line too long")  # ours
 NUL = _error(501, b"5.5.2", b"NUL in command")  # ours
 BAD_PARAMETER = _error(501, b"5.5.4", b"malformed parameter")  # ours
+UTF8_ADDRESS = _error(553, b"5.6.7", b"malformed internationalized address")  # ours
+UTF8_HEADER = Reply(550, b"5.6.9", b"sorry, UTF-8 header cannot be passed on to all recipients")
 
 IN_CHUNKS = _error(503, b"5.5.1", b"a message in chunks is under way: BDAT or RSET")  # ours
 CHUNK_FAILED = _error(503, b"5.5.1", b"a chunk was refused before: RSET")  # ours

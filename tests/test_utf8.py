@@ -1,0 +1,279 @@
+"""SMTPUTF8: what is UTF-8, the two forms of a domain, and clients that use it."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import sys
+import unicodedata
+from email.message import EmailMessage
+from email.policy import SMTPUTF8
+
+import pytest
+from client import PATIENCE
+from filters import build, client
+from harness import PROGRAMS, Home
+from hypothesis import given
+from hypothesis import strategies as st
+from listeners import tcpserver
+
+from qsmtpd.facts import Auth, Client, ControlError, Envelope, Peer, Tls
+from qsmtpd.smtp import utf8
+from qsmtpd.smtp.received import protocol
+from qsmtpd.testing import converse
+
+#: RFC 3629, 4, as an expression on bytes: another way than a decoder's.
+UTF8 = re.compile(
+    rb"(?:[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]"
+    rb"|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*"
+)
+GOOD = [
+    b"",
+    b"plain",
+    "é".encode(),
+    "e\u0301".encode(),  # not in form C: a local part is its owner's
+    "अपार".encode(),
+    "👩\u200d🚒".encode(),  # with a joiner
+    b"\xef\xbf\xbd",  # U+FFFD
+    b"\xee\x80\x80",  # the first one behind the surrogates
+    b"\xf4\x8f\xbf\xbf",  # U+10FFFF
+    b"with blank",
+    "\u00a0\u200e".encode(),
+]
+BAD = [
+    b"\x80",  # no lead byte
+    b"\xc3",  # nothing behind it
+    b"\xc3(",  # something else behind it
+    b"\xe2\x82",  # one of three is missing
+    b"\xc0\x80",  # overlong NUL
+    b"\xc1\xbf",
+    b"\xe0\x9f\xbf",
+    b"\xf0\x8f\xbf\xbf",
+    b"\xed\xa0\x80",  # surrogates
+    b"\xed\xbf\xbf",
+    b"\xf4\x90\x80\x80",  # beyond U+10FFFF
+    b"\xf8\x88\x80\x80\x80",
+    b"\xfe",
+    b"\xff",
+    b"j\xfcrgen",  # Latin-1
+    *(bytes((byte,)) for byte in (*range(32), 127)),
+    *(chr(code).encode() for code in range(0x80, 0xA0)),
+    "\u2028".encode(),
+    "\u2029".encode(),
+    *(chr(code).encode() for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))),
+]
+
+
+def is_good(text: bytes) -> bool:
+    try:
+        utf8.check(text)
+    except ValueError:
+        return False
+    return True
+
+
+def test_good_and_bad_utf8() -> None:
+    assert [text for text in GOOD if not is_good(text)] == []
+    assert [text for text in BAD if is_good(text)] == []
+    # wherever it stands, and whatever is around it
+    assert not any(is_good("ü".encode() + text + b"x") for text in BAD)
+
+
+@given(
+    st.binary(max_size=12) | st.text(max_size=6).map(lambda text: text.encode("utf-8", "replace"))
+)
+def test_what_is_utf8_has_its_form_and_no_control(text: bytes) -> None:
+    assert not is_good(text) or UTF8.fullmatch(text)
+    if UTF8.fullmatch(text) and not is_good(text):
+        kinds = {unicodedata.category(char) for char in text.decode()}
+        assert kinds & {"Cc", "Zl", "Zp", "Cf"}
+
+
+@given(st.binary(max_size=40))
+def test_no_address_is_too_much(address: bytes) -> None:
+    """Whatever a client says: an answer or a ValueError, and what is good has its spellings."""
+    try:
+        utf8.check_address(address)
+    except ValueError:
+        pass
+    found = utf8.spellings(address)
+    assert found[0] == address.lower()
+    assert len(found) <= 6 and len(set(found)) == len(found)
+
+
+#: (with U-labels, with A-labels)
+DOMAINS = [
+    ("bücher.example", "xn--bcher-kva.example"),
+    ("straße.example", "xn--strae-oqa.example"),  # not strasse: IDNA2008
+    ("пример.рф", "xn--e1afmkfd.xn--p1ai"),
+    ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+    ("מבחן.example", "xn--5dbmtg.example"),
+    ("sub_1.bücher.example", "sub_1.xn--bcher-kva.example"),
+    ("a" * 50 + ".ü.example", "a" * 50 + ".xn--tda.example"),
+]
+
+
+@pytest.mark.parametrize(("unicode", "ascii"), DOMAINS)
+def test_both_forms_of_a_domain(unicode: str, ascii: str) -> None:
+    for written in (
+        unicode,
+        ascii,
+        ascii.upper(),
+        unicodedata.normalize("NFD", unicode),
+        unicode.replace("ü", "Ü"),
+        unicode.replace("п", "П"),
+    ):
+        found = utf8.forms(written.encode())
+        assert found[0] == written.encode().lower()
+        assert {unicode.encode(), ascii.encode()} <= set(found), written
+        utf8.check_address(b"x@" + written.encode())
+
+
+@pytest.mark.parametrize(
+    "domain",
+    ["☃.example", "a\u200db.example", "ok。example", "ü" * 64, "ü.\u0301x", "-ü.example", "[ü]"]
+    + ["ab--ü.example", "ü\u00ad.example", "אa1ü.example", "ü b.example", "xn--ü.example"],
+)
+def test_no_domain(domain: str) -> None:
+    with pytest.raises(ValueError):
+        utf8.check_address(b"x@" + domain.encode())
+
+
+def test_an_a_label_that_is_none_is_a_name() -> None:
+    for name in (b"xn--zzzzzz.example", b"xn--.example", b"xn--" + b"a" * 300, b"XN--\x80"[:4]):
+        assert utf8.forms(name) == (name.lower(),)
+        utf8.check_address(b"x@" + name)
+
+
+@given(st.text(st.characters(categories=["Ll", "Lo", "Nd"]), min_size=1, max_size=8))
+def test_the_forms_are_the_same_from_each_side(label: str) -> None:
+    domain = f"{label}.example".encode()
+    try:
+        utf8.check_address(b"x@" + domain)
+    except ValueError:
+        return
+    unicode, ascii = utf8.forms(domain)[-2:] if len(utf8.forms(domain)) > 1 else (domain, domain)
+    assert ascii.isascii()
+    assert set(utf8.forms(ascii)) >= {unicode, ascii}
+    assert set(utf8.forms(unicode)) == {unicode, ascii}
+
+
+def test_the_library_is_asked_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idna", None)
+    utf8.check_address("ü@ok.example".encode())
+    assert utf8.spellings(b"X@OK.example") == (b"x@ok.example",)
+    for domain in ("bücher.example", "xn--bcher-kva.example"):
+        with pytest.raises(ControlError):
+            utf8.check_address(b"x@" + domain.encode())
+    talk = converse([], ["MAIL FROM:<x@bücher.example> SMTPUTF8"])
+    assert talk.replies[-1] == "421 unable to read controls (#4.3.0)"
+    assert "name=control/smtputf8" in talk.log[0] and "idna" in talk.log[0]
+    # who does not ask for it needs no library
+    assert converse([], ["MAIL FROM:<x@bücher.example>"]).replies[-1] == "250 ok"
+
+
+@pytest.mark.parametrize("tls", [None, Tls(b"TLSv1.3")])
+@pytest.mark.parametrize("auth", [None, Auth(b"joe", b"PLAIN")])
+def test_the_keyword_of_the_received_line(tls: Tls | None, auth: Auth | None) -> None:
+    who = Client(Peer(), tls)
+    who.auth = auth
+    for who.esmtp in (True, False):
+        letters = b"S" * (tls is not None) + b"A" * (auth is not None)
+        assert protocol(who, utf8=True) == b"UTF8SMTP" + letters
+
+
+def test_a_recipient_that_a_plugin_refuses_holds_up_nobody(home: Home) -> None:
+    """The header counts for those who are in the envelope in the end."""
+    relay = build("relay", home.path)
+    envelope = Envelope(b"a@b.example", utf8=True)
+    assert relay.rcpt(client(relay=b""), envelope, b"x@other.example").verdict == "accept"
+    assert envelope.relayed == {b"x@other.example"}
+    talk = converse(
+        "badrcptto",
+        [
+            *("MAIL FROM:<a@b.example> SMTPUTF8", "RCPT TO:<x@other.example>"),
+            *("RCPT TO:<x@ok.example>", "DATA", "Subject: grüße\n"),
+        ],
+        environ={"RELAYCLIENT": ""},
+        controls={"badrcptto": "x@other.example"},
+    )
+    assert talk.replies[-1].startswith("250 ok ")
+    assert talk.messages[0].recipients == ["x@ok.example"]
+
+
+def test_check_tells_what_matches_nothing(home: Home) -> None:
+    home.control("rcpthosts", "ok.example", "bücher.example", "BÜRO.example", b"caf\xe9.example")
+    home.control("badmailfrom", unicodedata.normalize("NFD", "ü@b.example"))
+    out = home.run(b"", "--check").out.decode()
+    assert "ok: smtputf8 = local (default)" in out
+    for warning in (
+        r"rcpthosts: has b\xc3\xbccher.example and not xn--bcher-kva.example",
+        r"rcpthosts: B\xc3\x9cRO.example is not in UTF-8, lower case",
+        r"rcpthosts: caf\xe9.example is not in UTF-8, lower case",
+        r"badmailfrom: u\xcc\x88@b.example is not in UTF-8, lower case",
+    ):
+        assert f"warning: control/{warning}" in out
+    home.control("rcpthosts", "ok.example", "bücher.example", "xn--bcher-kva.example")
+    assert "rcpthosts: has" not in home.run(b"", "--check").out.decode()
+    assert "warning: control/" not in home.run(b"", "--check", SMTPUTF8="off").out.decode()
+
+
+def test_explain(home: Home) -> None:
+    home.control("rcpthosts", "xn--bcher-kva.example")
+    out = home.run(b"", "--explain", "from=ü@b.example", "to=x@bücher.example").out
+    assert rb"C: MAIL FROM:<\xc3\xbc@b.example> SMTPUTF8" in out
+    assert b"accept (as x@xn--bcher-kva.example)" in out
+    assert b"with UTF8SMTP;" in out
+    out = home.run(b"", "--explain", "from=u@b.example", "to=x@xn--bcher-kva.example").out
+    assert b"SMTPUTF8" not in out and b"handed to the queue for 1 of 1" in out
+
+
+# -- clients of other people ------------------------------------------------
+
+
+def message() -> EmailMessage:
+    """One that needs SMTPUTF8, in envelope and header."""
+    found = EmailMessage(policy=SMTPUTF8)
+    found["From"] = "jürgen@bücher.example"
+    found["To"] = "zoë@bücher.example"
+    found["Subject"] = "grüße"
+    found.set_content("hi\n")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["", "S", "A", "SA"])
+def test_smtplib(inside: Home, way: str) -> None:
+    inside.control("rcpthosts", "bücher.example")
+    inside.arguments = [str(PROGRAMS / "checker"), "true"]
+    inside.environ |= {"SMTPAUTH": "", "AUTHCLEAR": "1", "SEEN": str(inside.path / "seen")}
+    with (
+        tcpserver(inside, ":allow") as server,
+        smtplib.SMTP("127.0.0.1", server.port, "me.example", PATIENCE) as talk,
+    ):
+        talk.ehlo()
+        assert talk.has_extn("smtputf8")
+        if "S" in way:
+            talk.starttls()
+        if "A" in way:
+            talk.login("joe", "secret")
+        assert talk.send_message(message()) == {}
+        (stored,) = inside.messages()
+    assert re.search(rb" with UTF8SMTP%b[; ]" % way.encode(), stored.text)
+    assert stored.sender == "jürgen@bücher.example".encode()
+    assert stored.recipients == ["zoë@bücher.example".encode()]
+    assert "Subject: grüße".encode() in stored.text
+
+
+def test_smtplib_is_told_what_is_wrong(home: Home) -> None:
+    home.environ["RELAYCLIENT"] = ""
+    with (
+        tcpserver(home, ":allow") as server,
+        smtplib.SMTP("127.0.0.1", server.port, "me.example", PATIENCE) as talk,
+        pytest.raises(smtplib.SMTPRecipientsRefused) as refused,
+    ):
+        talk.send_message(message())
+    (code, text) = refused.value.recipients["zoë@bücher.example"]
+    assert code == 550 and text.endswith(b"(#5.6.7)")
+    assert not home.messages()
