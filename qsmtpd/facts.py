@@ -282,6 +282,10 @@ class Lost(Exception):
     """The client is gone, or its time is over; nothing that a plugin can mend."""
 
 
+class Shutdown(Lost):
+    """Its time is over because this process has been asked to end."""
+
+
 class ControlError(Exception):
     """A setting that cannot be read or makes no sense: its name, and the reason."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix as os
 import sys
 
-from . import __version__
+from . import __version__, waits
 from .config.files import ControlFiles, fix_home, home
 from .log import Log
 from .net import ucspi
@@ -77,13 +77,12 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     `environ` are the facts about this connection; `checkpassword` is the
     program with its arguments, if there is one.
     """
-    # An inherited "ignore" would hide the queue program's exit status from us.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ucspi.drop_coerced_locale(environ)
     try:
         client = ucspi.take_client()
     except OSError as error:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
+    waits.listen()
     files = ControlFiles(home(environ))
     return connection.serve(client, environ, checkpassword, files, os._exit).status

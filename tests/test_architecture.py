@@ -20,10 +20,10 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module or package may import only from layers below its own,
 #: and what is in a package from that package (but not in a circle).
 LAYERS = [
-    {"decision", "log", "maildir", "probe", "start"},
+    {"decision", "log", "maildir", "start"},
     {"facts"},
-    {"smtp", "config"},
-    {"net", "child"},
+    {"smtp", "config", "waits"},
+    {"net", "child", "probe"},
     {"tls", "policy.spec"},
     {"config.session", "checkpassword"},
     {"child.queue"},
@@ -155,6 +155,7 @@ COLD = """
     session session.commands session.connection session.dialogue session.ending
     session.envelope session.run
     smtp smtp.address smtp.command smtp.replies smtp.states tls tls.provider tls.settings
+    waits
 """
 DATA = """
     child.queue child.spawn session.data session.message smtp.decoder smtp.header smtp.received

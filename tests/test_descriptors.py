@@ -117,7 +117,8 @@ def test_the_client_is_taken_away(home: Home, over: str) -> None:
             info = Path(f"/proc/{talk.pid}/fdinfo/{fd}").read_text()
             (flags,) = re.findall(r"(?m)^flags:\s+0(\d+)$", info)
             assert int(flags, 8) & os.O_CLOEXEC, what
-            assert fd >= 10
+    # Not where a program that we start has its own.
+    assert min(client) >= 10 or over == "pipe"
     talk.end()
 
 

@@ -295,7 +295,7 @@ def test_f05_sessions_that_do_not_end(home: Home, again: bool) -> None:
         if again:
             wait_for(lambda: refuses(server.port))
             server.signal(signal.SIGTERM)
-        assert client.reply() == b""
+        assert client.reply() == b"421 shutting down, try again later (#4.3.2)"
         assert server.wait() == 0
         assert again or time.monotonic() - started >= 1
     assert not list(home.spool.glob("[0-9]*.message"))
@@ -676,9 +676,11 @@ def test_f10_descriptors(home: Home) -> None:
                 links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
                 assert links.count("/dev/null") == 1
                 assert links.count(str(home.path / "server.log")) == 2
-                # The client's, and where a control socket is still of use, that.
+                # That by which a signal wakes it; the client's; and where a control
+                # socket is still of use, that.
+                assert len({link for link in links if link.startswith("pipe:")}) == 1
                 more = 1 if options == SEVERAL else 0
-                assert len(links) == 4 + more, links
+                assert len(links) == 6 + more, links
                 assert sum(link.startswith("socket:") for link in links) == 1 + more
             one.quit()
             other.quit()

@@ -293,8 +293,8 @@ def test_client_gone_while_the_queue_works(home: Home) -> None:
 
 
 def test_terminated_in_the_middle(home: Home) -> None:
-    """TERM, HUP, INT and the like end it where it stands."""
-    for name in ("TERM", "HUP", "INT", "QUIT", "USR1", "ALRM"):
+    """These end it where it stands; TERM, HUP and INT do not: see test_shutdown.py."""
+    for name in ("QUIT", "USR1", "ALRM"):
         talk = home.talk(over="pipe")
         talk.send_each(SESSION[: FIRST_END - 1])
         subprocess.run(["sh", "-c", f"kill -{name} {talk.pid}"], check=True)

@@ -11,6 +11,7 @@ import posix as os
 import select
 from time import monotonic
 
+from .. import waits
 from .spawn import Process
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ def ask(
     question: bytes | None = None,
     search: bool = False,
 ) -> Answer:
-    """Run the program and wait for its answer.  Raises nothing of its own.
+    """Run the program and wait for its answer.  Raises Shutdown, and nothing else of its own.
 
     With a question it has that on descriptor 3, else a pipe for its words on
     descriptor 4.  With `search`, it is looked for in our PATH.
@@ -116,6 +117,7 @@ class _Words:
         if self._open:
             poll.register(self._fd, select.POLLIN)
         ready = self._process.poll(poll, deadline)
+        waits.check()
         if self._open and self._fd in ready:
             self._read()
             if not self._open:

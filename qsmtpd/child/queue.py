@@ -17,6 +17,7 @@ import posix as os
 import select
 from time import monotonic
 
+from .. import waits
 from .spawn import GRACE, LOST, Process, close_all
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from ..config.session import QueueSettings
 
-FOREVER = float("inf")
 #: The message's pipe, once it has been full, is made this large (bytes), so that
 #: the two programs take turns less often.  Not larger, and not at once: Linux
 #: has 64 MB for all the pipes of a user; beyond that he gets the smallest ones.
@@ -173,9 +173,9 @@ class Queue:
         close_all([message, envelope, said])
 
     def feed(self, data: bytes) -> None:
-        """Give it more of the message.  A failure shows in the verdict."""
+        """Give it more of the message.  A failure shows in the verdict.  Raises Shutdown."""
         if data and not self._broken:
-            self._write(self._message, data, FOREVER)
+            self._write(self._message, data, waits.NEVER)
 
     def commit(self, sender: bytes, recipients: list[bytes]) -> Verdict:
         """Write the envelope, wait for the program to exit, and judge.
@@ -251,6 +251,9 @@ class Queue:
             ready = self._poll(poll, deadline)
             if fd in ready:
                 return True
+            if fd == self._message and waits.requested():  # nothing can have been queued yet
+                self._stalled = True
+                waits.check()
             if self._process.exited() or monotonic() >= deadline:
                 self._stalled = not self._process.exited()
                 self._broken = True

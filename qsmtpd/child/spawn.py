@@ -10,6 +10,8 @@ import posix as os
 import select
 from time import monotonic, sleep
 
+from .. import waits
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
@@ -23,8 +25,6 @@ else:
 
 #: How long a program may take to exit after TERM (seconds).
 GRACE = 5.0
-#: No poll() is asked to wait longer (seconds): it takes an int of ms.
-LONGEST_WAIT = 1_000_000.0
 #: How often to look where poll() cannot tell of an exit (seconds).
 BLIND_WAIT = 0.02
 #: The status of a process that somebody else has waited for.
@@ -94,8 +94,9 @@ class Process:
             file_actions=[(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in places.items()],
             # A group of its own, so that what hangs can be ended whole.
             setpgroup=0,
-            # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.
-            setsigdef=[signal.SIGXFSZ],
+            # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.  HUP is
+            # ignored where we have been asked to end.
+            setsigdef=[signal.SIGXFSZ, signal.SIGHUP],
             setsigmask=[],
         )
         self.status: int | None = None  # as waitpid gives it, once it has exited; or LOST
@@ -113,14 +114,13 @@ class Process:
         return self.status is not None
 
     def poll(self, poll: select.poll, deadline: float) -> list[int]:
-        """Wait once, for what `poll` waits for or for the exit; the descriptors that are ready."""
-        seconds = min(max(0.0, deadline - monotonic()), LONGEST_WAIT)
+        """Wait once, as waits.wait(): for what `poll` waits for or for the exit."""
         if self._pidfd >= 0:
             poll.register(self._pidfd, select.POLLIN)
         else:
-            seconds = min(seconds, BLIND_WAIT)
+            deadline = min(deadline, monotonic() + BLIND_WAIT)
         try:
-            return [fd for fd, _ in poll.poll(seconds * 1000)]
+            return waits.wait(poll, deadline)
         except OSError:  # no memory, say: what is committed has to be seen to its end
             sleep(BLIND_WAIT)
             return []

@@ -8,9 +8,10 @@ would block, so that the replies to a pipelined group leave in one write
 
 from __future__ import annotations
 
-from time import monotonic, sleep
+from time import monotonic
 
-from .descriptors import CHUNK, LONGEST_WAIT, Gone, Timeout
+from .. import waits
+from .descriptors import CHUNK, Gone, Timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Channel:
     `timeout` (seconds) bounds each read of data, each whole line and each
     write; `session` bounds all of it together; `rate` is for what comes after the
     end.  `helper`: another process stands between us and the client.  Methods that
-    wait raise Gone, Timeout or SessionOver.  Tests bring a clock and a sleep
-    (seconds) of their own.
+    wait raise Gone, Timeout or SessionOver, and those that read, Shutdown.  Tests
+    bring a clock and a sleep (seconds) of their own.
     """
 
     __slots__ = (
@@ -87,7 +88,7 @@ class Channel:
         timeout: float = TIMEOUT,
         session: float = DAY,
         clock: Callable[[], float] = monotonic,
-        sleep: Callable[[float], None] = sleep,
+        sleep: Callable[[float], None] = waits.sleep,
     ) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
@@ -151,7 +152,7 @@ class Channel:
     def pause(self, seconds: float) -> None:
         """Send what is queued, then let the client wait."""
         self.flush()
-        self._sleep(max(0.0, min(seconds, self._end - self._clock(), LONGEST_WAIT)))
+        self._sleep(max(0.0, min(seconds, self._end - self._clock())))
 
     def speaks(self, seconds: float) -> bool:
         """Send what is queued; has any input come, or does some come in time (seconds)?
@@ -180,6 +181,7 @@ class Channel:
         CRLF; the next call then skips the rest of that line, in flat memory,
         and raises Flood where it has no end.
         """
+        waits.check()  # what has come already is not looked at, either
         deadline = self._clock() + self.timeout
         if self._skipped:
             self._skip(deadline)
@@ -237,6 +239,7 @@ class Channel:
 
     def chunk(self, most: int = CHUNK) -> bytes:
         """The bytes that are there, or the next ones to come: at least one, and at most `most`."""
+        waits.check()
         if not self._input:
             deadline = self._clock() + self.timeout
             if self._data_rate:

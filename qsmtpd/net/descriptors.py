@@ -11,14 +11,13 @@ import posix as os
 import select
 from time import monotonic
 
+from .. import waits
 from ..facts import Lost
 
 CHUNK = 65536  # bytes per read
 #: poll() promises room for this much without blocking (POSIX: PIPE_BUF), even
 #: on a descriptor in blocking mode.
 SAFE_WRITE = 4096
-#: No system call is asked to wait longer (seconds): poll() takes an int of ms.
-LONGEST_WAIT = 1_000_000
 
 
 class Gone(Lost):
@@ -45,10 +44,11 @@ class Descriptors:
         self._writable.register(output, select.POLLOUT)
 
     def read(self, deadline: float) -> bytes:
-        """Up to CHUNK bytes, b"" at the end.  Raises Gone or Timeout."""
+        """Up to CHUNK bytes, b"" at the end.  Raises Gone, Timeout or Shutdown."""
         again = False
         while True:
-            _wait(self._readable, deadline, again)
+            waits.check()
+            _wait(self._readable, deadline, again, reading=True)
             try:
                 return os.read(self._input, CHUNK)
             except BlockingIOError:
@@ -61,6 +61,7 @@ class Descriptors:
         view = memoryview(data)
         again = False
         while view:
+            deadline = waits.shorter(deadline)
             _wait(self._writable, deadline, again)
             again = True
             try:
@@ -87,12 +88,13 @@ class Descriptors:
             pass
 
 
-def _wait(poll: select.poll, deadline: float, again: bool) -> None:
-    left = deadline - monotonic()
-    if again and left <= 0:
+def _wait(poll: select.poll, deadline: float, again: bool, reading: bool = False) -> None:
+    if again and monotonic() >= deadline:
         raise Timeout  # who is always ready must not evade it
     # A deadline that has passed still takes what is there already.
-    while not poll.poll(min(max(0, left), LONGEST_WAIT) * 1000):
-        left = deadline - monotonic()
-        if left <= 0:
+    while not waits.wait(poll, deadline):
+        if reading:
+            waits.check()
+        deadline = waits.shorter(deadline)
+        if monotonic() >= deadline:
             raise Timeout

@@ -14,6 +14,8 @@ import select
 from stat import S_ISFIFO, S_ISSOCK
 from time import monotonic
 
+from .. import waits
+
 SECONDS = 5.0
 BYTES = 16 * 1024 * 1024
 GRACE = 1.0  # seconds; from then on the minimum rate counts
@@ -38,9 +40,10 @@ def drain(input: int, output: int, rate: int) -> None:
         size = 0
         while size < BYTES:
             most = min(SECONDS, max(GRACE, size / rate)) if rate else SECONDS
-            left = start + most - monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            if monotonic() >= start + most:
                 return
+            if not waits.wait(poll, start + most):
+                continue
             try:
                 data = os.read(input, CHUNK)
             except BlockingIOError:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+from ..waits import NEVER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
@@ -35,7 +37,6 @@ else:
 GRACE = 2.0  # seconds
 #: Of the watchdog's thread (bytes): the usual 8 MB would count as address space.
 STACK = 128 * 1024
-NEVER = float("inf")
 
 
 class Overdue(BaseException):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import socket
 import ssl
 import warnings
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NoReturn
 
+from .. import waits
 from .evidence import CLEAR, PEER, PROBE, TLS, Evidence
 
 CHUNK = 16384  # bytes per read: the largest TLS record (RFC 8446, 5.1)
@@ -102,7 +103,7 @@ class Connection:
         """Send each of these in a segment of its own."""
         for number, segment in enumerate(segments):
             if number:
-                sleep(GAP)
+                waits.sleep(GAP)
             self.evidence.add(PROBE, self.layer, segment)
             if self._tls is None:
                 self._put(segment)
@@ -243,7 +244,7 @@ class Connection:
         if left <= 0:
             self._fail(Silent("nothing came in time"))
         try:
-            self._socket.settimeout(left)
+            self._socket.settimeout(min(left, waits.LONGEST))
             data = self._socket.recv(CHUNK)
         except TimeoutError:
             self._fail(Silent("nothing came in time"))
@@ -261,7 +262,7 @@ class Connection:
         if left <= 0:
             self._fail(Silent("the whole took too long"))
         try:
-            self._socket.settimeout(left)
+            self._socket.settimeout(min(left, waits.LONGEST))
             self._socket.sendall(data)
         except TimeoutError:
             self._fail(Silent("it does not read what is sent to it"))
@@ -314,7 +315,7 @@ def connect(host: str, port: int, evidence: Evidence, timeout: float) -> Connect
 def _connect(kind: list[Any], address: Any, timeout: float) -> socket.socket:
     sock = socket.socket(*kind)
     try:
-        sock.settimeout(timeout)
+        sock.settimeout(min(timeout, waits.LONGEST))
         sock.connect(address)
     except BaseException:
         sock.close()

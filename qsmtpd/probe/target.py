@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import monotonic
 
+from .. import waits
 from .protocol import Protocol
 
 
@@ -18,7 +19,7 @@ class Pace:
 
     def wait(self) -> None:
         """Wait until the next connection may be opened."""
-        sleep(max(0.0, self._next - monotonic()))
+        waits.sleep(self._next - monotonic())
         self._next = monotonic() + self._interval
 
 

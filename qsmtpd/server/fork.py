@@ -6,6 +6,7 @@ import os
 import socket
 from time import monotonic
 
+from .. import waits
 from ..log import Log, log_trouble
 from .deaths import new_page
 from .worker import work
@@ -13,9 +14,12 @@ from .worker import work
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
+    import signal
 
     from .accepted import Accepted
     from .configuration import Configuration
+else:
+    import _signal as signal  # signal.py makes an enum of each number, at each call
 
 
 class Worker:
@@ -89,8 +93,12 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
         if accepted is None or configuration.options.sessions > 1:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
+        # Until the new process handles them itself, the master's handlers would
+        # swallow what is sent to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, waits.SIGNALS)
         pid = os.fork()
     except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waits.SIGNALS)
         for end in (ours, theirs):
             if end is not None:
                 end.close()
@@ -106,6 +114,7 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
             log_trouble(Log(2, pid=os.getpid()), error)
         finally:
             os._exit(111)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, waits.SIGNALS)
     if theirs is not None:
         theirs.close()
     worker = Worker(pid, ours, page)

@@ -10,6 +10,7 @@ import os
 import select
 from time import monotonic
 
+from .. import waits
 from .heap import freeze
 from .listener import Listener
 from .pool import Pool
@@ -28,8 +29,6 @@ else:
 
 #: After the drain, how long processes may take from TERM to their end (seconds).
 GRACE = 5.0
-#: poll() waits no longer than this (seconds).
-LONGEST_WAIT = 3600.0
 
 
 class Master:
@@ -74,21 +73,21 @@ class Master:
             poll.register(readable, select.POLLIN)
         ready: set[int] = set()
         if self._options.spare:  # clients who wait go before processes for those who may come
-            ready = {fd for fd, _ in poll.poll(0)}
+            ready = set(waits.wait(poll, now))
         if not ready:
             if self._pool.top_up(now):
                 return
-            ready = {fd for fd, _ in poll.poll(self._time_left(now) * 1000)}
+            ready = set(waits.wait(poll, self._next_time(now)))
         if self._signals.fd in ready:
             self._handle_signals()
         self._pool.hear(ready)
         if not self._signals.terminations:
             self._listener.accept(ready)
 
-    def _time_left(self, now: float) -> float:
-        """How long nothing has to be done by the clock (seconds)."""
+    def _next_time(self, now: float) -> float:
+        """When there is something to do by the clock (monotonic seconds)."""
         times = [self._listener.resume_at, *self._pool.times(), *self._reload.times()]
-        return min([time - now for time in times if time > now], default=LONGEST_WAIT)
+        return min([time for time in times if time > now], default=waits.NEVER)
 
     def _handle_signals(self) -> None:
         self._signals.clear()
@@ -126,5 +125,5 @@ class Master:
         end = monotonic() + seconds
         self._handle_signals()
         while len(self._pool) and not enough() and monotonic() < end:
-            poll.poll(max(0.0, end - monotonic()) * 1000)
+            waits.wait(poll, end)
             self._handle_signals()

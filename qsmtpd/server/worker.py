@@ -19,6 +19,7 @@ import os
 import socket
 import sys
 
+from .. import waits
 from ..facts import ControlError, Outcome
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
@@ -58,9 +59,9 @@ def work(
     `control`, as all later ones do.  `page` is shared with the master (see
     deaths.py).
     """
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    waits.listen()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were blocked over the fork
     gc.enable()  # what was there before the fork is frozen: this costs nothing
     running = None if page is None else Running(page)
     if configuration.options.sessions == 1:
@@ -90,7 +91,7 @@ def _serve_several(
         outcome = _serve(configuration, accepted, running)
         code = outcome.status
         os.close(accepted.fd)
-        if left == 1 or not _is_sound(outcome) or not before.is_restored():
+        if left == 1 or not _is_sound(outcome) or not before.is_restored() or waits.requested():
             break
         try:
             control.send(DONE + b"%d" % code)
@@ -106,6 +107,7 @@ def _is_sound(outcome: Outcome) -> bool:
 def _receive(control: socket.socket | None) -> Accepted | None:
     """The next connection; None at the end."""
     assert control is not None
+    waits.idle(lambda: os._exit(0))
     space = socket.CMSG_SPACE(4)
     try:
         packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
@@ -118,6 +120,7 @@ def _receive(control: socket.socket | None) -> Accepted | None:
 
 def _serve(configuration: Configuration, accepted: Accepted, running: Running | None) -> Outcome:
     """Serve a connection from the first byte to the last."""
+    waits.begin_session()
     options = configuration.options
     environ = {**configuration.environ, **accepted.environ}
     denied = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix as os
 
+from .. import waits
 from ..config.session import SessionSettings
 from ..config.settings import Settings
 from ..facts import ControlError, Lost, Outcome
@@ -19,7 +20,7 @@ from ..smtp import replies
 from ..tls import HandshakeFailed, Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF
 from . import run
-from .ending import QUIT
+from .ending import QUIT, ending_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def _serve(
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         return _refuse(channel, log, replies.NO_CONTROLS, 1)
-    except HandshakeFailed:
-        return _end(log, "tls-failed", 1)
+    except HandshakeFailed as error:
+        return _end(log, ending_of(error, log).word, 1)
     except Exception as error:
         log_trouble(log, error)
         if implicit:
@@ -168,6 +169,7 @@ def _handshake(channel: Channel, way: TlsProvider, log: Log) -> Tls:
 
 def _refuse(channel: Channel, log: Log, reply: Reply, status: int) -> Outcome:
     """The end of a session that never began, with a reply."""
+    waits.end_session()
     log.line("session", end=reply.end, reply=reply.wire())
     try:
         channel.write(reply.wire() + b"\r\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from time import monotonic, time
 
+from .. import waits
 from ..child.queue import CannotExec, CannotStart
 from ..decision import REFUSALS
 from ..facts import Reply
@@ -228,6 +229,7 @@ class Transfer:
 
     def _commit(self) -> Reply:
         assert self._back_end is not None
+        waits.check()  # from here on nothing is cut short: it may be queued
         pid = self._back_end.pid
         verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
         self.fields["exit"] = verdict.exit

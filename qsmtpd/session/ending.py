@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from ..facts import ControlError
+from .. import waits
+from ..facts import ControlError, Shutdown
 from ..log import log_trouble
 from ..net.channel import Flood, SessionOver
 from ..net.descriptors import Gone, Timeout
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from ..log import Log
     from ..net.channel import Channel
 
-QUIT, TLS_FAILED = "quit", "tls-failed"
+QUIT, TLS_FAILED, SHUTDOWN = "quit", "tls-failed", "shutdown"
 
 #: What is raised, the more special before the more general, and how it ends the
 #: session: the last reply, or the word for the log where nothing is said.
 _ENDS: tuple[tuple[type[Exception], Reply | str], ...] = (
+    (Shutdown, replies.SHUTDOWN),
     (SessionOver, replies.SESSION_OVER),
     (Timeout, replies.TIMEOUT),
     (Gone, "client-gone"),
@@ -60,6 +62,8 @@ def ending_of(error: Exception, log: Log) -> Ending:
     """How a session ends in which this was raised."""
     if isinstance(error, ControlError):
         log.line("control", name=error.name, reason=error.reason)
+    if isinstance(error, HandshakeFailed) and waits.requested():
+        return Ending(SHUTDOWN)
     for kind, end in _ENDS:
         if isinstance(error, kind):
             return Ending(end) if isinstance(end, str) else Ending.by(end)
@@ -69,6 +73,7 @@ def ending_of(error: Exception, log: Log) -> Ending:
 
 def say_goodbye(channel: Channel, ending: Ending) -> None:
     """Send the last reply, and end what is below SMTP.  Raises nothing."""
+    waits.end_session()
     try:
         if ending.reply is not None:
             channel.write(ending.reply.wire() + b"\r\n")

@@ -80,6 +80,7 @@ OUT_OF_MEMORY = _last("memory", 421, b"4.3.0", b"out of memory")
 NO_CONTROLS = _last("control", 421, b"4.3.0", b"unable to read controls")
 TOO_MANY_ERRORS = _last("errors", 421, b"4.7.0", b"too many errors")  # ours
 SESSION_OVER = _last("session-limit", 421, b"4.4.2", b"session time limit reached")  # ours
+SHUTDOWN = _last("shutdown", 421, b"4.3.2", b"shutting down, try again later")  # ours
 NOT_SMTP = _last("not-smtp-http", 421, b"4.5.0", b"this is an SMTP server")  # ours
 TROUBLE = _last("trouble", 421, b"4.3.0", b"internal trouble, try again later")  # ours
 PLUGIN_HANGS = _last("plugin-hangs", 421, b"4.3.0", b"policy trouble, try again later")  # ours

@@ -17,9 +17,12 @@ from marshal import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from importlib.abc import Loader
     from types import ModuleType
 else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
     Loader = object
 
 #: More than the largest of our modules.
@@ -29,6 +32,7 @@ _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 EMPTY = frozenset(
     f"qsmtpd.{name}" for name in ("child", "config", "filters", "net", "policy", "session", "smtp")
 )
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 #: How bytecode begins that is good as long as its source is the same (PEP 552).
 _HEAD = MAGIC_NUMBER + bytes(4)
 
@@ -91,12 +95,25 @@ def launch(root: str, module: str, arguments: list[str]) -> None:
     `arguments` do not hold the program's name.
     """
     sys.meta_path.insert(0, Finder(root))
+    _reset_signals()
     # What is imported stays: to look it through for garbage would be a waste.
     gc.disable()
     program = __import__(module, None, None, ["main"])
     gc.freeze()
     gc.enable()
     program.main(arguments)
+
+
+def _reset_signals() -> None:
+    """Undo what a parent has left: no signal is blocked, and none ignored.
+
+    An ignored CHLD would hide the exit status of our children, a blocked TERM or
+    ALRM our end.  What Python ignores (PIPE, XFSZ) fails where it happens.
+    """
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) == signal.SIG_IGN and number not in _IGNORED:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _word(number: int) -> bytes:

@@ -15,6 +15,7 @@ import os
 import select
 from time import monotonic
 
+from .. import waits
 from ..net.descriptors import Descriptors
 from . import HandshakeFailed
 from .external import describe
@@ -70,8 +71,10 @@ class UcspiTlsProvider:
         poll.register(self._control, select.POLLIN)
         report = b""
         while b"\0\0" not in report:
-            left = deadline - monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            waits.check()
+            if not waits.wait(poll, deadline):
+                if monotonic() < deadline:
+                    continue
                 raise HandshakeFailed("the helper took too long")
             try:
                 part = os.read(self._control, 4096)
@@ -92,7 +95,8 @@ class UcspiTlsProvider:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         try:
-            return not poll.poll(AFTERTHOUGHT * 1000) or not os.read(self._control, 1)
+            ready = waits.wait(poll, monotonic() + AFTERTHOUGHT)
+            return not ready or not os.read(self._control, 1)
         except OSError:
             return True
 

@@ -1,0 +1,125 @@
+"""Waits, and the signals that ask this process to end.
+
+Every wait has a deadline on the monotonic clock, and none asks the system for
+more than it takes.  After listen(), TERM, INT and HUP end no process where it
+stands.  They end the wait under way, and check() tells of them: so who must not
+be interrupted, as one who waits for the queue program's verdict, does not ask.
+"""
+
+from __future__ import annotations
+
+import posix as os
+import select
+from time import monotonic
+
+from .facts import Shutdown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+else:
+    import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
+
+#: No system call is asked to wait longer (seconds): poll() takes an int of ms.
+LONGEST = 1_000_000.0
+NEVER = float("inf")
+#: After such a signal, how long a client may take to read what it is told (seconds).
+GRACE = 5.0
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_requested = False  # one of them has come
+_ending = False  # what goes on ends by itself: there is nothing to cut short
+_idle: Callable[[], object] | None = None
+_wake = -1  # readable after a signal, also one just before poll(): a handler alone would miss that
+
+
+def listen() -> None:
+    """Handle TERM, INT and HUP.  A second TERM or INT ends the process at once."""
+    global _wake
+    try:
+        _wake, writer = os.pipe()
+        os.set_blocking(writer, False)
+    except OSError:
+        return  # no descriptor to be had: they go on ending the process where it stands
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, _on_signal)
+
+
+def idle(leave: Callable[[], object]) -> None:
+    """There is no session: such a signal calls leave(), which ends the process."""
+    global _idle
+    _idle = leave
+    if _requested:
+        leave()
+
+
+def begin_session() -> None:
+    """There is one, and such a signal is to end it."""
+    global _idle, _ending
+    _idle, _ending = None, False
+
+
+def end_session() -> None:
+    """It ends anyway, within seconds: nothing is to be cut short any more."""
+    global _ending
+    _ending = True
+
+
+def requested() -> bool:
+    """Has one of these signals come?"""
+    return _requested
+
+
+def check() -> None:
+    """Raise Shutdown where one has come, and the end has not begun."""
+    if _requested and not _ending:
+        raise Shutdown("asked to end")
+
+
+def shorter(deadline: float) -> float:
+    """This deadline; a sooner one where such a signal has come: who is to hear that has GRACE."""
+    return min(deadline, monotonic() + GRACE) if _requested else deadline
+
+
+def _on_signal(number: int, frame: object) -> None:
+    global _requested
+    _requested = True
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # systemd (SendSIGHUP=) and others send HUP with TERM: that is one request.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if _idle is not None:
+        _idle()
+
+
+# -- waits -------------------------------------------------------------------
+
+
+def left(deadline: float) -> float:
+    """How long a system call may wait for this deadline (seconds)."""
+    return min(max(0.0, deadline - monotonic()), LONGEST)
+
+
+def wait(poll: select.poll, deadline: float) -> list[int]:
+    """Wait once: the descriptors of `poll` that are ready.
+
+    None at the deadline, and before it after a signal or LONGEST: so it is for
+    a loop that looks at its deadline.  Raises OSError where the system cannot.
+    """
+    if _wake >= 0:
+        poll.register(_wake, select.POLLIN)
+    ready = [fd for fd, _ in poll.poll(left(deadline) * 1000)]
+    if _wake in ready:
+        ready.remove(_wake)
+        os.read(_wake, 512)
+    return ready
+
+
+def sleep(seconds: float) -> None:
+    """Wait that long, or until this process is asked to end."""
+    deadline = monotonic() + seconds
+    nothing = select.poll()
+    while (_ending or not _requested) and monotonic() < deadline:
+        wait(nothing, deadline)
