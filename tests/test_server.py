@@ -5,6 +5,7 @@ Where it must do as tcpserver does, tcpserver is asked.
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -33,6 +34,7 @@ from qsmtpd.server.options import Options, UsageError
 from qsmtpd.server.pool import Pool
 from qsmtpd.server.rules import Rules, denies
 from qsmtpd.server.rules import apply as apply_rule
+from qsmtpd.server.user import become
 
 pytestmark = pytest.mark.slow
 
@@ -529,6 +531,21 @@ def test_help_has_a_line_for_each_option(home: Home) -> None:
     items = " ".join(re.findall(r"^\.It Fl (.*)", page, re.MULTILINE))
     assert {word for word in re.findall(r"\w+", items) if len(word) == 1} == letters
     assert all(f".Fl -{word}" in page or f"Fl -{word} Ar" in page for word in words)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [("setgroups", "the groups"), ("setgid", "to group 7"), ("setuid", "to user 8")],
+)
+def test_who_may_not_change_is_told(monkeypatch: pytest.MonkeyPatch, call: str, what: str) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, refuse if name == call else lambda _: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(OSError, match=f"cannot change {what}: Operation not permitted"):
+        become(Options(["-g", "7", "-u", "8", "0", "0"], {}))
 
 
 @ROOT_ONLY

@@ -13,9 +13,15 @@ def become(options: Options) -> None:
     """Change to the user of -u and the group of -g.  Raises OSError."""
     if options.gid is None and options.uid is None:
         return
-    if os.geteuid() == 0:
-        os.setgroups([] if options.gid is None else [options.gid])
-    if options.gid is not None:
-        os.setgid(options.gid)
-    if options.uid is not None:
-        os.setuid(options.uid)
+    what = "the groups"
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([] if options.gid is None else [options.gid])
+        if options.gid is not None:
+            what = f"to group {options.gid}"
+            os.setgid(options.gid)
+        if options.uid is not None:
+            what = f"to user {options.uid}"
+            os.setuid(options.uid)
+    except OSError as error:
+        raise OSError(0, f"cannot change {what}: {error.strerror}") from error
