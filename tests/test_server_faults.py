@@ -255,19 +255,6 @@ def test_f04_what_was_before_a_reload_is_let_go(home: Home) -> None:
         mail(server.port)
 
 
-def test_f04_reload_of_what_is_broken(home: Home) -> None:
-    """As with a cold child: 421 and the log, until it is mended."""
-    with Server(home) as server:
-        home.control("databytes", "abc")
-        server.reload()
-        assert "event=control" in server.log() and "name=control/databytes" in server.log()
-        with server.client() as client:
-            assert client.reply() == b"421 unable to read controls (#4.3.0)"
-        home.control("databytes", "0")
-        server.reload()
-        mail(server.port)
-
-
 @each_way
 def test_f05_terminate(home: Home, options: tuple[str, ...]) -> None:
     """Nobody new, who is there may finish, then the end."""

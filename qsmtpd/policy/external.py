@@ -141,11 +141,20 @@ def find(name: str, home: bytes, where: str) -> ModuleType:
     return _loaded[key]
 
 
-def forget() -> None:
-    """Read every plugin's file anew when it is next asked for."""
-    for module in _loaded.values():
+def forget() -> dict[str, ModuleType]:
+    """Read every plugin's file anew when it is next asked for; what was loaded is returned."""
+    before = dict(_loaded)
+    for module in before.values():
         sys.modules.pop(module.__name__, None)
     _loaded.clear()
+    return before
+
+
+def remember(before: dict[str, ModuleType]) -> None:
+    """Have again what forget() has returned."""
+    forget()
+    for name, module in before.items():
+        _loaded[name] = sys.modules[module.__name__] = module
 
 
 def _file(path: str) -> ModuleType:

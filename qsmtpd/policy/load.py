@@ -12,6 +12,7 @@ from .stages import IMMUNITIES, methods
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
     from typing import Any
 
     from ..config.settings import Settings
@@ -45,11 +46,17 @@ def load(
     return Hooks(make, log, policy.refusal, limit)
 
 
-def forget() -> None:
-    """Read plugins' files anew: for a server, on HUP."""
+def forget() -> dict[str, ModuleType]:
+    """Read plugins' files anew: for a server, on HUP.  What was loaded is returned."""
+    external = sys.modules.get(f"{__package__}.external")
+    return {} if external is None else external.forget()
+
+
+def remember(before: dict[str, ModuleType]) -> None:
+    """Have again what forget() has returned."""
     external = sys.modules.get(f"{__package__}.external")
     if external is not None:
-        external.forget()
+        external.remember(before)
 
 
 def _entry(

@@ -62,7 +62,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     base = _base(environ)
 
     def load() -> Configuration:
-        return Configuration(options, base, rules, *warmup.preload(base, options.checkpassword))
+        return Configuration(options, base, rules, warmup.preload(base, options.checkpassword))
 
     master = Master(listeners, load)
     if options.print_port:

@@ -43,7 +43,8 @@ class Master:
         self._signals = Signals()
         self._pool = Pool(configuration, self._descriptors)
         self._listener = Listener(sockets, self._options, configuration.rules, self._pool)
-        self._reload = Reload(load, self._pool, self._options.verbose, self._descriptors)
+        verbose = self._options.verbose
+        self._reload = Reload(load, configuration, self._pool, verbose, self._descriptors)
 
     def run(self) -> None:
         """Serve until TERM, then wait for the running sessions."""
@@ -61,7 +62,8 @@ class Master:
         would not notice the master's death.
         """
         shared = [*self._listener.sockets, *self._pool.controls()]
-        return [*self._signals.descriptors, *(each.fileno() for each in shared)]
+        own = [*self._signals.descriptors, *self._reload.descriptors]
+        return [*own, *(each.fileno() for each in shared)]
 
     def _turn(self) -> None:
         """Wait for something, and do it."""

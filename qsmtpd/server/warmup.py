@@ -15,6 +15,7 @@ STARTTLS another 6 % and 0.17 MB (November 2026).
 from __future__ import annotations
 
 import os
+import time
 
 from ..config.files import ControlFiles, home
 from ..config.session import UTF8_OFF, SessionSettings
@@ -29,6 +30,7 @@ from ..session.connection import enter
 from ..smtp import utf8
 from ..tls import Unavailable, provider
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
+from .configuration import Preloaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,42 +79,42 @@ _PLAIN = [*_BEGIN, *_END]
 _THROUGH_TLS = [b"EHLO x", b"STARTTLS", *_BEGIN, *_END]
 
 
-def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> tuple[ControlFiles, bool]:
+def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloaded:
     """Read, import and build what each session would, before the first one and on HUP.
 
-    Returns the control files with all that has been read and built, and
-    whether there may be plugins from elsewhere.  What is wrong is logged, and
-    each session will find it again.
+    What is wrong is logged, and in the problems of what is returned; each
+    session will find it again.
     """
     log = Log(2, pid=os.getpid())
-    files = ControlFiles(home(environ))
-    external = True
+    loaded = Preloaded(ControlFiles(home(environ)), _now())
     limit = TimeLimit()
     import_all()
     try:
-        lookup = enter(files, environ)
+        lookup = enter(loaded.files, environ)
         settings = SessionSettings.load(lookup, checkpassword)
         warm_up()
         load.forget()
         hooks = load.load(lookup, settings.policy, log, limit=limit)
-        external = any(not entry.ours for entry in hooks.entries)
-        if external:
+        loaded.external_plugins = any(not entry.ours for entry in hooks.entries)
+        if loaded.external_plugins:
             _import(_FOR_PLUGINS)
-        way = provider.find(settings.tls)
-        if way is not None:
-            way.prepare()
-            _prepare_tls(settings.tls, log, way)
+        loaded.serves = True
         if settings.utf8 != UTF8_OFF:
             utf8.library()
+        _prepare_tls(settings.tls, log, loaded)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
-    except Unavailable as error:
-        log.line("tls", verdict="unavailable", reason=str(error))
+        loaded.problems.append(f"{error.name}: {error.reason}")
     except Exception as error:  # HUP must not end a server, whatever it finds
         log_trouble(log, error)
+        loaded.problems.append(f"{type(error).__name__}: {error}")
     finally:
         limit.stop()
-    return files, external
+    return loaded
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
 def import_all() -> None:
@@ -135,16 +137,30 @@ def _import(names: tuple[str, ...]) -> None:
         __import__(name)
 
 
-def _prepare_tls(tls: TlsSettings, log: Log, way: TlsProvider) -> None:
-    """Have the rest of TLS in this process: modules, the contexts of SNI, dry runs."""
-    if tls.mode not in (STARTTLS, IMPLICIT):
+def _prepare_tls(tls: TlsSettings, log: Log, loaded: Preloaded) -> None:
+    """Have all of TLS in this process: modules, the contexts, those of SNI, dry runs."""
+    try:
+        way = provider.find(tls)
+        if way is not None:
+            way.prepare()
+    except Unavailable as error:
+        log.line("tls", verdict="unavailable", reason=str(error))
+        loaded.problems.append(str(error))
         return
-    from ..tls import context
+    wrong = tls.remarks
+    if way is not None and tls.mode in (STARTTLS, IMPLICIT):
+        from ..tls import context
 
-    for name, error in context.keep_names(tls):
-        log.line("tls", verdict="unavailable", sni=name, reason=str(error))
-    _import(_FOR_TLS)
-    warm_up(way)
+        wrong = [*wrong, *context.keep(tls).wrong]
+        for name, trouble in context.keep_names(tls):
+            log.line("tls", verdict="unavailable", sni=name, reason=str(trouble))
+            loaded.problems.append(f"servercerts/{os.fsdecode(name)}: {trouble}")
+        loaded.expires = context.first_end(tls)
+        _import(_FOR_TLS)
+        warm_up(way)
+    for file, reason in wrong:
+        log.line("control", name=file, reason=reason)
+        loaded.problems.append(f"{file}: {reason}")
 
 
 class Nowhere(ControlFiles):

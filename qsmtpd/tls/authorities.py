@@ -46,10 +46,12 @@ _REASONS = {
 }
 
 
-def ask_for_certificates(context: SSL.Context, ca: bytes, crl: bytes | None) -> list[str]:
+def ask_for_certificates(
+    context: SSL.Context, ca: bytes, crl: bytes | None
+) -> list[tuple[str, str]]:
     """Have clients asked for a certificate, and see whether one of these has signed it.
 
-    `ca` and `crl` are paths.  Returns what is wrong with the files.
+    `ca` and `crl` are paths.  Returns what is wrong with which of the files.
     """
     wrong = []
     store = context.get_cert_store()
@@ -67,7 +69,7 @@ def ask_for_certificates(context: SSL.Context, ca: bytes, crl: bytes | None) -> 
             if names <= NAMES_LIMIT:
                 context.add_client_ca(authority)
     except _UNUSABLE as error:
-        wrong.append(_about("clientca.pem", error))
+        wrong.append(("clientca.pem", _reason(error)))
     if crl is not None:
         # Of each authority in the chain; and without a list nobody is verified.
         flags = crypto.X509StoreFlags
@@ -76,7 +78,7 @@ def ask_for_certificates(context: SSL.Context, ca: bytes, crl: bytes | None) -> 
             for revoked in [_load_crl(part) for part in parts("clientcrl.pem", crl, CRL)]:
                 store.add_crl(revoked)
         except _UNUSABLE as error:
-            wrong.append(_about("clientcrl.pem", error))
+            wrong.append(("clientcrl.pem", _reason(error)))
     # A certificate that is not good does not end the handshake: it gives no
     # right.  A callback that says yes makes OpenSSL forget the error, so it is
     # remembered with the connection (see openssl.py).
@@ -124,5 +126,5 @@ def _remember(
     return True
 
 
-def _about(name: str, error: Exception) -> str:
-    return f"{name}: {error.reason if isinstance(error, ControlError) else explain(error)}"
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, ControlError) else explain(error)

@@ -32,16 +32,42 @@ def keep(settings: TlsSettings) -> ServerContext:
 def keep_names(settings: TlsSettings) -> list[tuple[bytes, Unavailable]]:
     """For a server: have the contexts of SNI as well; what is wrong with which."""
     wrong = []
-    try:
-        names = sorted(os.listdir(settings.names))[:NAMES_LIMIT]
-    except OSError:
-        return []
-    for name in names:
+    for name in _names(settings):
         try:
             _keep_name(settings, name)
         except Unavailable as error:
             wrong.append((name, error))
     return wrong
+
+
+def _names(settings: TlsSettings) -> list[bytes]:
+    try:
+        return sorted(os.listdir(settings.names))[:NAMES_LIMIT]
+    except OSError:
+        return []
+
+
+def first_end(settings: TlsSettings) -> str | None:
+    """For a server: when the first of the certificates that it keeps expires, and which one."""
+    from OpenSSL import crypto
+
+    pairs = list(settings.pairs)
+    for name in _names(settings):
+        if (settings.identity(), name) in settings.kept:
+            pairs += find_pairs(settings.names + b"/" + name)
+    ends = []
+    for pair in pairs:
+        path = os.fsdecode(pair.certificate)
+        try:
+            with open(pair.certificate, "rb") as stream:
+                certificate = crypto.load_certificate(crypto.FILETYPE_PEM, stream.read())
+        except (OSError, crypto.Error):
+            continue  # replaced since a moment ago
+        ends.append(((certificate.get_notAfter() or b"").decode("ascii"), path))
+    if not ends:
+        return None
+    end, path = min(ends)
+    return f"{end[:4]}-{end[4:6]}-{end[6:8]} ({path})"
 
 
 def _keep_name(settings: TlsSettings, name: bytes) -> ServerContext | None:
@@ -81,7 +107,7 @@ def build(settings: TlsSettings, pairs: list[Pair] | None = None) -> ServerConte
         from .authorities import ask_for_certificates
 
         built.wrong += ask_for_certificates(context, settings.client_ca, settings.client_crl)
-        built.remarks += built.wrong
+        built.remarks += [f"{name}: {reason}" for name, reason in built.wrong]
     if pairs is None:
         if not settings.pairs:
             raise Unavailable("there is no certificate")

@@ -61,6 +61,8 @@ class Pair:
                 return f"{name}: No such file or directory"
             if marks is KEYS and b"ENCRYPTED" in text:
                 return f"{name}: is encrypted, and there is nobody to ask"
+            if text.count(b"-----BEGIN ") > text.count(b"-----END "):
+                return f"{name}: is cut off"
             if not any(mark in text for mark in marks):
                 return f"{name}: holds no {'key' if marks is KEYS else 'certificate'}"
         return None
@@ -83,8 +85,8 @@ def find_pairs(folder: bytes) -> list[Pair]:
 class ServerContext:
     """What OpenSSL needs to be a server, and what of the settings it does without.
 
-    `remarks` are for the log of each handshake.  Of these, `wrong` are those
-    that somebody has to mend: files that cannot be used.
+    `remarks` are for the log of each handshake; `wrong` are files that cannot be
+    used, and why.
     """
 
     __slots__ = ("context", "remarks", "wrong")
@@ -92,7 +94,7 @@ class ServerContext:
     def __init__(self, context: SSL.Context) -> None:
         self.context = context
         self.remarks: list[str] = []
-        self.wrong: list[str] = []
+        self.wrong: list[tuple[str, str]] = []
 
 
 class TlsSettings:
@@ -227,11 +229,11 @@ def fingerprint(text: bytes) -> bytes | None:
 
 
 def _pairs(settings: Settings) -> list[Pair]:
-    certificate = settings.line(None, "SERVERCERT")
+    certificate, files = settings.line(None, "SERVERCERT"), settings.files
     if certificate is None:
-        if not any(settings.files.lists(name) for name in ("servercert.pem", "servercert2.pem")):
+        if not any(files.lists(name) for name in ("servercert.pem", "servercert2.pem")):
             return []
-        return find_pairs(settings.files.home + b"/control")
+        return _once(files, "pairs", lambda: find_pairs(files.home + b"/control"))
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
 
@@ -259,7 +261,16 @@ def _is_there(path: bytes) -> bool:
 
 def _if_there(files: ControlFiles, name: str) -> bytes | None:
     path = files.path(name)
-    return path if files.lists(name) and _is_there(path) else None
+    if not files.lists(name):
+        return None
+    return _once(files, name, lambda: path if _is_there(path) else None)
+
+
+def _once(files: ControlFiles, what: str, look: Callable[[], T]) -> T:
+    """What look() sees, once for all who share these files: a server's sessions see the same."""
+    if what not in files.kept:
+        files.kept[what] = look()
+    return files.kept[what]  # type: ignore[return-value]  # what is kept here is a T
 
 
 def _clients(settings: Settings, wrong: list[ControlError]) -> frozenset[bytes]:
