@@ -42,10 +42,13 @@ _LATER = (
     "hashlib",
     "hmac",
     "termios",
+    "qsmtpd.net.drain",
     "qsmtpd.net.ip",
+    "qsmtpd.net.prefixes",
     "qsmtpd.config.cdb",
     "qsmtpd.child.queue",
     "qsmtpd.session.auth",
+    "qsmtpd.session.chunks",
     "qsmtpd.session.data",
     "qsmtpd.session.inspection",
     "qsmtpd.session.message",
@@ -99,9 +102,9 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
         if loaded.external_plugins:
             _import(_FOR_PLUGINS)
         loaded.serves = True
+        _prepare_tls(settings.tls, log, loaded)
         if settings.utf8 != UTF8_OFF:
             utf8.library()
-        _prepare_tls(settings.tls, log, loaded)
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         loaded.problems.append(f"{error.name}: {error.reason}")
