@@ -276,7 +276,10 @@ def test_each_rule_is_checked(home: Home) -> None:
         " re: before regular expressions",
     ]
     assert "ok: rule 127.: RELAYCLIENT =  (environment)" in lines
-    assert f"ok: rules = {home.path}/rules.cdb, of 6 clients (-x)" in lines
+    assert (
+        f"ok: rules = {home.path}/rules.cdb, of 6 clients; first is who has none of them (-x)"
+        in lines
+    )
 
 
 def test_the_rule_for_all_others_is_the_base(home: Home) -> None:
@@ -292,8 +295,15 @@ def test_the_rule_for_all_others_is_the_base(home: Home) -> None:
     ]
     status, lines = with_rules(home, f'10.:allow,QMAILQUEUE="{queue}"')
     assert status == 1, "others have no rule, and so no queue program"
-    status, lines = with_rules(home, f'10.:allow,QMAILQUEUE="{queue}"', ":deny")
+    status, lines = with_rules(
+        home,
+        f'10.:allow,QMAILQUEUE="{queue}"',
+        f'11.:allow,QMAILQUEUE="{queue}",MAXHOPS="9"',
+        ":deny",
+    )
     assert (status, not_ok(lines)) == (0, [])
+    assert f"ok: rules = {home.path}/rules.cdb, of 2 clients; first is 10. (-x)" in lines
+    assert [x for x in lines if "rule 1" in x] == ["ok: rule 11.: maxhops = 9 (MAXHOPS)"]
     status, lines = with_rules(home, ":deny")
     assert (status, not_ok(lines)) == (
         1,

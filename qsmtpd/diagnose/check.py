@@ -59,7 +59,7 @@ def examine(
         report.wrong(os.fsdecode(home), error.strerror or "cannot be entered")
         return report
     report.note("python", sys.executable, sys.version.split()[0])
-    report.note("user", f"{os.geteuid()}, group {os.getegid()}", "this is what they can read")
+    report.note("user", f"{os.geteuid()}, group {os.getegid()}", "whose rights this check has")
     by_variable = plain.variable("QMAILHOME") is not None
     report.ok("home", os.fsdecode(home), "QMAILHOME" if by_variable else "default")
     peer = ucspi.read_peer(environ)

@@ -84,7 +84,11 @@ class Report:
         """Print it all; 0 if mail would flow, else 1."""
         for kind, lines in self.lines.items():
             for line in lines:
-                os.write(1, f"{kind}: {_one_line(line)}\n".encode("ascii", "backslashreplace"))
+                text = f"{kind}: {_one_line(line)}\n".encode("ascii", "backslashreplace")
+                try:
+                    os.write(1, text)
+                except OSError:  # whoever reads it has seen enough
+                    return 1
         return 1 if self.lines[WRONG] else 0
 
 

@@ -52,7 +52,7 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
         *_unreadable(folder + b"/control"),
         *_unreadable(folder + b"/plugins", wanted=False),
     ):
-        report.wrong(where, why)
+        report.wrong(where.removeprefix(os.fsdecode(folder) + "/"), why)
     for where in _python():
         report.warn(where, "this user cannot read it, and HUP may have to import something")
     return report.print()
@@ -62,7 +62,8 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
     """What `qsmtpd --check` says in each environment that the rules make.
 
     Who has no rule of its own has that of the empty key; where there is none,
-    the environment is ours.  What is the same for all is said once.
+    the environment is ours.  That comes first, if it is not refused, and what
+    is the same for others is not said again.
     """
 
     def examine(variables: Mapping[bytes, bytes]) -> Report:
@@ -77,21 +78,26 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
     except ControlError as error:
         problem = error
     others = found.pop(b"", b"")
-    report = Report(options.quiet_check) if denies(others) else examine(_set(environ, others))
-    if rules is not None and problem is None:
-        report.ok("rules", f"{options.rules}, of {len(found)} clients", "-x")
+    served = [] if denies(others) else [(b"", others)]
+    served += [(key, data) for key, data in found.items() if not denies(data)]
+    if not served:
+        report = Report(options.quiet_check)
+        report.wrong("rules", f"{options.rules} refuses every client")
+        return report
+    report = examine(_set(environ, served[0][1]))
     if problem is not None:
         report.wrong(problem.name, f"{problem.reason}, so every client is dropped")
-    seen = set() if denies(others) else {others}
-    for key, data in found.items():
-        if data not in seen and not denies(data):
+    elif rules is not None:
+        whose = os.fsdecode(served[0][0]) or "who has none of them"
+        report.ok("rules", f"{options.rules}, of {len(found)} clients; first is {whose}", "-x")
+    seen = {served[0][1]}
+    for key, data in served:
+        if data not in seen:
             if len(seen) >= MOST_RULES:
                 report.warn("rules", f"more than {MOST_RULES} that differ: not all were checked")
                 break
             seen.add(data)
             report.add_others(examine(_set(environ, data)), "rule " + os.fsdecode(key))
-    if not seen:
-        report.wrong("rules", f"{options.rules} refuses every client")
     return report
 
 
