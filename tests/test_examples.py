@@ -177,7 +177,7 @@ def test_submission(place: Place) -> None:
         assert client.docmd("MAIL FROM:<joe@example.org>")[0] == 530
         client.starttls(context=client_context())
         client.ehlo()
-        assert client.mail("joe@example.org") == (530, b"Authorization required (#5.7.1)")
+        assert client.mail("joe@example.org")[0] == 530
         client.login("joe@example.org", "secret")
         client.mail("ann@example.org")
         assert client.rcpt("x@elsewhere.example")[0] == 553
