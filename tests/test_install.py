@@ -158,6 +158,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
+@pytest.mark.slow
 def test_install_over_an_older_version_and_uninstall(tmp_path: Path) -> None:
     """Everybody can read what is there, whatever the umask was; and only that goes away."""
     to = tmp_path / "a prefix"
@@ -209,6 +210,7 @@ def test_no_permission(target: str) -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, said)
 
 
+@pytest.mark.slow
 def test_a_python_of_ours_alone(tmp_path: Path) -> None:
     """The service's user could not run it: make install says so, and so will the programs."""
     private = tmp_path / "private"
