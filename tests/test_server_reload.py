@@ -64,6 +64,14 @@ def write(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda control: (control / name).write_bytes(content)
 
 
+def remove(*names: str) -> Callable[[Path], object]:
+    def unlink(control: Path) -> None:
+        for name in names:
+            (control / name).unlink()
+
+    return unlink
+
+
 def fifo(name: str) -> Callable[[Path], object]:
     def make(control: Path) -> None:
         (control / name).unlink()
@@ -75,7 +83,7 @@ def fifo(name: str) -> Callable[[Path], object]:
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "certificate cut off": (cut("servercert.pem"), "servercert.pem: is cut off"),
     "key cut off": (cut("serverkey.pem"), "serverkey.pem: is cut off"),
-    "key gone": (lambda control: (control / "serverkey.pem").unlink(), "holds no key"),
+    "key gone": (remove("serverkey.pem"), "holds no key"),
     "certificate empty": (write("servercert.pem", b""), "holds no certificate"),
     "certificate unreadable": (fifo("servercert.pem"), "is no regular file"),
     "another key": (write("serverkey.pem", SERVER_RSA.key_pem), "servercert.pem: "),
@@ -99,10 +107,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         write("servercerts/other.example/servercert.pem", b"nonsense"),
         "servercerts/other.example: ",
     ),
-    "me": (
-        lambda control: [(control / name).unlink() for name in ("me", "smtpgreeting")],
-        "control/me: is missing",
-    ),
+    "no name": (remove("me", "smtpgreeting"), "control/me: is missing"),
 }
 
 
