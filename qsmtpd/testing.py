@@ -92,7 +92,7 @@ def converse(
         control.mkdir()
         files = {**CONTROLS, "plugins": "\n".join(lines), **(controls or {})}
         for name, text in files.items():
-            (control / name).write_text(text + "\n")
+            (control / name).write_bytes(text.encode() + b"\n")
         logins = {"SMTPAUTH": "", "AUTHCLEAR": "1"} if checkpassword else {}
         variables = {**ENVIRON, **logins, **(environ or {})}
         raw = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}

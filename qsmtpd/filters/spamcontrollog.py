@@ -74,6 +74,7 @@ OWN = {
     replies.TLS_UNAVAILABLE: b"TLS::unavailable",
     replies.TOO_MANY_RECIPIENTS: b"RCPT::Toomany_Rcptto",
     replies.TOO_MANY_HOPS: b"SMTP::Toomany_Hops",
+    replies.UTF8_HEADER: b"SNDR::Invalid_Relay",
 }
 #: The exit status of SPAMCONTROL's queue programs, where QUEUEEXITS says that it is theirs.
 CONTENT = {

@@ -23,6 +23,7 @@ are tarpit and karma.  It reads the file only where VALIDRCPTTO_CDB names it.
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
+from ..smtp.address import spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ class Plugin:
             settings.expect_cdb(VARIABLE, self._path)
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        address = recipient.lower()
+        addresses = spellings(recipient, envelope.utf8)
         if self._cdb is None and self._path:
             self._cdb = self._settings.cdb_at(VARIABLE, self._path)
-        if self._cdb is None or address == b"postmaster":
+        if self._cdb is None or addresses == (b"postmaster",):
             return DECLINED
-        for key in keys(address):
-            data = self._cdb.get(key)
-            if data is not None:
-                return self._refusal if data.startswith(NO) else DECLINED
+        for same in zip(*map(keys, addresses), strict=True):
+            for key in same:
+                data = self._cdb.get(key)
+                if data is not None:
+                    return self._refusal if data.startswith(NO) else DECLINED
         return self._refusal
 
 
