@@ -44,38 +44,30 @@ LISTENERS: dict[str, Start] = {
 class Time:
     """A client that sends `size` bytes each `pause` seconds, and a clock that only waits move."""
 
-    POLLIN = select.POLLIN
-
     def __init__(self, monkeypatch: pytest.MonkeyPatch, size: int, pause: float) -> None:
-        self.now = 0.0
-        self.read_bytes = 0
+        self._now = 0.0
+        self._sent = 0
         self._size = size
         self._pause = pause
-        monkeypatch.setattr(drain, "select", self)
-        monkeypatch.setattr(drain, "monotonic", lambda: self.now)
+        self._ours, self._theirs = socket.socketpair()
+        monkeypatch.setattr(drain, "waits", self)
+        monkeypatch.setattr(drain, "monotonic", lambda: self._now)
 
     def drain(self, rate: int) -> tuple[float, int]:
         """How long it took (seconds), and how many bytes came."""
-        ours, theirs = socket.socketpair()
-        self._theirs = theirs
-        with ours, theirs:
-            drain.drain(ours.fileno(), ours.fileno(), rate)
-        return self.now, self.read_bytes
+        with self._ours, self._theirs:
+            drain.drain(self._ours.fileno(), self._ours.fileno(), rate)
+        return self._now, self._sent
 
-    # what the module takes for select, and for its poll object
-    def poll(self, milliseconds: float | None = None) -> object:
-        if milliseconds is None:
-            return self
-        if milliseconds < self._pause * 1000:
-            self.now += milliseconds / 1000
+    def wait(self, poll: select.poll, deadline: float) -> list[int]:
+        """What the module takes for that of waits."""
+        if self._now + self._pause > deadline:
+            self._now = deadline
             return []
-        self.now += self._pause
-        self.read_bytes += self._size
+        self._now += self._pause
+        self._sent += self._size
         self._theirs.sendall(b"x" * self._size)
-        return [(0, select.POLLIN)]
-
-    def register(self, fd: int, events: int) -> None:
-        pass
+        return [self._ours.fileno()]
 
 
 @pytest.mark.parametrize(
@@ -256,13 +248,21 @@ def behind(request: pytest.FixtureRequest, home: Home) -> Iterator[Behind]:
     ours, theirs = socket.socketpair()
     fds = helper.in_front(theirs)
     environ = {**home.environ, "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": "X"}
-    process = subprocess.Popen([home.program("qsmtpd")], stdin=fds[0], stdout=fds[1], env=environ)
+    process = subprocess.Popen(
+        [home.program("qsmtpd")],
+        stdin=fds[0],
+        stdout=fds[1],
+        stderr=subprocess.DEVNULL,
+        env=environ,
+    )
     for fd in fds:
         os.close(fd)
     with Client(ours) as client:
         client.handshake()
         client.reply()
         yield client, lambda: process.wait(PATIENCE)
+    process.kill()
+    process.wait()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ CODE = re.compile(r"\.(py|pyc|so)(\.\d+)*$")
 
 @pytest.mark.parametrize("options", [(), ("--spare", "2"), ("--sessions", "9")], ids=str)
 def test_a_worker_opens_no_code(home: Home, options: tuple[str, ...]) -> None:
-    """A plain session, and one with everything: STARTTLS, SNI, AUTH, a message."""
+    """A plain session, one with everything: STARTTLS, SNI, AUTH, a message, and one refused."""
     SERVER.save(home.control_dir / "servercert.pem")
     folder = home.control_dir / "servercerts" / "other.example"
     folder.mkdir(parents=True)
@@ -48,7 +48,13 @@ def test_a_worker_opens_no_code(home: Home, options: tuple[str, ...]) -> None:
             assert client.ask(b"AUTH PLAIN AGpvZQBzZWNyZXQ=").startswith(b"235 ")
             assert client.deliver().startswith(b"250 ")
             assert client.ask(b"QUIT").startswith(b"221 ")
-        wait_for(lambda: len(server.events("session")) == 2)
+        with server.client() as client:
+            client.reply()
+            client.ask(b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>")
+            client.send(b"BDAT 9 LAST\r\nbare\nLF\r\nGET / HTTP/1.1\r\n")
+            assert client.reply()
+            client.socket.sendall(b"x" * 20_000)
+        wait_for(lambda: len(server.events("session")) == 3)
         with trace.open("rb") as stream:
             stream.seek(before)
             calls = stream.read().decode().splitlines()
