@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 from harness import Home
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import Settings
+from qsmtpd.filters import badrcptto
 from qsmtpd.filters.expression import LENGTH_LIMIT, PLACES_LIMIT, Expression
+from qsmtpd.log import Log
 
 
 @pytest.mark.parametrize(
@@ -197,6 +203,19 @@ def test_in_the_lists(home: Home) -> None:
     assert codes(b"mx.example", b"a@b.example", b"x@ok.example") == [250, 553]
     assert codes(b"mx", b"a@b.example", b"joe@ok.example") == [250, 550]
     assert codes(b"localhost", b"a@b.example", b"joe@ok.example") == [250, 250]
+
+
+def test_an_expression_is_made_once(tmp_path: Path) -> None:
+    """Sessions of a server share what they have made of a control file."""
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/badrcptto").write_text("re:a\n!re:a\nre:b\n")
+    files = ControlFiles(os.fsencode(tmp_path))
+    made = []
+    for _ in range(2):
+        badrcptto.Plugin(Settings(files, {}).for_plugin("x", {}, Log(2)))
+        made.append([x for x in files.kept.values() if isinstance(x, Expression)])
+    assert len(made[0]) == 2
+    assert all(one is other for one, other in zip(*made, strict=True))
 
 
 @pytest.mark.parametrize("entry", ["re:(", "!re:a**", "?re:a", "~re:a", "re:\\w"])

@@ -137,7 +137,7 @@ def test_a_hostile_address_costs_little(pattern: bytes) -> None:
 
 
 def listing(*entries: bytes) -> Listing:
-    return Listing("badrcptto", enumerate(entries))
+    return Listing("badrcptto", enumerate(entries), {})
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Plugin:
         self._rules: _Rules | None = None
         text = b"\n".join(entries) + b"\n"
         if any(mark in text for mark in MARKS):
-            self._rules = _Rules(entries)
+            self._rules = _Rules(entries, settings.files.kept)
         else:
             self._names = frozenset(entry.lower() for entry in entries)
         self._judged: Envelope | None = None
@@ -83,7 +83,7 @@ class _Rules:
 
     __slots__ = ("_listing", "_qualified", "_never")
 
-    def __init__(self, entries: list[bytes]) -> None:
+    def __init__(self, entries: list[bytes], kept: dict[object, object]) -> None:
         from .wildmat import EXPRESSION, Listing, is_wild
 
         self._never = set()
@@ -105,7 +105,7 @@ class _Rules:
                 )
             else:
                 self._qualified.append((number, kind, name.lower()))
-        self._listing = Listing("badmailfrom", plain)
+        self._listing = Listing("badmailfrom", plain, kept)
 
     def refuse(self, client: Client, senders: tuple[bytes, ...]) -> bool:
         """Is mail of this sender, in lower case and in all its spellings, refused?"""

@@ -34,7 +34,8 @@ class Plugin:
     __slots__ = ("_listing", "_refusal")
 
     def __init__(self, settings: Settings) -> None:
-        self._listing = Listing("badrcptto", enumerate(settings.lines("badrcptto") or []))
+        entries = enumerate(settings.lines("badrcptto") or [])
+        self._listing = Listing("badrcptto", entries, settings.files.kept)
         self._refusal = reject(settings.worded(TEXT, "REPLY_BADRCPTTO"), 553, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:

@@ -136,6 +136,16 @@ def _find(part: Part, text: bytes, start: int, end: int) -> int:
     return -1
 
 
+def _expression(entry: bytes, kept: dict[object, object]) -> Expression:
+    """The regular expression of an entry.  Raises ValueError."""
+    from .expression import Expression
+
+    found = kept.get(entry)
+    if not isinstance(found, Expression):
+        found = kept[entry] = Expression(entry[len(EXPRESSION) :])
+    return found
+
+
 class Listing:
     """A list of names, as badmailfrom, badrcptto and badhelo are.  Raises ControlError.
 
@@ -145,11 +155,16 @@ class Listing:
     domain, all else for the whole name.  `re:` begins a regular expression
     (expression.py), which is for the whole name.  An entry behind a `!` takes
     back what the ones before it have said.
+
+    `kept` is where expressions are kept for others who share it: to make one
+    costs more than to match it.
     """
 
     __slots__ = ("_exact", "_patterns")
 
-    def __init__(self, file: str, entries: Iterable[tuple[int, bytes]]) -> None:
+    def __init__(
+        self, file: str, entries: Iterable[tuple[int, bytes]], kept: dict[object, object]
+    ) -> None:
         self._exact: dict[bytes, tuple[int, bool]] = {}
         self._patterns: list[tuple[int, bool, bool, Pattern | Expression]] = []
         for number, entry in entries:
@@ -157,10 +172,7 @@ class Listing:
             name = entry if listed else entry[1:]
             try:
                 if name.startswith(EXPRESSION):
-                    from .expression import Expression
-
-                    expression = Expression(name[len(EXPRESSION) :])
-                    self._patterns.append((number, listed, False, expression))
+                    self._patterns.append((number, listed, False, _expression(name, kept)))
                     continue
                 self._exact[name.lower()] = number, listed  # a later entry takes the place
                 if is_wild(name):
