@@ -12,6 +12,7 @@ from ..log import FORMATS
 from ..policy.spec import PolicySettings
 from ..smtp import replies
 from ..tls.settings import TlsSettings
+from .settings import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:
         return (b"LOGIN", b"PLAIN", b"CRAM-MD5"), required
     if word.startswith(b"cram"):
         return (b"CRAM-MD5",), required
-    raise ControlError("SMTPAUTH", "is none of '', -, cram, +cram, !, !cram, !+cram")
+    what = "none of '', -, cram, +cram, !, !cram, !+cram"
+    raise ControlError("SMTPAUTH", f"is {shown(text)}, {what}")
 
 
 SessionSettings.PARTS = (

@@ -106,9 +106,10 @@ def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay:
     elif not entries and not may_relay and not files.has("morercpthosts.cdb"):
         report.wrong("control/rcpthosts", "has no entry, so every recipient is refused")
     if settings.variable("LOCALMFCHECK") == b"!" and not (
-        files.read("mailfromrules") or files.cdb("mailfromrules.cdb")
+        settings.lines("mailfromrules") or files.cdb("mailfromrules.cdb")
     ):
-        report.wrong("control/mailfromrules", "is missing, so LOCALMFCHECK=! refuses everybody")
+        what = "is missing or has no entry, so LOCALMFCHECK=! refuses everybody"
+        report.wrong("control/mailfromrules", what)
 
 
 def _check_memory(report: Report, pyopenssl: bool) -> bool:

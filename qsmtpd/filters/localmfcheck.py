@@ -16,6 +16,7 @@ Log keys: by=localmfcheck.
 
 from __future__ import annotations
 
+from ..config.settings import shown
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from ..net.prefixes import prefixes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..facts import Client, Envelope
 
+WORDS = (b"=", b"?", b"!")
+NOT_IN_DOMAIN = frozenset(b" \t@*=?!,")
 INVALID = reject(b"sorry, invalid sender address specified", 553, b"5.7.1")
 
 
@@ -37,6 +40,8 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         rule = settings.line(None, "LOCALMFCHECK") or b""
+        if rule not in WORDS and (rule.startswith(b".") or not NOT_IN_DOMAIN.isdisjoint(rule)):
+            raise ControlError("LOCALMFCHECK", f"is {shown(rule)}, none of = ? ! and no domain")
         self._rule = rule.lower()
         self._hosts = Domains(settings) if rule == b"" else None
         self._invalid = INVALID

@@ -1,0 +1,249 @@
+"""Every setting: its names, values that are right, and values that are wrong.
+
+test_settings.py tries them all.  A setting that the manual names, or that a
+session asks for, and that has no row here, fails there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from harness import PROGRAMS, Variables
+
+DIGITS = 10**20 - 1  # the greatest number that has 20 of them
+NUMBERS = (b"x", b"-1", b"1k", b"0x9", b" 1", b"1 2", b"9" * 21, b"\xef\xbb\xbf1")
+DELAYS = (b"61", b"-61", b"--1", b"-", *(text for text in NUMBERS if text != b"-1"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting.
+
+    `right` has values, and what --check shows of each, None where it does not
+    matter; `wrong`, values that are 421.  `unread` are those with which a session
+    starts and no mail flows, or the setting does nothing, which --check has to call
+    wrong; `says` is what it calls it then, where that is not its name.  `empty` is
+    what it shows of an empty value, or WRONG or UNREAD.  `on`: what else has to be
+    set, or the setting is not looked for; there, `control/x` is a file.  `tls`: what
+    is wrong takes TLS away and no mail, unless TLS is required.
+    """
+
+    file: str | None
+    variable: str | None
+    right: dict[bytes, object]
+    wrong: tuple[bytes, ...] = ()
+    empty: object = None
+    unread: tuple[bytes, ...] = ()
+    on: Variables = field(default_factory=dict)
+    says: str = ""
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """What --check calls it."""
+        return self.file or self.variable or ""
+
+
+#: This one is there, with a user.
+RIGHT_CDB = b"users/x.cdb"
+#: Of an empty value: wrong; or as `unread`.
+WRONG, UNREAD = object(), object()
+
+
+def number(
+    file: str | None,
+    variable: str,
+    least: int = 0,
+    most: int = DIGITS,
+    empty: object = WRONG,
+    there: str = "",
+    **on: str,
+) -> Row:
+    """From `least` to `most`."""
+    beyond = () if most == DIGITS else (b"%d" % (most + 1),)
+    below = () if least == 0 else (b"%d" % (least - 1), b"0" * 3)
+    right = {b"%d" % value: value for value in (least, most)} | {b"0%d" % least: least}
+    return Row(file, variable, dict(right), (*NUMBERS, *below, *beyond), empty,
+               on={**on, **_there(there)})  # fmt: skip
+
+
+def words(file: str | None, variable: str, *known: str, **on: str) -> Row:
+    """One of these; the first is the default."""
+    junk = (b"x", known[0].upper().encode() + b"x", b" " + known[0].encode())
+    return Row(file, variable, {word.encode(): word for word in known}, junk, WRONG, on=on)
+
+
+def text(file: str | None, variable: str | None, *right: str, **on: str) -> Row:
+    """A line of text."""
+    wrong = (b"a\x01b", b"x" * 1001, b"\x7f", b"\xef\xbb\xbfx")
+    return Row(file, variable, {value.encode(): value for value in right}, wrong, "", on=on)
+
+
+def reply(variable: str, file: str = "", **on: str) -> Row:
+    """What is added to a reply, of a filter that this control file switches on, if any."""
+    wrong = (b"x" * 301, b"a\tb", b"\xff")
+    right: dict[bytes, object] = {b"call us": "call us", b"x" * 300: "x" * 300}
+    return Row(None, variable, right, wrong, "", on={**on, **_there(file)})
+
+
+def tls(row: Row) -> Row:
+    """One of TLS."""
+    return replace(row, tls=True)
+
+
+def _there(file: str) -> Variables:
+    return {"control/" + file: "!*"} if file else {}
+
+
+def entries(
+    file: str,
+    *right: str,
+    wrong: tuple[str, ...] = (),
+    unread: tuple[str, ...] = (),
+    empty: object = "0 entries",
+    **on: str,
+) -> Row:
+    """A list, of which each value is one entry."""
+    return Row(
+        file,
+        None,
+        {entry.encode(): "1 entry" for entry in right},
+        tuple(entry.encode() for entry in wrong),
+        empty,
+        tuple(entry.encode() for entry in unread),
+        on,
+    )
+
+
+BOM = "\ufeffexample.org"
+NEVER = ("a b@example.org #", "user@example.org # ours", BOM, "example.org")
+NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.org", "!a.example",
+             "example.org:25", "x" * 256, BOM)  # fmt: skip
+
+ROWS = [
+    # qsmtpd-control(5)
+    text("me", None, "mx.example"),
+    text("smtpgreeting", None, "mx.example hello"),
+    text("localiphost", None, "mx.example"),
+    entries("rcpthosts", "example.org", ".example.org", "[192.0.2.1]", unread=NO_DOMAIN),
+    Row("plugins", None, {b"rcpthosts": "1 entry", b"builtins": "1 entry"},
+        (b"nosuch", b"tarpit x=1", b"tarpit tarpitcount", b"/no/such.py", b"\xef\xbb\xbftarpit"),
+        "0 entries"),
+    Row(None, "QSMTPD_PLUGINS", {b"-tarpit": "-tarpit", b"tarpit tarpitcount=3": None,
+        b"": None, b",": None}, (b"nosuch", b"-nosuch", b"tarpit x=1"), ""),
+    words("postpone", "POSTPONE", "none", "rcpt", "data"),
+    words("chunking", "CHUNKING", "on", "off"),
+    words("enhancedstatuscodes", "ENHANCEDSTATUSCODES", "off", "on"),
+    words("smtputf8", "SMTPUTF8", "local", "on", "off"),
+    number("databytes", "DATABYTES", empty=0),
+    reply("REPLY_MAXSIZE"),
+    number("maxrecipients", "MAXRECIPIENTS", 1),
+    number("maxhops", "MAXHOPS", 1),
+    number("maxaddrlen", "MAXADDRLEN", 256),
+    words("barelf", "BARELF", "reject", "reject-all", "normalize"),
+    number("timeoutsmtpd", "TIMEOUTSMTPD", 1),
+    number("mindatarate", "MINDATARATE"),
+    number("sessiontimeout", "SESSION_TIMEOUT", 1),
+    number("maxcmdlen", "MAXCMDLEN", 512),
+    number("softerrors", "SOFTERRORS"),
+    number("errordelay", "ERRORDELAY"),
+    number("maxerrors", "MAXERRORS"),
+    number("maxjunk", "MAXJUNK"),
+    Row("tlsserverciphers", "TLSCIPHERS", {b"HIGH": None}, (b"a\x01b",), None, tls=True),
+    tls(words("tlsminimum", "TLSMINIMUM", "TLSv1.2", "TLSv1.3", "TLSv1.1", "TLSv1")),
+    tls(number("tlstimeout", "TLSTIMEOUT", 1)),
+    tls(words("tlsalpn", "TLSALPN", "any", "smtp")),
+    tls(words("starttlsinjection", "STARTTLSINJECTION", "discard", "refuse")),
+    tls(entries("tlsclients", "a@example.org", "sha256:" + "0f" * 32,
+                wrong=("example.org", "sha256:0f", "sha256:" + "0" * 64, BOM))),
+    text("authclear", "AUTHCLEAR", "0", "1", "yes"),
+    number("authtimeout", "AUTHTIMEOUT", 1),
+    number("authdelay", "AUTHDELAY"),
+    number("maxauthfailures", "MAXAUTHFAILURES", 1),
+    words("cramorder", "CRAMORDER", "response", "challenge"),
+    words("authargv", "AUTHARGV", "program", "host"),
+    text("authhide", "AUTHHIDE", "0", "1"),
+    words("submissionheader", "SUBMISSIONHEADER", "leave", "fill"),
+    number("queuewritetimeout", "QUEUEWRITETIMEOUT", 1),
+    number("queuetimeout", "QUEUETIMEOUT", 1),
+    number("errorfd", "ERROR_FD", 2, 9),
+    words("queueenv", "QUEUEENV", "none", "spamcontrol"),
+    words("queueexits", "QUEUEEXITS", "stock", "spamcontrol", "indimail", "sagredo"),
+    reply("REPLY_CONTENT", QUEUEEXITS="spamcontrol"),
+    # qsmtpd(8)
+    Row(None, "SMTPAUTH", {word: word.decode() for word in (b"-", b"cram", b"+cram", b"!", b"!cram",
+        b"!+cram")}, (b"x", b"cra", b"!x", b"+", b"LOGIN", b"! x"), "",
+        on={"AUTHCLEAR": "1"}),
+    number(None, "REQUIRE_AUTH", AUTHCLEAR="1"),
+    Row(None, "QMAILQUEUE", {str(PROGRAMS / "oracle").encode(): str(PROGRAMS / "oracle")}, (),
+        UNREAD, (b"/nonexistent/qq", b"/etc/passwd", b"/tmp"), says="queue program"),
+    words(None, "LOGFORMAT", "qsmtpd", "spamcontrol"),
+    # qsmtpd-tls(7)
+    Row(None, "QSMTPD_TLS", {word: word.decode() for word in (b"auto", b"off", b"external")},
+        (b"x", b"AUTO"), WRONG, (b"implicit",), says="tls", tls=True),
+    Row(None, "SMTPS", {b"0": "0"}, (), UNREAD, (b"1",), says="tls"),
+    Row(None, "FORCETLS", {b"0": "0"}, (), UNREAD, (b"1",)),
+    Row(None, "UCSPITLS", {b"-": "-"}, (), "", (b"!", b"@")),
+    # qsmtpd-filters(5)
+    Row(None, "IMMUNE", {b"0": "0", b"1": "1"}, (), ""),
+    entries("immune", "192.0.2.1", "192.0.2.", "2001:db8:", "2001:db8::1", ".example.org",
+            unread=("192.0.2.0/24", "192.0.2", "mail.example.org", "2001:db8:0::1", BOM,
+                    "192.0.2.1 # ours", "*.example.org")),
+    number(None, "KARMALIMIT"),
+    Row(None, "SMTPD_GREETDELAY", {b"0": "0", b"60": "60", b"-5": "-5"}, DELAYS, WRONG),
+    Row("greetdelay", "GREETDELAY", {b"0": "0", b"60": "60", b"-60": "-60"}, DELAYS, WRONG),
+    text(None, "DROP_PRE_GREET", "0", "1", GREETDELAY="0"),
+    text(None, "RBLSMTPD", "bad", "-bad", "[RBL info] listed"),
+    text(None, "RBLHEADER", "0", "1", RBLSMTPD="x"),
+    Row(None, "HELOCHECK", {b".": ".", b"!": "!", b"=": "="}, (b"A", b"M", b"x", b"=="), ""),
+    entries("badhelo", "example.org", "*", "!x", "x!", "re:x+", wrong=("x[", "re:(", "[b-a]"),
+            unread=("example.org # ours", BOM, "^x$")),
+    reply("REPLY_HELO", HELOCHECK=""),
+    entries("badmailfrom", "a@example.org", "@example.org", "*@x.example", "!a@x", "@a.example-",
+            "@a.example=", "@a.example+", "~a.example", "?a@x", "re:.*@x\\.example",
+            wrong=("x[", "~a*", "re:("), unread=(*NEVER, "^x@", "x@.*\\.example$")),
+    reply("REPLY_BADMAILFROM", "badmailfrom"),
+    entries("badrcptto", "a@example.org", "@example.org", "*@x.example", "!a@x", "re:.*@x",
+            wrong=("x[", "re:("), unread=(*NEVER, "^x@")),
+    reply("REPLY_BADRCPTTO", "badrcptto"),
+    Row(None, "LOCALMFCHECK", {b"=": "=", b"?": "?", b"example.org": "example.org"},
+        (b"\x01", b"@example.org", b"*.example.org", b"a b", b"!x", b".x"), "", (b"!",),
+        says="control/mailfromrules"),
+    entries("mailfromrules", "joe:@example.org", "192.0.2.:a@b.example,@c.example", "=:",
+            empty=UNREAD, wrong=("joe", BOM), unread=("joe:@example.org # ours",
+            "joe: @example.org", "joe:example.org", "joe:*@example.org"), LOCALMFCHECK="!"),
+    reply("REPLY_SENDERINVALID", LOCALMFCHECK=""),
+    reply("REPLY_NOGATEWAY"),
+    number("tarpitcount", "TARPITCOUNT"),
+    number("tarpitdelay", "TARPITDELAY", 0, 999, TARPITCOUNT="3"),
+    text(None, "BOUNCECHECK", "0", "1"),
+    entries("recipients", "!*", "!example.org", "*|true", "@example.org|true a", "a.b:users/x.cdb",
+            wrong=("example.org:", ":x", "example.org:nosuch.cdb", "!", "example.org|/no/such"),
+            unread=("*.example.org|true", "a@example.org|true", "!@example.org", "!.example.org",
+                    "example.org |true", "*|no-such-program-anywhere")),
+    Row(None, "RECIPIENTS450", {b"1": "1"}, (b"\x01",), "", on={"control/recipients": "!*"}),
+    number(None, "RECIPIENTSTIMEOUT", 1, there="recipients"),
+    reply("REPLY_MAILBOX", RCPTCHECK=""),
+    Row(None, "VALIDRCPTTO_CDB", {RIGHT_CDB: RIGHT_CDB.decode()}, (b"no/such.cdb", b"\x01"), ""),
+    Row(None, "RCPTCHECK", {b"/bin/true": "/bin/true"}, (b"nosuch", b"/no/such", b"\x01"), "",
+        (b"/etc/passwd", b"/tmp")),
+    text(None, "RCPTCHECKRELAYCLIENT", "0", "1", RCPTCHECK="/bin/true"),
+    number(None, "RCPTCHECKTIMEOUT", 1, RCPTCHECK="/bin/true"),
+    number(None, "MAXNOTIMPL"),
+    Row("requiredheaders", None, {b"From": "1 entry", b"-": "1 entry"},
+        (b"From:", b"a b", b"\xff"), "0 entries"),
+    Row(None, "REQUIREDHEADERS", {b"From,Date": "From,Date", b"From Date": None, b"-": "-"},
+        (b"From:", b"\xff"), ""),
+    Row("singleheaders", None, {b"From": "1 entry", b"-": "1 entry"},
+        (b"From:", b"a b", b"\xff"), "0 entries"),
+    Row(None, "SINGLEHEADERS", {b"From,Date": "From,Date", b"-": "-"}, (b"From:", b"\xff"), ""),
+    number("datepast", "DATEPAST"),
+    number("datefuture", "DATEFUTURE"),
+    number("loopcheck", "LOOPCHECK", empty=10),
+]  # fmt: skip
+#: These have a file that is no text.
+CDBS: dict[str, Variables] = {
+    "morercpthosts.cdb": {},
+    "validrcptto.cdb": {},
+    "mailfromrules.cdb": {"LOCALMFCHECK": "!"},
+}
