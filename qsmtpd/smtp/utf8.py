@@ -8,6 +8,7 @@ before.  Whether a label is one at all, says IDNA2008, by the library `idna`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from unicodedata import normalize
 
 from ..facts import ControlError
@@ -23,6 +24,7 @@ FORBIDDEN = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 )
 LABEL_LIMIT = 63  # characters; an A-label is longer than its U-label (RFC 5890, 2.3.2.1)
+LABELS_LIMIT = 127  # of a name of 255 bytes (RFC 1035, 2.3.4)
 A_LABEL = "xn--"
 
 
@@ -43,7 +45,7 @@ def check_address(address: bytes) -> None:
     check(address)
     _, at, domain = address.rpartition(b"@")
     if at and _is_international(domain.lower()):
-        _to_ascii(folded(domain).split("."), library())
+        _to_ascii(_labels(domain), library())
 
 
 def folded(text: bytes) -> str:
@@ -51,13 +53,14 @@ def folded(text: bytes) -> str:
     return normalize("NFC", text.decode("utf-8").lower())
 
 
+@lru_cache(maxsize=100)  # several filters ask, for each recipient
 def forms(domain: bytes) -> tuple[bytes, ...]:
     """A domain in lower case: as it is written, with U-labels and with A-labels."""
     given = domain.lower()
     if not _is_international(given):
         return (given,)
     try:
-        labels = folded(given).split(".")
+        labels = _labels(given)
         idna = library()
         found = (given, _to_unicode(labels, idna).encode("utf-8"), _to_ascii(labels, idna))
     except ValueError:  # it was never checked: only as it is written
@@ -98,6 +101,14 @@ def library() -> ModuleType:
 
 def _is_international(domain: bytes) -> bool:
     return not domain.isascii() or A_LABEL.encode() in domain
+
+
+def _labels(domain: bytes) -> list[str]:
+    """The labels of a domain, folded.  Raises ValueError."""
+    labels = folded(domain).split(".")
+    if len(labels) > LABELS_LIMIT:
+        raise ValueError("has too many labels")
+    return labels
 
 
 def _to_ascii(labels: list[str], idna: ModuleType) -> bytes:
