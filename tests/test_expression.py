@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
+from qsmtpd.diagnose.patterns import NEGATED
 from qsmtpd.filters import badrcptto
 from qsmtpd.filters.expression import LENGTH_LIMIT, PLACES_LIMIT, Expression
 from qsmtpd.log import Log
@@ -249,7 +250,8 @@ def test_what_looks_like_one(home: Home, entry: str) -> None:
     checked = home.run(b"", "--check")
     assert checked.status == 1
     wrong = [line for line in checked.out.decode().splitlines() if line.startswith("wrong: ")]
-    what = f"{entry} looks like a regular expression, and is none: write re: before it"
+    todo = NEGATED if entry.startswith("!") else "write re: before it"
+    what = f"{entry} looks like a regular expression, and is none: {todo}"
     assert wrong == [f"wrong: control/badrcptto: line {number}: {what}" for number in (3, 5)]
 
 

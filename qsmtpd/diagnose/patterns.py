@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: The filters that have such a list, and its control file.
 LISTS = {"badmailfrom": "badmailfrom", "badrcptto": "badrcptto", "helocheck": "badhelo"}
+#: qregex refuses what does not match behind a `!`, and here that takes back.
+NEGATED = "re: begins one, but for what is not to match write another, as re:[^@]+ for !@"
 #: What stands in no address, name or pattern, but in the expressions of the qregex patch.
 _PARTS = (b"\\.", b".+", b"]+", b"@.*")
 
@@ -31,7 +33,8 @@ def check_lists(report: Report, settings: Settings) -> None:
             shown = entry[:80].decode("ascii", "backslashreplace")
             if not name.startswith(EXPRESSION):
                 if looks_like_expression(name):
-                    what = "looks like a regular expression, and is none: write re: before it"
+                    what = "looks like a regular expression, and is none: "
+                    what += NEGATED if entry != name else "write re: before it"
                     report.wrong("control/" + file, f"line {number}: {shown} {what}")
             elif line.plugin != "helocheck" and not _has_domain(name.removeprefix(EXPRESSION)):
                 what = "matches no address with a domain: it is for the whole address"
