@@ -1,13 +1,11 @@
-"""The log: one line per decision, on fd 2, for multilog.
+"""The log: one line per decision, on descriptor 2, for multilog.
 
 A line is `key=value` pairs.  A value with a byte outside 33..126, or with `=`
 or `"`, or an empty one, is quoted: `"`, then \\xNN for what is not printable
 ASCII and for `"` and `\\`, then `"`.  So a client can forge neither a line nor a
 field.  The keys are in qsmtpd(8) and are an interface.
 
-Logging never blocks and never fails: others share fd 2, so it is not made
-non-blocking; a line is one write of at most 4,096 bytes, which a descriptor
-that polls writable takes at once.  A line that cannot be written is dropped,
+Logging never blocks and never fails.  A line that cannot be written is dropped,
 and the next one that can says how many were (`dropped=`).
 """
 
@@ -16,17 +14,99 @@ from __future__ import annotations
 import posix as os
 import select
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
 _PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')
 _ONE_LINE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
-#: LOGFORMAT -> the events that a plugin logs in that form instead, and the words
-#: that its readers look for, anywhere in any line.
-FORMATS: dict[str, tuple[frozenset[str], tuple[bytes, ...]]] = {
-    "qsmtpd": (frozenset(), ()),
-    "spamcontrol": (frozenset(("refused", "auth")), (b"accept", b"reject")),
+#: LOGFORMAT -> the events that a plugin logs in that form instead, the words that
+#: its readers look for, anywhere in any line, and that plugin.
+FORMATS: dict[str, tuple[frozenset[str], tuple[bytes, ...], str]] = {
+    "qsmtpd": (frozenset(), (), ""),
+    "spamcontrol": (frozenset(("refused", "auth")), (b"accept", b"reject"), "spamcontrollog"),
 }
 #: A longer value is cut; `...` then stands at its end.
 VALUE_LIMIT = 256
-LINE_LIMIT = 4096
+#: Of a write, which a descriptor that polls writable takes at once (POSIX: PIPE_BUF).
+WRITE_LIMIT = 4096
+#: Of a line, without an LF before and behind it.
+LINE_LIMIT = WRITE_LIMIT - 2
+_LF = 10
+_NONE, _OTHERS = -1, -2  # of terminals
+
+if TYPE_CHECKING:
+
+    class Output(Protocol):
+        """Where lines go, without waiting."""
+
+        def write(self, line: bytes) -> bool:
+            """Write one line, given without its LF; False where that cannot be."""
+
+
+class Descriptor:
+    """Lines go to a descriptor, which others share: so it is not made non-blocking."""
+
+    __slots__ = ("_fd", "_poll", "_stump", "_terminal")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._stump = False  # the end of the line before is missing: the disk was full
+        self._terminal: int | None = None
+
+    def write(self, line: bytes) -> bool:
+        """Write one line, of at most LINE_LIMIT bytes; see Output."""
+        text = b"\n" + line + b"\n" if self._stump else line + b"\n"
+        if self._terminal is None:
+            self._terminal = _terminal(self._fd)
+        written = 0
+        try:
+            if self._terminal >= 0:
+                written = os.write(self._terminal, text)
+            elif self._terminal == _OTHERS:
+                while written < len(text) and self._is_writable():
+                    written += os.write(self._fd, text[written : written + 1])
+            elif self._is_writable():
+                written = os.write(self._fd, text)
+        except OSError:
+            pass
+        if written:
+            self._stump = text[written - 1] != _LF
+        return written == len(text)
+
+    def _is_writable(self) -> bool:
+        ready = self._poll.poll(0)
+        return bool(ready and ready[0][1] & select.POLLOUT)
+
+
+def _terminal(fd: int) -> int:
+    """A terminal that polls writable takes one byte: so a descriptor of our own, non-blocking.
+
+    Or _NONE where this is no terminal, _OTHERS where it is another user's.
+    """
+    if not os.isatty(fd):
+        return _NONE
+    try:
+        return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return _OTHERS
+
+
+#: What is for descriptor 2 goes here.
+_standard: Output = Descriptor(2)
+
+
+def redirect(output: Output) -> None:
+    """From here on what is for descriptor 2 goes elsewhere."""
+    global _standard
+    _standard = output
+
+
+def write(line: bytes) -> bool:
+    """One line of any form for descriptor 2, without its LF; see Output."""
+    return _standard.write(line[:LINE_LIMIT])
 
 
 class Log:
@@ -35,19 +115,17 @@ class Log:
     `form` is one of FORMATS: what is logged in another form is not written here.
     """
 
-    __slots__ = ("_fd", "_poll", "_common", "dropped", "form")
+    __slots__ = ("_write_line", "_common", "dropped", "form")
 
     def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
-        self._fd = fd
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
+        self._write_line = write if fd == 2 else Descriptor(fd).write
         self._common = common
         self.dropped = 0
         self.form = "qsmtpd"
 
     def line(self, event: str, **fields: bytes | str | int | None) -> None:
         """Write one line; fields that are None are left out."""
-        silenced, words = FORMATS[self.form]
+        silenced, words, _ = FORMATS[self.form]
         if event in silenced:
             return
         pairs: dict[str, bytes | str | int | None] = {"event": event, **self._common, **fields}
@@ -57,7 +135,7 @@ class Log:
         for key, value in pairs.items():
             if value is not None:
                 word = key.encode() + b"=" + _quote(value, () if key == "verdict" else words)
-                if len(text) + len(word) >= LINE_LIMIT:
+                if len(text) + 1 + len(word) > LINE_LIMIT:
                     break  # a line is cut between fields
                 text += b" " + word if text else word
         if self._write(text):
@@ -65,17 +143,12 @@ class Log:
 
     def raw(self, text: bytes) -> None:
         """Write one line of another form, without its LF; what it must not hold is `?` then."""
-        self._write(text[: LINE_LIMIT - 1].translate(_ONE_LINE))
+        self._write(text[:LINE_LIMIT].translate(_ONE_LINE))
 
     def _write(self, text: bytes) -> bool:
         """Write a line, or count it as dropped."""
-        text += b"\n"
-        try:
-            ready = self._poll.poll(0)
-            if ready and ready[0][1] & select.POLLOUT and os.write(self._fd, text) == len(text):
-                return True
-        except OSError:
-            pass
+        if self._write_line(text):
+            return True
         self.dropped += 1
         return False
 

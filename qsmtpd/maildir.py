@@ -88,12 +88,12 @@ def main(arguments: list[str]) -> NoReturn:
 
 def _say(text: str) -> None:
     """One line in the log, if it can be had at once: the exit code must not wait for it."""
-    line = f"qsmtpd-maildir: {text}\n".encode("ascii", "backslashreplace")
+    line = f"qsmtpd-maildir: {text}".encode("ascii", "backslashreplace")
     log = select.poll()
     log.register(2, select.POLLOUT)
     try:
         if log.poll(0):
-            os.write(2, line[:4096])
+            os.write(2, line[:4095] + b"\n")
     except OSError:
         pass
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import posix as os
 import sys
 
-from . import __version__, waits
+from . import __version__, start, waits
 from .config.files import ControlFiles, fix_home, home
-from .log import Log
+from .log import Log, redirect
 from .net import ucspi
 from .session import connection
 
@@ -77,6 +77,10 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
     `environ` are the facts about this connection; `checkpassword` is the
     program with its arguments, if there is one.
     """
+    if start.stderr_is_client:
+        from .net.syslog import Syslog
+
+        redirect(Syslog())
     ucspi.drop_coerced_locale(environ)
     try:
         client = ucspi.take_client()

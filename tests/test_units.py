@@ -164,7 +164,7 @@ def test_a_line_of_another_form() -> None:
     log.raw(b"x: y=z\nforged\r\0\xff" + b"." * 10_000)
     log.line("loud", verdict="accepted", reply=b"reREJECTed", to=b"Accept")
     first, second = os.read(reader, 65536).splitlines(keepends=True)
-    assert first.startswith(b"x: y=z?forged???...") and len(first) == 4096
+    assert first.startswith(b"x: y=z?forged???...") and len(first) == 4095
     assert second == (
         b'event=loud pid=1 verdict=accepted reply="re\\x52EJECTed" to="\\x41ccept" dropped=3\n'
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__
+from .. import __version__, log
 from ..config.files import ControlFiles, home
 from ..facts import ControlError
 from . import users
@@ -153,10 +153,7 @@ def parse_login(data: bytes) -> tuple[bytes, bytes, bytes]:
 
 def say(text: str) -> None:
     """One or more lines on standard error, if there is one."""
-    try:
-        os.write(2, f"qsmtpd-checkpassword: {text}\n".encode("ascii", "backslashreplace"))
-    except OSError:
-        pass
+    log.write(f"qsmtpd-checkpassword: {text}".encode("ascii", "backslashreplace"))
 
 
 def _is_challenge(field: bytes) -> bool:

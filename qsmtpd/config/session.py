@@ -30,6 +30,7 @@ class SessionSettings:
     """The settings of a session: load() them."""
 
     __slots__ = (
+        "me",
         "greeting",
         "localiphost",
         "log_format",
@@ -50,7 +51,7 @@ class SessionSettings:
         self.log_format = settings.choice(None, "LOGFORMAT", tuple(FORMATS))
         self.tls = TlsSettings(settings)
         self.auth = AuthSettings(settings, checkpassword)
-        me = settings.line("me")
+        me = self.me = settings.line("me")
         greeting = settings.line("smtpgreeting")
         localiphost = settings.line("localiphost")
         self.localiphost = me if localiphost is None else localiphost
@@ -61,6 +62,8 @@ class SessionSettings:
             raise ControlError("control/me", "is missing")
         self.greeting = greeting or me or b""
         self.policy = PolicySettings(settings)
+        if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):
+            self.log_format = "qsmtpd"  # the plugin that writes the other form is switched off
         self.immune = ImmuneClients(settings)
         self.chunking = settings.choice("chunking", "CHUNKING", ("on", "off")) == "on"
         codes = settings.choice("enhancedstatuscodes", "ENHANCEDSTATUSCODES", ("off", "on"))

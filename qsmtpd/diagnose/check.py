@@ -16,6 +16,7 @@ from ..config.session import AuthSettings, QueueSettings, SessionSettings
 from ..config.settings import Settings
 from ..log import Log
 from ..net import ucspi
+from ..net.syslog import Syslog
 from ..policy import load
 from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
@@ -62,6 +63,7 @@ def examine(
     report.note("user", f"{os.geteuid()}, group {os.getegid()}", "whose rights this check has")
     by_variable = plain.variable("QMAILHOME") is not None
     report.ok("home", os.fsdecode(home), "QMAILHOME" if by_variable else "default")
+    _check_syslog(report)
     peer = ucspi.read_peer(environ)
     if peer.relay is not None:
         report.ok("RELAYCLIENT", os.fsdecode(peer.relay), "environment")
@@ -89,6 +91,14 @@ def examine(
     if auth is not None:
         attempt(lambda: check_auth(report, plain, auth, has_tls))
     return report
+
+
+def _check_syslog(report: Report) -> None:
+    problem = Syslog().problem()
+    where = "syslog, by /dev/log"
+    if problem is not None:
+        where = f"nowhere, for /dev/log cannot be used: {problem}"
+    report.note("log", "descriptor 2", f"where that is the client, as under inetd: {where}")
 
 
 def _check_plugins(report: Report, settings: Settings) -> None:

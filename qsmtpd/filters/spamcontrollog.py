@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..facts import Client, Ruling
 
 FORM = "spamcontrol"
-_, WORDS = FORMATS[FORM]
+WORDS = FORMATS[FORM][1]
 #: Bytes of an address, and of every other field.
 ADDRESS_LIMIT = 900
 FIELD_LIMIT = 255

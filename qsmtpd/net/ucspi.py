@@ -10,7 +10,7 @@ The environment is read in the spellings of the servers in use.
 | systemd (Accept=yes) | REMOTE_ADDR, REMOTE_PORT |
 | stunnel | REMOTE_HOST (an address), REMOTE_PORT |
 | socat | SOCAT_PEERADDR, SOCAT_PEERPORT, SOCAT_SOCKADDR, SOCAT_SOCKPORT |
-| none (piped by hand) | unknown |
+| none (plain inetd) | what the kernel says of descriptor 0; unknown where that is no socket |
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    End = tuple[bytes | None, bytes | None]
+
 UNKNOWN = b"unknown"
 _FAMILIES = (b"TCP", b"TCP6", b"SSL")
 
 
-def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
-    """Who is there.  Never fails: what is missing or no address is unknown."""
+def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
+    """Who is there.  Never fails: what is missing or no address is unknown.
+
+    Where no variable says it, the socket `fd` does.
+    """
     relay = environ.get(b"RELAYCLIENT")
     family = _family(environ)
     if family is not None:
@@ -50,10 +55,21 @@ def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
             environ=environ,
         )
     get = environ.get
+    remote = get(b"REMOTE_ADDR") or get(b"REMOTE_HOST") or get(b"SOCAT_PEERADDR")
+    if not remote and fd is not None:
+        (ip, port), (local_ip, local_port) = _ends(fd)
+        return Peer(
+            ip=ip or UNKNOWN,
+            port=port,
+            local_ip=local_ip,
+            local_port=local_port,
+            local_host=get(b"TCPLOCALHOST") or UNKNOWN,
+            relay=relay,
+            environ=environ,
+        )
     local_ip = _address(get(b"SOCAT_SOCKADDR"))
     return Peer(
-        ip=_address(get(b"REMOTE_ADDR") or get(b"REMOTE_HOST") or get(b"SOCAT_PEERADDR"))
-        or UNKNOWN,
+        ip=_address(remote) or UNKNOWN,
         port=_port(get(b"REMOTE_PORT") or get(b"SOCAT_PEERPORT")),
         local_ip=local_ip,
         local_port=_port(get(b"SOCAT_SOCKPORT")),
@@ -62,6 +78,30 @@ def read_peer(environ: Mapping[bytes, bytes]) -> Peer:
         relay=relay,
         environ=environ,
     )
+
+
+def _ends(fd: int) -> tuple[End, End]:
+    """Address and port of the other end, and of ours; None for what is no Internet socket."""
+    nobody: End = (None, None)
+    if os.fstat(fd).st_mode & 0o170000 != 0o140000:  # S_ISSOCK()
+        return nobody, nobody
+    try:
+        import _socket  # socket.py costs several milliseconds
+
+        connection = _socket.socket(fileno=fd)
+        try:
+            names = connection.getpeername(), connection.getsockname()
+        finally:
+            connection.detach()
+    except (ImportError, OSError):  # it has gone, or is no socket of a connection
+        return nobody, nobody
+    other, own = (
+        (_address(name[0].encode("ascii", "replace")), b"%d" % name[1])
+        if isinstance(name, tuple) and isinstance(name[0], str)
+        else nobody
+        for name in names
+    )
+    return other, own
 
 
 def _family(environ: Mapping[bytes, bytes]) -> bytes | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import select
-
-from ..log import LINE_LIMIT
+from .. import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,16 +23,8 @@ quiet = False
 
 def say(text: str) -> None:
     """Write one line to descriptor 2, or drop it where that would block or fails."""
-    if quiet:
-        return
-    try:
-        poll = select.poll()
-        poll.register(2, select.POLLOUT)
-        if poll.poll(0):
-            line = f"qsmtpd-server: {text}".encode("ascii", "backslashreplace")
-            os.write(2, line[: LINE_LIMIT - 1] + b"\n")  # poll() promises that this does not block
-    except OSError:
-        pass
+    if not quiet:
+        log.write(f"qsmtpd-server: {text}".encode("ascii", "backslashreplace"))
 
 
 def verdict(word: str, pid: int, environ: Mapping[bytes, bytes]) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..config.files import ControlFiles
-    from ..facts import Reply, Tls
+    from ..facts import Peer, Reply, Tls
     from ..policy.timelimit import TimeLimit
     from ..tls.provider import TlsProvider
 
@@ -47,13 +47,15 @@ def serve(
     are any.
     """
     channel = Channel(Descriptors(*client))
-    outcome = _serve(channel, environ, checkpassword, files, leave, limit)
+    peer = ucspi.read_peer(environ, client[0])
+    outcome = _serve(channel, peer, environ, checkpassword, files, leave, limit)
     channel.drain(clean=outcome.end == QUIT)
     return outcome
 
 
 def _serve(
     channel: Channel,
+    peer: Peer,
     environ: dict[bytes, bytes],
     checkpassword: list[bytes],
     files: ControlFiles,
@@ -61,7 +63,6 @@ def _serve(
     limit: TimeLimit | None,
 ) -> Outcome:
     """All of it, but for what comes after the last word."""
-    peer = ucspi.read_peer(environ)
     log = Log(2, pid=os.getpid(), ip=peer.ip)
     implicit = False  # nothing that we could say before the handshake would be understood
 

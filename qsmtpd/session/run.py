@@ -9,6 +9,7 @@ from time import monotonic
 
 from ..facts import Client, Counters, Outcome
 from ..log import log_hang
+from ..net import ucspi
 from ..smtp import replies
 from .commands import TlsStarted
 from .dialogue import Dialogue
@@ -44,6 +45,8 @@ def run(
     process, where a plugin cannot be stopped.
     """
     counters = Counters(monotonic())
+    if peer.local_host == ucspi.UNKNOWN and settings.me:
+        peer.local_host = settings.me
     listed = settings.immune.names(peer)
     greeted = False
     over = False  # the last reply has been said

@@ -32,6 +32,8 @@ _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 EMPTY = frozenset(
     f"qsmtpd.{name}" for name in ("child", "config", "filters", "net", "policy", "session", "smtp")
 )
+#: Was descriptor 2 the client's socket?  It is /dev/null then.
+stderr_is_client = False
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 #: How bytecode begins that is good as long as its source is the same (PEP 552).
 _HEAD = MAGIC_NUMBER + bytes(4)
@@ -95,13 +97,39 @@ def launch(root: str, module: str, arguments: list[str]) -> None:
     `arguments` do not hold the program's name.
     """
     sys.meta_path.insert(0, Finder(root))
+    global stderr_is_client
     _reset_signals()
+    stderr_is_client = _is_client(2)
+    if stderr_is_client:  # no traceback of ours is for him, and nothing of our children
+        os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 2)
     # What is imported stays: to look it through for garbage would be a waste.
     gc.disable()
     program = __import__(module, None, None, ["main"])
     gc.freeze()
     gc.enable()
     program.main(arguments)
+
+
+def _is_client(fd: int) -> bool:
+    """Is it the same socket as descriptor 0 or 1?
+
+    So it is under inetd, xinetd and stunnel as a daemon, for descriptor 2 too.  A
+    terminal or a pipe is for somebody who debugs.
+    """
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    if found.st_mode & 0o170000 != 0o140000:  # S_ISSOCK(); stat.py is not imported for that
+        return False
+    for client in (0, 1):
+        try:
+            other = os.fstat(client)
+        except OSError:
+            continue
+        if (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino):
+            return True
+    return False
 
 
 def _reset_signals() -> None:
