@@ -4,6 +4,7 @@ PYTHONS ?=
 PREFIX = /usr/local
 PORT ?= 2525
 VENV = .venv
+VENV_OPTIONS =
 DEMO = .demo
 PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server starttls-probe
 MAN = $(wildcard man/*.[1578])
@@ -19,7 +20,7 @@ all: $(VENV)/ready
 # $(call venv,WHAT): a venv with WHAT.  The package is used where it lies.
 define venv
 @echo "$(VENV): $$("$(PYTHON)" --version)"
-@"$(PYTHON)" -m venv $(VENV)
+@"$(PYTHON)" -m venv $(VENV_OPTIONS) $(VENV)
 @echo "$(VENV): pip install -e '$(1)'"
 @$(RUN) pip install -q --disable-pip-version-check -e '$(1)'
 @echo "$(VENV): the programs"
@@ -72,6 +73,23 @@ test: $(VENV)/ready-for-tests
 interop: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py interop
 	$(TEST) -n $(JOBS) -m interop
+	@$(MAKE) --no-print-directory debian VENV=.venv-debian \
+	  VENV_OPTIONS=--system-site-packages PYTHON=/usr/bin/python3
+
+# Part of interop: TLS and the probe with Debian's pyOpenSSL and cryptography, which are older.
+DEBIAN = tests/test_tls*.py tests/test_probe*.py tests/test_server_reload.py
+DEBIAN_OPENSSL = /usr/lib/python3/dist-packages/OpenSSL/SSL.py
+
+debian:
+	@if [ -e $(DEBIAN_OPENSSL) ] || [ "$$CI" = true ]; then \
+		$(MAKE) --no-print-directory debian-tests; \
+	else echo "$(DEBIAN_OPENSSL) is missing: nothing is tested with Debian's"; fi
+
+debian-tests: $(VENV)/ready-for-tests
+	@$(VENV)/bin/python3 -c 'import OpenSSL.SSL, cryptography; \
+	  print("pyOpenSSL", OpenSSL.__version__, "cryptography", cryptography.__version__); \
+	  assert OpenSSL.SSL.__file__ == "$(DEBIAN_OPENSSL)"'
+	$(TEST) -n $(JOBS) -m 'not long' --hypothesis-profile fast $(DEBIAN)
 
 # By hand: hours.
 long: $(VENV)/ready-for-tests
@@ -176,5 +194,5 @@ uninstall:
 clean:
 	rm -rf .venv .venv-* $(DEMO) build *.egg-info
 
-.PHONY: all tools demo serve check fast test interop long bench cost lint install uninstall clean
+.PHONY: all tools demo serve check fast test interop debian debian-tests long bench cost lint install uninstall clean
 .NOTPARALLEL:

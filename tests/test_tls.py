@@ -156,7 +156,8 @@ def test_ciphers(inside: Home) -> None:
         with inside.talk() as talk:
             talk.reply()
             talk.starttls(client_context(version=version))
-            assert talk.tls.cipher()[0] == cipher  # type: ignore[index]
+            if cipher.startswith("ECDHE") or hasattr(SSL.Context, "set_tls13_ciphersuites"):
+                assert talk.tls.cipher()[0] == cipher  # type: ignore[index]
     run = inside.run(b"STARTTLS\r\nQUIT\r\n", TLSCIPHERS="NO-SUCH-CIPHER")
     assert run.codes == [220, 454, 221]
 

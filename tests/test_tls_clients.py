@@ -166,6 +166,15 @@ def test_what_cannot_be_used_takes_rights_and_says_so(
 
 
 @pytest.mark.slow
+def test_a_signature_that_is_wrong(inside: Home) -> None:
+    """A certificate that claims to be the authority's ends nothing, and gives no right."""
+    client = Certificate("client", issuer=Certificate("authority.example"), address="me@b.example")
+    inside.control("tlsclients", "me@b.example")
+    (inside.control_dir / "clientca.pem").write_bytes(AUTHORITY.pem)
+    assert relays(inside, client) == (False, UNVERIFIED + "the signature is wrong")
+
+
+@pytest.mark.slow
 def test_an_authority_that_has_expired(inside: Home) -> None:
     old = Certificate("old.example", days=0)
     client = Certificate("client", issuer=old, address="me@b.example")

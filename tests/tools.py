@@ -31,6 +31,8 @@ TEST = {
 INTEROP = {
     **TEST,
     "/usr/bin/python3": "python3",  # fail2ban's
+    "/usr/lib/python3/dist-packages/OpenSSL/SSL.py": "python3-openssl",
+    "/usr/share/doc/python3-venv": "python3-venv",
     "curl": "curl",
     "execlineb": "execline",
     "exim4": "exim4-daemon-light",
@@ -69,7 +71,12 @@ APT = ["apt-get", "-q=2", "-o", "DPkg::Lock::Timeout=120"]
 
 
 def find(program: str) -> str | None:
-    """The path of a program, also where only root's PATH has it, or of an unpacked one."""
+    """The path of a program, also where only root's PATH has it, or of an unpacked one.
+
+    What has a slash in it is a file, or a folder, of a package that has no program.
+    """
+    if "/" in program:
+        return program if os.path.exists(program) else None
     path = [os.environ["PATH"], "/usr/sbin", "/sbin", str(UNPACKED / "bin")]
     return shutil.which(program, path=os.pathsep.join(path))
 

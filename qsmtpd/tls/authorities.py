@@ -123,7 +123,22 @@ def _remember(
     connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int
 ) -> bool:
     connection.get_app_data().verified.append(error)  # 0: this one is good
+    if error:
+        _empty_error_queue()
     return True
+
+
+def _empty_error_queue() -> None:
+    """Have OpenSSL forget what is wrong with a certificate that we let pass.
+
+    Of a wrong signature an error stays in its queue, and OpenSSL before 3.2 takes
+    that for the outcome of the next call that wants to read (SSL_get_error(3)).
+    pyOpenSSL empties the queue when it raises an exception, and only then.
+    """
+    try:
+        crypto.load_certificate(crypto.FILETYPE_PEM, b"")
+    except crypto.Error:
+        pass
 
 
 def _reason(error: Exception) -> str:
