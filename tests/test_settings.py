@@ -121,7 +121,12 @@ class NotedSettings(_Noted):
 class Tried:
     """What a session and --check made of these variables and files."""
 
-    def __init__(self, home: Home, environ: Mapping[str, bytes | None]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        environ: Mapping[str, bytes | None],
+        commands: Sequence[bytes] = SESSION,
+    ) -> None:
         raw = {name.encode(): os.fsencode(value) for name, value in home.environ.items()}
         for name, value in environ.items():
             raw.pop(name.encode(), None)
@@ -142,7 +147,7 @@ class Tried:
             tls = TlsSettings(lookup)
             self.problem, self.remarks = tls.problem, tls.remarks
             self.plugins = [entry.name for entry in dry.hooks.entries[1:]]
-            dry.run(SESSION, lambda _: None, self.replies.append)
+            dry.run(commands, lambda _: None, self.replies.append)
         except ControlError as error:
             self.error = error
         self.report = check.examine(raw, CHECKPASSWORD)
@@ -351,6 +356,42 @@ def test_cdbs(quiet_home: Home, file: str) -> None:
         is_error(Tried(home, environ), row, damaged[:9], ["control/" + file])
     make_cdb(path, {b"Example.org": b""})
     is_unread(Tried(home, environ), row, "capitals")
+
+
+MAIL, RCPT = b"MAIL FROM:<a@b.example>", b"RCPT TO:<x@ok.example>"
+#: A setting, a value, commands, and how the last reply begins without and with it.
+EFFECTS: list[tuple[str, bytes, list[bytes], bytes, bytes]] = [
+    ("databytes", b"9", [MAIL + b" SIZE=10"], b"250 ", b"552 "),
+    ("maxrecipients", b"1", [MAIL, RCPT, RCPT], b"250 ", b"452 "),
+    ("maxcmdlen", b"512", [b"NOOP " + b"x" * 508], b"250 ", b"500 "),
+    ("maxaddrlen", b"256", [b"MAIL FROM:<" + b"a" * 246 + b"@b.example>"], b"250 ", b"555 "),
+    ("maxhops", b"1", [MAIL, RCPT, b"DATA", b"Received: x\n\nx\n"], b"250 ", b"554 "),
+    ("maxerrors", b"0", [b"JUNK"], b"502 ", b"421 "),
+    ("maxjunk", b"0", [b"NOOP"] * 25, b"250 ", b"421 "),
+    ("chunking", b"off", [MAIL, RCPT, b"BDAT x"], b"501 ", b"502 "),
+    ("postpone", b"data", [MAIL, b"RCPT TO:<bad@ok.example>"], b"553 ", b"250 "),
+    ("badmailfrom", b"a@b.example", [MAIL, RCPT], b"250 ", b"553 "),
+    ("rcpthosts", b"no.example", [MAIL, RCPT], b"250 ", b"553 "),
+    ("recipients", b"!no.example", [MAIL, RCPT], b"250 ", b"550 "),
+    ("requiredheaders", b"Date", [MAIL, RCPT, b"DATA", b"From: x\n\nx\n"], b"250 ", b"554 "),
+]
+
+
+@pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: effect[0])
+def test_what_a_client_sees_of_a_value(
+    home: Home, effect: tuple[str, bytes, list[bytes], bytes, bytes]
+) -> None:
+    """By the file and by the variable, with white space at its end."""
+    name, value, commands, without, with_it = effect
+    (row,) = [row for row in ROWS if row.file == name]
+    home.control("badrcptto", "bad@ok.example")
+    rcpthosts = (home.control_dir / "rcpthosts").read_bytes()
+    assert Tried(home, {"MAXERRORS": b"20"}, commands).replies[-1].startswith(without)
+    for file in ways(row):
+        tried = Tried(home, put(home, row, file, value + WHITE), commands)
+        assert tried.replies[-1].startswith(with_it), tried.replies
+        (home.control_dir / name).unlink(missing_ok=True)
+        (home.control_dir / "rcpthosts").write_bytes(rcpthosts)
 
 
 # -- with the real program -------------------------------------------------
