@@ -49,7 +49,7 @@ def test_safe() -> None:
         done = run(*FAST, f"127.0.0.1:{server.port}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No message is sent." in done.stdout
-    assert done.stdout.endswith("18 safe\n")
+    assert done.stdout.endswith("21 safe\n")
     assert "\x1b" not in done.stdout  # no terminal, no colour
     assert done.stderr == ""
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import socket
 import ssl
 import warnings
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NoReturn
 
-from .. import waits
 from .evidence import CLEAR, PEER, PROBE, TLS, Evidence
 
 CHUNK = 16384  # bytes per read: the largest TLS record (RFC 8446, 5.1)
@@ -103,7 +102,7 @@ class Connection:
         """Send each of these in a segment of its own."""
         for number, segment in enumerate(segments):
             if number:
-                waits.sleep(GAP)
+                sleep(GAP)
             self.evidence.add(PROBE, self.layer, segment)
             if self._tls is None:
                 self._put(segment)
@@ -244,7 +243,7 @@ class Connection:
         if left <= 0:
             self._fail(Silent("nothing came in time"))
         try:
-            self._socket.settimeout(min(left, waits.LONGEST))
+            self._socket.settimeout(left)
             data = self._socket.recv(CHUNK)
         except TimeoutError:
             self._fail(Silent("nothing came in time"))
@@ -262,7 +261,7 @@ class Connection:
         if left <= 0:
             self._fail(Silent("the whole took too long"))
         try:
-            self._socket.settimeout(min(left, waits.LONGEST))
+            self._socket.settimeout(left)
             self._socket.sendall(data)
         except TimeoutError:
             self._fail(Silent("it does not read what is sent to it"))
@@ -315,7 +314,7 @@ def connect(host: str, port: int, evidence: Evidence, timeout: float) -> Connect
 def _connect(kind: list[Any], address: Any, timeout: float) -> socket.socket:
     sock = socket.socket(*kind)
     try:
-        sock.settimeout(min(timeout, waits.LONGEST))
+        sock.settimeout(timeout)
         sock.connect(address)
     except BaseException:
         sock.close()

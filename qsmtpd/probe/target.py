@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 
-from .. import waits
 from .protocol import Protocol
 
 
@@ -19,7 +18,7 @@ class Pace:
 
     def wait(self) -> None:
         """Wait until the next connection may be opened."""
-        waits.sleep(self._next - monotonic())
+        sleep(max(0.0, self._next - monotonic()))
         self._next = monotonic() + self._interval
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import sleep
 
-from ... import waits
 from ..check import Check, Finding, odd, safe, vulnerable
 from ..connection import GAP, Closed, NotTls, Trouble
 from ..dialogue import CONTROL, SWALLOWS
@@ -75,7 +75,7 @@ def replies_after(probe: Probe, injection: Injection) -> list[Reply] | Finding:
     if reply.code != 220:
         return safe(f"it refused STARTTLS: {reply}")
     if len(injection.segments) > 1:
-        waits.sleep(GAP)  # the last one is to be read alone, too
+        sleep(GAP)  # the last one is to be read alone, too
     try:
         dialogue.start_tls()
     except NotTls as trouble:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from ... import waits
 from ..check import Finding, Rating, Result
 from ..connection import Connection, Trouble
 from ..errors import CouldNotTest
@@ -109,12 +108,12 @@ def _judge(scenario: Scenario, visit: Visit, strict: bool, sound: Visit | None) 
 def _accept(listener: socket.socket, seconds: float) -> socket.socket | None:
     """The next client, or None if none comes in time."""
     deadline = monotonic() + seconds
-    while monotonic() < deadline:
-        listener.settimeout(max(1e-6, waits.left(deadline)))  # 0 would be: do not wait
+    while (left := deadline - monotonic()) > 0:
+        listener.settimeout(left)
         try:
             return listener.accept()[0]
         except OSError:
             # It was gone again (accept(2): ECONNABORTED); or there is no descriptor
             # for it (EMFILE, ENFILE), and it stays in the queue: not at once again.
-            waits.sleep(min(_PAUSE, waits.left(deadline)))
+            sleep(min(_PAUSE, left))
     return None
