@@ -22,6 +22,7 @@ from typing import cast
 
 import odd_files
 import pytest
+from cdbs import make_cdb
 from child import Command
 from client import PATIENCE
 from harness import BIN, ROOT, Home, needs, wait_for
@@ -303,6 +304,30 @@ def test_a_rules_file_that_is_written_to_in_place(home: Home, names: str) -> Non
             mail(server.port)
         text = f"dropping connection, unable to read {cdb}"
         wait_for(lambda: server.log().count(text) == 3)
+
+
+def test_a_cdb_of_control(home: Home) -> None:
+    """One that is new needs a HUP; one that has changed, in place or by rename, or is gone, none."""
+    path = home.control_dir / "morercpthosts.cdb"
+    with Server(home) as server:
+
+        def takes(domain: bytes) -> bool:
+            with server.client() as client:
+                client.reply()
+                client.ask(b"MAIL FROM:<>")
+                return client.ask(b"RCPT TO:<x@%b>" % domain).startswith(b"250 ")
+
+        make_cdb(path, {b"one.example": b""})
+        assert not takes(b"one.example")
+        server.reload()
+        assert takes(b"one.example")
+        make_cdb(path, {b"two.example": b""})
+        assert takes(b"two.example") and not takes(b"one.example")
+        make_cdb(home.path / "new", {b"three.example": b""})
+        (home.path / "new").rename(path)
+        assert takes(b"three.example") and not takes(b"two.example")
+        path.unlink()
+        assert not takes(b"three.example") and takes(b"ok.example")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "dangling", "directory"])
