@@ -307,7 +307,7 @@ def test_a_rules_file_that_is_written_to_in_place(home: Home, names: str) -> Non
 
 
 def test_a_cdb_of_control(home: Home) -> None:
-    """One that is new needs a HUP; one that has changed, in place or by rename, or is gone, none."""
+    """One that is new needs a HUP; one that has changed, or is gone, needs none."""
     path = home.control_dir / "morercpthosts.cdb"
     with Server(home) as server:
 
