@@ -24,11 +24,13 @@ else:
 #: No system call is asked to wait longer (seconds): poll() takes an int of ms.
 LONGEST = 1_000_000.0
 NEVER = float("inf")
-#: After such a signal, how long a client may take to read what it is told (seconds).
-GRACE = 5.0
+#: After such a signal, how long a client may take to read what it is told; and after
+#: that, as where the queue program took its time (seconds).
+GRACE, LITTLE = 5.0, 1.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _requested = False  # one of them has come
+_since = NEVER  # when the first did
 _ending = False  # what goes on ends by itself: there is nothing to cut short
 _idle: Callable[[], object] | None = None
 _wake = -1  # readable after a signal, also one just before poll(): a handler alone would miss that
@@ -79,13 +81,15 @@ def check() -> None:
 
 
 def shorter(deadline: float) -> float:
-    """This deadline; a sooner one where such a signal has come: who is to hear that has GRACE."""
-    return min(deadline, monotonic() + GRACE) if _requested else deadline
+    """This deadline; a sooner one where such a signal has come and somebody is to hear that."""
+    if not _requested:
+        return deadline
+    return min(deadline, max(_since + GRACE, monotonic() + LITTLE))
 
 
 def _on_signal(number: int, frame: object) -> None:
-    global _requested
-    _requested = True
+    global _requested, _since
+    _requested, _since = True, monotonic()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # systemd (SendSIGHUP=) and others send HUP with TERM: that is one request.

@@ -135,6 +135,19 @@ def test_a_queue_program_that_takes_nothing(home: Home) -> None:
     assert run.children == []
 
 
+@pytest.mark.slow
+def test_a_client_that_does_not_read(home: Home) -> None:
+    """It has some seconds for it."""
+    talk = begin(home, MAXJUNK="99999999")
+    talk.socket.settimeout(0.5)  # type: ignore[union-attr]
+    with pytest.raises(TimeoutError):
+        while talk.send(b"HELP\r\n" * 1000):
+            pass
+    os.kill(talk.pid, signal.SIGTERM)
+    assert talk.process.wait(PATIENCE) == 1
+    assert "end=shutdown" in talk.log()
+
+
 def test_the_checkpassword_program(home: Home) -> None:
     """It is ended, and nobody is let in."""
     program = home.script('echo $$ >"$SPOOL/at-work"; exec sleep 1000\n')

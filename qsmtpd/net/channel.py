@@ -130,6 +130,7 @@ class Channel:
             except Timeout as error:
                 if self._clock() >= self._end:
                     raise SessionOver from error
+                waits.check()
                 raise Gone from error  # who does not read will not read an excuse either
             self.bytes_out += len(data)
 
