@@ -22,6 +22,16 @@ _CLASSES = {ACCEPT: b"2", DECLINE: b"", REJECT: b"5", DEFER: b"4", DROP: b"45"}
 _NAME = frozenset(range(33, 127)) - frozenset(b":")
 
 
+def is_status(text: bytes) -> bool:
+    """Is it an enhanced status code, as 5.7.1 (RFC 3463, 2)?"""
+    kind, *numbers = text.split(b".")
+    return (
+        kind in (b"2", b"4", b"5")
+        and len(numbers) == 2
+        and all(len(n) <= 3 and n.isdigit() and (n == b"0" or n[0] != 0x30) for n in numbers)
+    )
+
+
 class Decision:
     """One verdict.  Raises ValueError where it makes no sense.
 
@@ -51,7 +61,7 @@ class Decision:
             raise ValueError(f"{code} is no code for {verdict}")
         if not isinstance(text, bytes) or not isinstance(status, bytes):
             raise ValueError("text and status are bytes")
-        if status and (len(status) > 11 or not all(map(bytes.isdigit, status.split(b".")))):
+        if status and not is_status(status):
             raise ValueError(f"{status!r} is no status, as 5.7.1 is one")
         if isinstance(header, bytes | str):
             raise ValueError("header is a list of lines")
@@ -224,20 +234,27 @@ class Reply:
         qmail-smtpd, in brackets at the end of the last line, or in front of each.
         """
         if not self._wire:
-            text, front = self.text, b""
+            lines = self.text.split(b"\n")
             if self._front:
-                _, _, detail = (self.iana or self.status).partition(b".")
-                if detail.count(b".") != 1:
-                    detail = b"0.0"
-                front = b"%d.%b " % (self.code // 100, detail)
+                lines = self._with_status_in_front(lines)
             elif self.status:
-                text += b" (#%b)" % self.status
-            *lines, last = text.split(b"\n")
-            head = b"%d-%b" % (self.code, front)
-            self._wire = b"".join([head + line + b"\r\n" for line in lines]) + (
-                b"%d %b%b" % (self.code, front, last)
-            )
+                lines[-1] += b" (#%b)" % self.status
+            *first, last = lines
+            head = b"%d-" % self.code
+            self._wire = b"".join([head + line + b"\r\n" for line in first])
+            self._wire += b"%d %b" % (self.code, last)
         return self._wire
+
+    def _with_status_in_front(self, lines: list[bytes]) -> list[bytes]:
+        """These lines with one status each, also where the text of some program has its own."""
+        status = self.iana or self.status
+        for number, line in enumerate(lines):
+            word, blank, rest = line.partition(b" ")
+            if blank and is_status(word):
+                status = status or word
+                lines[number] = rest
+        detail = status[1:] if is_status(status) else b".0.0"
+        return [b"%d%b %b" % (self.code // 100, detail, line) for line in lines]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reply) and (

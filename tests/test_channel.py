@@ -322,3 +322,16 @@ def test_speaks_only_until_the_session_is_over() -> None:
     with pytest.raises(SessionOver):
         world.channel(session=10).speaks(20)
     assert world.passed() == 10
+
+
+def test_a_message_in_chunks_has_its_rate_between_them_too() -> None:
+    """A byte in each chunk, each line in time by itself: the message is too slow all the same."""
+    world = World((9.0, b"x"), (9.0, b"NOOP\r\n"))
+    channel = world.channel(timeout=10)
+    channel.start_data(100)
+    assert channel.chunk(1) == b"x"
+    with pytest.raises(Timeout):
+        channel.line(100)
+    assert world.passed() == 10
+    channel.end_data()
+    assert channel.line(100) == b"NOOP\r\n"

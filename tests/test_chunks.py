@@ -67,8 +67,8 @@ class Server:
         if line == b"QUIT":
             self._say(221)
             return True
-        if re.match(rb"(?i)BDAT(?: |$)", line):
-            return self._bdat(line[5:].lstrip(b" "))
+        if re.match(rb"(?i)[ \t]*BDAT(?![0-9A-Z])", line):
+            return self._bdat(line[5:].lstrip(b" ") if line[:4].upper() == b"BDAT" else b"?")
         if line == b"NOOP":
             self._say(250)
         elif line in (b"RSET", b"EHLO x"):

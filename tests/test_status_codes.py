@@ -21,7 +21,10 @@ HELLO = (
     rb"mx\.example|welcome to mx|PIPELINING|8BITMIME|CHUNKING|SMTPUTF8|LIMITS |SIZE |STARTTLS|AUTH "
 )
 #: Transcripts in which a HELO is refused, or a plugin has a line of its own for EHLO.
-OTHERS = {"plugins-decisions: a refused HELO counts until another is taken"}
+OTHERS = {
+    "plugins-decisions: a refused HELO counts until another is taken",
+    "chunking: EHLO that is refused gives up what has come, and both are logged",
+}
 
 
 def parts(line: bytes) -> tuple[bytes, bytes]:
@@ -54,6 +57,11 @@ def test_every_reply_has_a_code_of_its_class(name: str) -> None:
         (replies.AUTH_FAILED, b"535 5.7.8 authentication failed"),
         (Reply(451, b"5.7.1", b"a\nb"), b"451-4.7.1 a\r\n451 4.7.1 b"),
         (Reply(550, b"", b"no"), b"550 5.0.0 no"),
+        # Texts of programs, which have their own, or what is none.
+        (Reply(550, b"5.7.1", b"5.1.1 no such user"), b"550 5.7.1 no such user"),
+        (Reply(550, b"", b"5.1.1 no such user"), b"550 5.1.1 no such user"),
+        (Reply(550, b"5.07.1", b"no"), b"550 5.0.0 no"),
+        (Reply(550, b"", b"1.2.3.4 is listed"), b"550 5.0.0 1.2.3.4 is listed"),
     ],
 )
 def test_some_of_them(reply: Reply, wire: bytes) -> None:

@@ -183,7 +183,7 @@ class Channel:
         and raises Flood where it has no end.
         """
         waits.check()  # what has come already is not looked at, either
-        deadline = self._clock() + self.timeout
+        deadline = self._deadline()
         if self._skipped:
             self._skip(deadline)
         while True:
@@ -233,20 +233,23 @@ class Channel:
             self._input += self._read(deadline)
 
     def start_data(self, rate: int) -> None:
-        """From here on chunk() wants `rate` bytes per second, once `timeout` has passed."""
+        """From here on chunk() wants `rate` bytes per second, once `timeout` has passed.
+
+        So does line(), for a message in chunks, until end_data().
+        """
         self._data_start = self._clock()
         self._data_bytes = 0
         self._data_rate = rate
+
+    def end_data(self) -> None:
+        """There is no message under way any more."""
+        self._data_rate = 0
 
     def chunk(self, most: int = CHUNK) -> bytes:
         """The bytes that are there, or the next ones to come: at least one, and at most `most`."""
         waits.check()
         if not self._input:
-            deadline = self._clock() + self.timeout
-            if self._data_rate:
-                earned = self._data_bytes / self._data_rate
-                deadline = min(deadline, self._data_start + max(self.timeout, earned))
-            data = self._read(deadline)
+            data = self._read(self._deadline())
             data, self._input = data[:most], bytearray(data[most:])
         else:
             data = bytes(self._input[:most])
@@ -281,6 +284,14 @@ class Channel:
         self.transport = transport
 
     # -- inside ------------------------------------------------------------
+
+    def _deadline(self) -> float:
+        """Until when the next line, or the next bytes of a message, must have come."""
+        deadline = self._clock() + self.timeout
+        if self._data_rate:
+            earned = self._data_bytes / self._data_rate
+            deadline = min(deadline, self._data_start + max(self.timeout, earned))
+        return deadline
 
     def _drop_input(self) -> None:
         self._input = bytearray()

@@ -59,7 +59,7 @@ def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer
         exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(host))
         credentials = _converse(channel, exchange)
     except LineTooLong:
-        return Result(replies.LINE_TOO_LONG)
+        return Result(replies.AUTH_TOO_LONG)
     except _Cancelled:
         return Result(replies.AUTH_CANCELLED)
     except (sasl.Malformed, binascii.Error):

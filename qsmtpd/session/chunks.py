@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
 
-#: A chunk that nobody wants may have this many bytes, or where there is databytes four times
-#: that; more is not waited for.
+#: Of a chunk that nobody wants so many bytes are read (RFC 3030 wants all of them), or four times
+#: databytes, where that is less; with more of it, the connection ends.
 DISCARD_LIMIT = 1 << 30
 DATABYTES_TIMES = 4
 
@@ -35,28 +35,27 @@ def too_large(size: int, settings: SessionSettings) -> Reply | None:
 
 def ending(reply: Reply) -> Reply:
     """This refusal as the last reply, for the rest of the chunk is not waited for."""
-    return Reply(reply.code, reply.status, reply.text, end="bdat-size")
+    return Reply(reply.code, reply.status, reply.text, end="bdat-size", ruling=reply.ruling)
 
 
 def discard(channel: Channel, size: int, refusal: Reply, settings: SessionSettings) -> Reply:
-    """Throw away so many bytes of a chunk, or what is left of it; the reply to it.
+    """Read a chunk of so many bytes that is not allowed now; the reply to it.
 
     Raises what the channel raises.
     """
-    if size > DISCARD_LIMIT and not settings.data.databytes:
+    if size > DISCARD_LIMIT:
         return ending(settings.data.too_big)
+    channel.start_data(settings.data.min_rate)
     while size:
         size -= len(channel.chunk(size))
-    # What was refused before the client could know is its error, too: so there is an end to it.
-    reply = refusal.of(refusal.ruling)
-    reply.error = True
-    return reply
+    channel.end_data()
+    return refusal
 
 
 class ChunkedTransfer(Transfer):
     """A message that comes in chunks."""
 
-    __slots__ = ("_channel", "_decoder", "_chunks")
+    __slots__ = ("_channel", "_decoder", "_chunks", "_bare_lf")
 
     def __init__(
         self,
@@ -70,6 +69,7 @@ class ChunkedTransfer(Transfer):
         self._channel = channel
         self._decoder = ChunkDecoder(normalize=settings.data.bare_lf == "normalize")
         self._chunks = 0
+        self._bare_lf = False
 
     def take(self, size: int, last: bool) -> Reply:
         """Read a chunk of so many bytes; the reply.  Raises what the channel raises."""
@@ -78,16 +78,25 @@ class ChunkedTransfer(Transfer):
             self._channel.start_data(self._settings.data.min_rate)
         self._chunks += 1
         self.fields["chunks"] = self._chunks
-        while size and self.refusal is None:
+        while size:
+            if self.refusal is not None and size > DISCARD_LIMIT:
+                return ending(self.refusal)
             chunk = self._channel.chunk(size)
             size -= len(chunk)
-            try:
-                self.feed(self._decoder.feed(chunk), False)
-            except BareLF:
-                self.refuse(replies.BARE_LF_IN_CHUNK)
+            self._feed(chunk)
         if self.refusal is not None:
-            return discard(self._channel, size, self.refusal, self._settings)
+            return self.refusal
         if not last:
             return replies.OK
         self.feed(self._decoder.end(), True)
         return self.finish()
+
+    def _feed(self, chunk: bytes) -> None:
+        """Also of what is refused: there may be more against it, and the log has its size."""
+        if self._bare_lf:
+            return
+        try:
+            self.feed(self._decoder.feed(chunk), False)
+        except BareLF:
+            self._bare_lf = True
+            self.refuse(replies.BARE_LF_IN_CHUNK)

@@ -278,7 +278,7 @@ class Commands:
             with transfer:
                 reply = data.receive(self._channel, transfer, self._settings)
         finally:
-            self._log_message(transfer, reply)
+            self._end_message(transfer, reply)
         return self._judge_message(transfer, reply)
 
     def _bdat(self, argument: bytes) -> Reply:
@@ -303,7 +303,7 @@ class Commands:
             return reply
         self._transfer = None
         transfer.close()
-        self._log_message(transfer, reply)
+        self._end_message(transfer, reply)
         return self._judge_message(transfer, reply)
 
     def skip_chunk(self, argument: bytes, refusal: Reply) -> Reply:
@@ -316,20 +316,24 @@ class Commands:
         except (ImportError, OSError) as error:
             self._hooks.log_trouble(error)
             return replies.TROUBLE
-        self._channel.start_data(self._settings.data.min_rate)
         return chunks.too_large(size, self._settings) or chunks.discard(
             self._channel, size, refusal, self._settings
         )
 
-    def abort(self) -> None:
-        """The transaction is over: of a message in chunks that is not complete, nothing is left."""
+    def abort(self) -> bool:
+        """The transaction is over; was a message in chunks under way?  Nothing is left of it."""
         transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            transfer.close()
-            self._log_message(transfer, None)
+        if transfer is None:
+            return False
+        transfer.close()
+        self._end_message(transfer, None)
+        self.about = {}  # that was not this command
+        self.logged = False
+        return True
 
-    def _log_message(self, transfer: Transfer, reply: Reply | None) -> None:
-        """The line event=message; without a reply the message was aborted."""
+    def _end_message(self, transfer: Transfer, reply: Reply | None) -> None:
+        """The end of a message, and its line in the log; without a reply it was aborted."""
+        self._channel.end_data()
         fields = transfer.fields
         verdict = "aborted"
         if reply is not None:

@@ -12,7 +12,7 @@ from ..facts import Reply, Ruling
 from ..net.channel import LineTooLong
 from ..policy import stages
 from ..smtp import replies, states
-from ..smtp.command import BareLF, parse_command
+from ..smtp.command import BareLF, begins_with_bdat, parse_command
 from .commands import Commands, own_decision
 from .ending import Ending
 
@@ -57,7 +57,7 @@ class Dialogue:
         """Say the first word; the end where a plugin wants nothing of this client."""
         ruling = self._hooks.ask(stages.CONNECT, self._client)
         if ruling.decision.verdict in REFUSALS:
-            return self._refused_at_start(ruling)
+            return self._refused_at_start(stages.reply_to(ruling))
         self._channel.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
         return None
 
@@ -68,7 +68,7 @@ class Dialogue:
         self._hooks.tell(self._client, Ruling(stages.STARTTLS, "", ACCEPTED, cipher))
         ruling = self._hooks.ask(stages.STARTTLS, self._client)
         if ruling.decision.verdict in REFUSALS:
-            return self._refused_at_start(ruling)
+            return self._refused_at_start(self._settings.in_form(stages.reply_to(ruling)))
         return None
 
     def converse(self) -> Ending:
@@ -78,7 +78,8 @@ class Dialogue:
         """
         foreign = self._channel.starts_with(states.FOREIGN_PROTOCOLS)
         if foreign is not None:
-            return Ending(*states.FOREIGN_PROTOCOLS[foreign])
+            word, reply = states.FOREIGN_PROTOCOLS[foreign]
+            return Ending(word, None if reply is None else self._settings.in_form(reply))
         while True:
             self._commands.begin()
             try:
@@ -88,12 +89,14 @@ class Dialogue:
                 self._counters.commands += 1
                 self._reset(verb)
                 reply = replies.LINE_TOO_LONG
-                if self._is_chunk(verb):
+                if self._is_chunk(b"BDAT") and begins_with_bdat(error.start):
                     reply = replies.BAD_CHUNK
             else:
                 verb, argument = parse_command(line)
                 self._counters.commands += 1
                 refusal = self._refusal(line, verb)
+                if verb != b"BDAT" and self._is_chunk(b"BDAT") and begins_with_bdat(line):
+                    refusal = replies.BAD_CHUNK
                 if refusal is None:
                     reply = self._commands.by_verb[verb](argument)
                 elif self._is_chunk(verb):
@@ -113,11 +116,11 @@ class Dialogue:
         if self._over:
             return
         self._over = True
+        aborted = self._commands.abort()
         try:
             if last is not None and last.ruling is not None:
                 self._tell(last.ruling, last)
-            self._commands.abort()
-            if self._commands.message_over:
+            if self._commands.message_over or aborted:
                 self._end_transaction()
             self._hooks.notify(stages.DISCONNECT, self._client)
         except Exception as error:
@@ -148,7 +151,7 @@ class Dialogue:
         return refusal
 
     def _reset(self, verb: bytes) -> None:
-        if verb in states.RESETS:
+        if verb in states.RESETS and verb not in states.REFUSALS[self._state]:
             if self._state != states.IDLE:
                 self._end_transaction()
             self._state = states.IDLE
@@ -176,18 +179,20 @@ class Dialogue:
         were too many errors.  A last reply is not sent here.
         """
         counters, limits = self._counters, self._settings.limits
-        if verb not in states.GREETINGS:
-            reply = self._settings.in_form(reply)
+        reply = self._in_form(verb, reply)
+        # For a message that is refused with its last chunk the client is not to blame, as by DATA.
+        chunk = self._is_chunk(verb) and reply.refused and not self._commands.last_chunk
         if verb in states.JUNK:
             counters.junk += 1
         if reply.end is None and (
             reply.error
+            or (chunk and not reply.temporary)
             or verb not in self._commands.by_verb
             or (verb in states.JUNK and counters.junk > limits.max_junk)
         ):
             counters.errors += 1
             if counters.errors > limits.max_errors:
-                return self._settings.in_form(replies.TOO_MANY_ERRORS)
+                return self._in_form(verb, replies.TOO_MANY_ERRORS)
             if counters.errors > limits.soft_errors:
                 self._channel.pause(limits.error_delay)
         if (
@@ -213,6 +218,10 @@ class Dialogue:
             self._end_transaction()
         return reply
 
+    def _in_form(self, verb: bytes, reply: Reply) -> Reply:
+        """With its enhanced status code, where it has one."""
+        return reply if verb in states.GREETINGS else self._settings.in_form(reply)
+
     # -- the log -----------------------------------------------------------
 
     def _log_refusal(self, command: bytes | None, reply: Reply) -> None:
@@ -230,8 +239,7 @@ class Dialogue:
 
     # -- policy ------------------------------------------------------------
 
-    def _refused_at_start(self, ruling: Ruling) -> Ending:
-        reply = stages.reply_to(ruling)
+    def _refused_at_start(self, reply: Reply) -> Ending:
         self._log_refusal(None, reply)
         return Ending.by(reply)
 

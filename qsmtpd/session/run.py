@@ -86,8 +86,8 @@ def run(
                 ending = dialogue.welcome()
     except Exception as error:
         ending = ending_of(error, log)
-    if ending.reply is not None and greeted:  # in place of the greeting there is no code (RFC 2034)
-        ending.reply = settings.in_form(ending.reply)
+        if ending.reply is not None and greeted:  # in place of the greeting it has no code
+            ending.reply = settings.in_form(ending.reply)
     counters.refused += ending.reply is not None and ending.reply.refused
     say_goodbye(channel, ending)
     over = True

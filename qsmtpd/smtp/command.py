@@ -37,6 +37,12 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
     return verb.upper(), argument.lstrip(b" ")
 
 
+def begins_with_bdat(line: bytes) -> bool:
+    """Does somebody mean BDAT, be it written so that it is another verb?  Bytes may follow it."""
+    start = line[:64].lstrip(b" \t")
+    return start[:4].upper() == b"BDAT" and not start[4:5].isalnum()
+
+
 def parse_chunk(argument: bytes) -> tuple[int, bool]:
     """The argument of BDAT -> (size in bytes, is it the last chunk?) (RFC 3030, 2).
 

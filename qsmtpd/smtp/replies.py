@@ -6,6 +6,7 @@ those marked (ours) answer what it has no answer for.
 
 from __future__ import annotations
 
+from ..decision import is_status
 from ..facts import Reply
 
 
@@ -35,6 +36,7 @@ SYNTAX = _error(555, b"5.5.4", b"syntax error")
 MAIL_FIRST = _error(503, b"5.5.1", b"MAIL first")
 RCPT_FIRST = _error(503, b"5.5.1", b"RCPT first")
 LINE_TOO_LONG = _error(500, b"5.5.2", b"line too long")  # ours
+AUTH_TOO_LONG = _error(500, b"5.5.2", b"line too long", b"5.5.6")  # ours
 NUL = _error(501, b"5.5.2", b"NUL in command")  # ours
 BAD_PARAMETER = _error(501, b"5.5.4", b"malformed parameter")  # ours
 UTF8_ADDRESS = _error(553, b"5.6.7", b"malformed internationalized address")  # ours
@@ -100,13 +102,6 @@ def with_status(code: int, text: bytes) -> Reply:
 def split_status(text: bytes) -> tuple[bytes, bytes]:
     """`text (#5.7.1)` -> the text, the status; b"" where there is none (RFC 3463, 2)."""
     before, mark, status = text.rpartition(b" (#")
-    parts = status[:-1].split(b".")
-    if (
-        mark
-        and status.endswith(b")")
-        and len(parts) == 3
-        and parts[0] in (b"2", b"4", b"5")
-        and all(0 < len(part) <= 3 and part.isdigit() for part in parts)
-    ):
+    if mark and status.endswith(b")") and is_status(status[:-1]):
         return before, status[:-1]
     return text, b""

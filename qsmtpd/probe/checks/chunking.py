@@ -9,7 +9,7 @@ from ..probe import Probe
 from .state import mail, rcpt
 
 #: A chunk that is refused, and looks like a command.
-_CHUNK = b"BDAT 6\r\nNOOP\r\n"
+_CHUNK = b"BDAT 8\r\nEHLO x\r\n"
 _PART = b"BDAT 3\r\na\r\n"
 
 
@@ -28,6 +28,8 @@ def commands(probe: Probe) -> Finding:
             dialogue.ask(command)
         dialogue.link.send(_CHUNK)
         refusal = dialogue.reply()
+        if len(refusal.lines) > 1:
+            return vulnerable("a chunk is not answered, and its bytes are carried out: EHLO")
         if refusal.positive:
             return odd(f"a chunk without recipients is taken: {refusal}")
         try:
@@ -67,7 +69,7 @@ def state(probe: Probe) -> Finding:
 CHECKS = (
     Check(
         "bdat-commands",
-        "Inside TLS, a chunk of six bytes that read NOOP, without MAIL and then without RCPT.  A "
+        "Inside TLS, a chunk whose bytes read EHLO, without MAIL and then without RCPT.  A "
         "server that refuses the chunk without reading its bytes carries them out as a "
         "command: who can choose the text of a message then speaks SMTP in its sender's name.",
         commands,
