@@ -39,6 +39,17 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 _HEAD = MAGIC_NUMBER + bytes(4)
 
 
+class Spec(ModuleSpec):
+    """The facts of a module as plain attributes.
+
+    Those of ModuleSpec are properties, which each import inside of the module asks anew.
+    """
+
+    parent = ""
+    has_location = True
+    cached: str | None = None
+
+
 class Finder(Loader):
     """Finds and loads the modules below `root`, a folder with a slash at its end."""
 
@@ -72,13 +83,15 @@ class Finder(Loader):
             return None  # there may be more of it
         return self._spec(name, source + ".py", folder if package else None, code[16:])
 
-    def _spec(self, name: str, origin: str, folder: str | None, code: bytes) -> ModuleSpec:
+    def _spec(self, name: str, origin: str, folder: str | None, code: bytes) -> Spec:
         """`folder` is that of a package; `code` is marshalled, or b"" where there is none."""
-        spec = ModuleSpec(name, self, origin=origin, is_package=folder is not None)
-        spec.has_location = True
+        spec = Spec(name, self, origin=origin, is_package=folder is not None)
         spec.loader_state = code
         if folder is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(folder)
+            spec.parent = name
+        else:
+            spec.parent = name.rpartition(".")[0]
         return spec
 
     def create_module(self, spec: ModuleSpec) -> None:
