@@ -278,8 +278,17 @@ class Outcome:
         self.trouble = trouble
 
 
+#: The end of a session in which there can be no plain text any more.
+TLS_FAILED = "tls-failed"
+
+
 class Lost(Exception):
-    """The client is gone, or its time is over; nothing that a plugin can mend."""
+    """The client is gone, or its time is over; nothing that a plugin can mend.
+
+    `end` is the word for that in the log where there is nothing to say to it.
+    """
+
+    end = ""
 
 
 class Shutdown(Lost):

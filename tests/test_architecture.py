@@ -154,7 +154,7 @@ COLD = """
     policy policy.hooks policy.load policy.spec policy.stages
     session session.commands session.connection session.dialogue session.ending
     session.envelope session.run
-    smtp smtp.address smtp.command smtp.replies smtp.states tls tls.provider tls.settings
+    smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
     start waits
 """
 DATA = """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..tls import Unavailable, provider
+from ..tls import provider
+from ..tls.errors import Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, Pair, TlsSettings, find_pairs
 from .certificates import check_certificate
 from .report import Report

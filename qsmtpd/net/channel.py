@@ -11,6 +11,7 @@ from __future__ import annotations
 from time import monotonic
 
 from .. import waits
+from ..facts import Lost
 from .descriptors import CHUNK, Gone, Timeout
 
 TYPE_CHECKING = False
@@ -48,8 +49,10 @@ class LineTooLong(Exception):
         self.start = start
 
 
-class Flood(Exception):
+class Flood(Lost):
     """A line without an end."""
+
+    end = "line-without-end"
 
 
 class Channel:

@@ -23,6 +23,8 @@ SAFE_WRITE = 4096
 class Gone(Lost):
     """The client closed the connection, or the connection failed."""
 
+    end = "client-gone"
+
 
 class Timeout(Lost):
     """The client took too long."""

@@ -28,7 +28,8 @@ from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
 from ..session.connection import enter
 from ..smtp import utf8
-from ..tls import Unavailable, provider
+from ..tls import provider
+from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
 from .configuration import Preloaded
 

@@ -17,7 +17,6 @@ from ..net.channel import Channel
 from ..net.descriptors import Descriptors
 from ..policy import load
 from ..smtp import replies
-from ..tls import HandshakeFailed, Unavailable
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF
 from . import run
 from .ending import QUIT, ending_of
@@ -92,7 +91,12 @@ def _serve(
         if implicit:
             if way is None:
                 return _end(log, "tls-unavailable", 111)
-            tls = _handshake(channel, way, log)
+            from ..tls.errors import HandshakeFailed
+
+            try:
+                tls = _handshake(channel, way, log)
+            except HandshakeFailed as error:
+                return _end(log, ending_of(error, log).word, 1)
             implicit = False
         elif tls is not None:
             from . import starttls
@@ -102,8 +106,6 @@ def _serve(
     except ControlError as error:
         log.line("control", name=error.name, reason=error.reason)
         return _refuse(channel, log, replies.NO_CONTROLS, 1)
-    except HandshakeFailed as error:
-        return _end(log, ending_of(error, log).word, 1)
     except Exception as error:
         log_trouble(log, error)
         if implicit:
@@ -150,6 +152,7 @@ def _provider(settings: SessionSettings, log: Log) -> TlsProvider | None:
     if settings.tls.mode in (OFF, EXTERNAL):
         return None
     from ..tls import provider
+    from ..tls.errors import Unavailable
 
     try:
         way = provider.find(settings.tls)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from time import monotonic
 
 from .. import waits
-from ..facts import ControlError, Shutdown
+from ..facts import TLS_FAILED, ControlError, Lost, Shutdown
 from ..log import log_trouble
-from ..net.channel import Flood, SessionOver
+from ..net.channel import SessionOver
 from ..net.descriptors import Gone, Timeout
 from ..smtp import replies
 from ..smtp.command import BareLF
-from ..tls import HandshakeFailed, WithoutText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,18 +18,14 @@ if TYPE_CHECKING:
     from ..log import Log
     from ..net.channel import Channel
 
-QUIT, TLS_FAILED, SHUTDOWN = "quit", "tls-failed", "shutdown"
+QUIT, SHUTDOWN = "quit", "shutdown"
 
 #: What is raised, the more special before the more general, and how it ends the
-#: session: the last reply, or the word for the log where nothing is said.
-_ENDS: tuple[tuple[type[Exception], Reply | str], ...] = (
+#: session: the last reply.  Where nothing is said, it is Lost.end.
+_ENDS: tuple[tuple[type[Exception], Reply], ...] = (
     (Shutdown, replies.SHUTDOWN),
     (SessionOver, replies.SESSION_OVER),
     (Timeout, replies.TIMEOUT),
-    (Gone, "client-gone"),
-    (Flood, "line-without-end"),
-    (WithoutText, "tls-without-text"),
-    (HandshakeFailed, TLS_FAILED),
     (BareLF, replies.BARE_LF),
     (ControlError, replies.NO_CONTROLS),
     (MemoryError, replies.OUT_OF_MEMORY),
@@ -62,11 +57,12 @@ def ending_of(error: Exception, log: Log) -> Ending:
     """How a session ends in which this was raised."""
     if isinstance(error, ControlError):
         log.line("control", name=error.name, reason=error.reason)
-    if isinstance(error, HandshakeFailed) and waits.requested():
-        return Ending(SHUTDOWN)
-    for kind, end in _ENDS:
+    if isinstance(error, Lost) and error.end:
+        cut_short = error.end == TLS_FAILED and waits.requested()
+        return Ending(SHUTDOWN if cut_short else error.end)
+    for kind, reply in _ENDS:
         if isinstance(error, kind):
-            return Ending(end) if isinstance(end, str) else Ending.by(end)
+            return Ending.by(reply)
     log_trouble(log, error)
     return Ending.by(replies.TROUBLE)
 

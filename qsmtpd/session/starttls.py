@@ -8,7 +8,7 @@ alone, to which it is no handshake.  Between the two nothing is read.
 
 from __future__ import annotations
 
-from ..tls import HandshakeFailed, Unavailable
+from ..tls.errors import HandshakeFailed, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ LIMIT = 65536
 _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 #: Packages with nothing but a docstring in their __init__.py: it need not be read.
 EMPTY = frozenset(
-    f"qsmtpd.{name}" for name in ("child", "config", "filters", "net", "policy", "session", "smtp")
+    f"qsmtpd.{name}"
+    for name in ("child", "config", "filters", "net", "policy", "session", "smtp", "tls")
 )
 #: Was descriptor 2 the client's socket?  It is /dev/null then.
 stderr_is_client = False
@@ -46,7 +47,7 @@ class Spec(ModuleSpec):
     """
 
     parent = ""
-    has_location = True
+    has_location = False  # with it Python looks three times for a __file__, and then sets it
     cached: str | None = None
 
 
@@ -100,6 +101,7 @@ class Finder(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run its code."""
         assert module.__spec__ is not None
+        module.__file__ = module.__spec__.origin
         if module.__spec__.loader_state:
             exec(loads(module.__spec__.loader_state), module.__dict__)
 

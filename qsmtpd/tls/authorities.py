@@ -10,7 +10,7 @@ from OpenSSL import SSL, crypto
 
 from ..config.files import read_regular
 from ..facts import ControlError
-from . import explain
+from .errors import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from . import Unavailable, ciphers, explain
+from . import ciphers
+from .errors import Unavailable, explain
 from .settings import OLD_VERSIONS, Pair, ServerContext, TlsSettings, find_pairs
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ from OpenSSL import SSL, crypto
 
 from ..facts import Tls
 from ..net.descriptors import CHUNK, Gone, Timeout
-from . import HandshakeFailed, WithoutText, explain
+from .errors import HandshakeFailed, WithoutText, explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

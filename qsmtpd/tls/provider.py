@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..net.descriptors import Gone, Timeout
-from . import HandshakeFailed, Unavailable, explain
+from .errors import HandshakeFailed, Unavailable, explain
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 
 TYPE_CHECKING = False

@@ -17,7 +17,7 @@ from time import monotonic
 
 from .. import waits
 from ..net.descriptors import Descriptors
-from . import HandshakeFailed
+from .errors import HandshakeFailed
 from .external import describe
 
 TYPE_CHECKING = False
