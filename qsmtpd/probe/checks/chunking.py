@@ -8,8 +8,6 @@ from ..dialogue import CONTROL, Dialogue
 from ..probe import Probe
 from .state import mail, rcpt
 
-#: A chunk that is refused, and looks like a command.
-_CHUNK = b"BDAT 8\r\nEHLO x\r\n"
 _PART = b"BDAT 3\r\na\r\n"
 
 
@@ -20,13 +18,14 @@ def _offers_chunking(dialogue: Dialogue) -> bool:
 def commands(probe: Probe) -> Finding:
     """Are the bytes of a refused chunk carried out, without MAIL and without RCPT?"""
     refusal = None
+    text = probe.target.protocol.hello + b" x\r\n"  # its reply cannot be mistaken
     for before in ((), (mail(probe),)):
         dialogue = probe.secured()
         if not _offers_chunking(dialogue):
             return safe("it does not offer CHUNKING")
         for command in before:
             dialogue.ask(command)
-        dialogue.link.send(_CHUNK)
+        dialogue.link.send(b"BDAT %d\r\n%b" % (len(text), text))
         refusal = dialogue.reply()
         if len(refusal.lines) > 1:
             return vulnerable("a chunk is not answered, and its bytes are carried out: EHLO")
