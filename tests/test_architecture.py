@@ -154,8 +154,8 @@ COLD = """
     policy policy.hooks policy.load policy.spec policy.stages
     session session.commands session.connection session.dialogue session.ending
     session.envelope session.run
-    smtp smtp.address smtp.command smtp.replies smtp.states tls tls.errors tls.provider tls.settings
-    start waits
+    smtp smtp.address smtp.command smtp.replies smtp.states start
+    tls tls.errors tls.pairs tls.provider tls.settings waits
 """
 DATA = """
     child.queue child.spawn session.data session.message smtp.decoder smtp.header smtp.received

@@ -37,7 +37,7 @@ def check_authorities(report: Report, tls: TlsSettings) -> None:
             report.warn(_CA, f"{name} has expired, {_NOBODY}")
         if now < _time(authority, "not_valid_before"):
             report.warn(_CA, f"{name} is not valid yet, {_NOBODY}")
-        if tls.lists_addresses and not _is_authority(authority):
+        if any(b"@" in client for client in tls.clients) and not _is_authority(authority):
             report.warn(_CA, f"{name} is no authority, {_NOBODY}")
         if tls.client_crl is not None and all(one.issuer != authority.subject for one in lists):
             report.warn(_CRL, f"has no list of {name}, {_NOBODY}")

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from OpenSSL import crypto
 
-    from ..tls.settings import Pair
+    from ..tls.pairs import Pair
 
 #: From here on an end is near: certificates of Let's Encrypt are renewed 30 days before.
 NEAR = 14  # days

@@ -5,7 +5,8 @@ from __future__ import annotations
 from OpenSSL import SSL, crypto
 
 from ..tls import ciphers
-from ..tls.settings import OLD_VERSIONS, Pair, TlsSettings
+from ..tls.pairs import Pair
+from ..tls.settings import OLD_VERSIONS, TlsSettings
 from .report import Report
 
 _WHERE = "tlsserverciphers"

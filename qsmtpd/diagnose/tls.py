@@ -6,7 +6,8 @@ import os
 
 from ..tls import provider
 from ..tls.errors import Unavailable
-from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, Pair, TlsSettings, find_pairs
+from ..tls.pairs import Pair, find_pairs
+from ..tls.settings import EXTERNAL, IMPLICIT, OFF, UCSPI, TlsSettings
 from .certificates import check_certificate
 from .report import Report
 
@@ -48,7 +49,7 @@ def _check_certificates(report: Report, tls: TlsSettings) -> None:
         report.warn("tls", remark)
     for pair in tls.pairs:
         check_certificate(report, pair)
-    if tls.client_ca is None and tls.lists_clients:
+    if tls.client_ca is None and tls.clients:
         report.warn("control/tlsclients", "nobody is asked for a certificate: no clientca.pem")
     report.attempt(lambda: check_authorities(report, tls))
     usable = [*tls.pairs, *_check_names(report, tls)]

@@ -58,7 +58,9 @@ _LATER = (
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.date",
     "qsmtpd.smtp.utf8",
+    "qsmtpd.tls.clients",
     "qsmtpd.tls.external",
+    "qsmtpd.tls.pairs",
     *("qsmtpd.filters." + name for name in BUILT_IN),
 )
 #: What plugins from elsewhere may need.

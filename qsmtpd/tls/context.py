@@ -6,7 +6,9 @@ import os
 
 from . import ciphers
 from .errors import Unavailable, explain
-from .settings import OLD_VERSIONS, Pair, ServerContext, TlsSettings, find_pairs
+from .pairs import Pair, find_pairs
+from .server_context import ServerContext
+from .settings import OLD_VERSIONS, TlsSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

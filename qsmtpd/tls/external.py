@@ -11,7 +11,7 @@ so does a report that goes on behind its end (see ucspitls.py).
 from __future__ import annotations
 
 from ..facts import Tls
-from .settings import fingerprint
+from .clients import fingerprint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from ..facts import Tls
     from ..net.channel import Channel
-    from .settings import ServerContext, TlsSettings
+    from .server_context import ServerContext
+    from .settings import TlsSettings
 
     class TlsProvider(Protocol):
         """A way to get from plain text to TLS."""

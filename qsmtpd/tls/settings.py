@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posix as os
 
-from ..config.files import read_regular
 from ..facts import ControlError
 
 TYPE_CHECKING = False
@@ -12,89 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from OpenSSL import SSL
-
     from ..config.files import ControlFiles
     from ..config.settings import Settings
     from ..facts import Tls
+    from .pairs import Pair
+    from .server_context import ServerContext
 
     T = TypeVar("T")
 
 AUTO, OFF, STARTTLS, IMPLICIT = "auto", "off", "starttls", "implicit"
 UCSPI, EXTERNAL = "ucspi", "external"
 MODES = (AUTO, OFF, STARTTLS, IMPLICIT, UCSPI, EXTERNAL)
-CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
-KEYS = (
-    b"-----BEGIN PRIVATE KEY-----",
-    b"-----BEGIN RSA PRIVATE KEY-----",
-    b"-----BEGIN EC PRIVATE KEY-----",
-)
-_OF_NOTHING = (
-    b"0" * 64,
-    b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # SHA-256 of b""
-)
-
-
 CIPHERS_LIMIT = 16384  # bytes; `openssl ciphers` prints some 2,000
 OLD_VERSIONS = ("TLSv1.1", "TLSv1")
 VERSIONS = ("TLSv1.2", "TLSv1.3", *OLD_VERSIONS)
-
-
-class Pair:
-    """A certificate with its chain, and its key: two paths, which may be one."""
-
-    __slots__ = ("certificate", "key")
-
-    def __init__(self, certificate: bytes, key: bytes) -> None:
-        self.certificate = certificate
-        self.key = key
-
-    def problem(self) -> str | None:
-        """Why OpenSSL could not use it, as far as a look at the files tells; or None."""
-        for path, marks in ((self.certificate, (CERTIFICATE,)), (self.key, KEYS)):
-            name = path.decode("ascii", "backslashreplace")
-            try:
-                text = read_regular(name, path)
-            except ControlError as error:
-                return f"{name}: {error.reason}"
-            if text is None:
-                return f"{name}: No such file or directory"
-            if marks is KEYS and b"ENCRYPTED" in text:
-                return f"{name}: is encrypted, and there is nobody to ask"
-            if text.count(b"-----BEGIN ") > text.count(b"-----END "):
-                return f"{name}: is cut off"
-            if not any(mark in text for mark in marks):
-                return f"{name}: holds no {'key' if marks is KEYS else 'certificate'}"
-        return None
-
-
-def find_pairs(folder: bytes) -> list[Pair]:
-    """The pairs in a folder: servercert.pem, and servercert2.pem of another key type.
-
-    The key is in serverkey.pem or serverkey2.pem, or in the same file.
-    """
-    pairs = []
-    for number in (b"", b"2"):
-        certificate = folder + b"/servercert" + number + b".pem"
-        key = folder + b"/serverkey" + number + b".pem"
-        if _is_there(certificate):
-            pairs.append(Pair(certificate, key if _is_there(key) else certificate))
-    return pairs
-
-
-class ServerContext:
-    """What OpenSSL needs to be a server, and what of the settings it does without.
-
-    `remarks` are for the log of each handshake; `wrong` are files that cannot be
-    used, and why.
-    """
-
-    __slots__ = ("context", "remarks", "wrong")
-
-    def __init__(self, context: SSL.Context) -> None:
-        self.context = context
-        self.remarks: list[str] = []
-        self.wrong: list[tuple[str, str]] = []
 
 
 class TlsSettings:
@@ -122,7 +52,7 @@ class TlsSettings:
         "kept",
         "problem",
         "remarks",
-        "_clients",
+        "clients",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -156,7 +86,7 @@ class TlsSettings:
             raise wrong[0]
         self.problem = f"{wrong[0].name}: {wrong[0].reason}" if wrong else None
         wrong = []
-        self._clients = _clients(settings, wrong)
+        self.clients = _clients(settings, wrong)
         self.remarks = [(error.name, error.reason) for error in wrong]
         self.kept = settings.files.kept  # a warm server's contexts (see context.py)
 
@@ -194,21 +124,11 @@ class TlsSettings:
         # What is kept at such a place is a context.
         return self.kept.get((self.identity(), b""))  # type: ignore[return-value]
 
-    @property
-    def lists_clients(self) -> bool:
-        """Is anybody in control/tlsclients?"""
-        return bool(self._clients)
-
-    @property
-    def lists_addresses(self) -> bool:
-        """Are addresses among them?"""
-        return any(b"@" in client for client in self._clients)
-
     def judge(self, tls: Tls) -> Tls:
         """Say of a client's certificate whether control/tlsclients names it."""
         # An address without @ is none: it could have the form of a fingerprint.
-        tls.listed = tls.fingerprint in self._clients or any(
-            b"@" in address and address.lower() in self._clients for address in tls.addresses
+        tls.listed = tls.fingerprint in self.clients or any(
+            b"@" in address and address.lower() in self.clients for address in tls.addresses
         )
         tls.remarks += [f"{name}: {reason}" for name, reason in self.remarks]
         if not tls.listed and tls.unverified is not None:
@@ -216,24 +136,16 @@ class TlsSettings:
         return tls
 
 
-def fingerprint(text: bytes) -> bytes | None:
-    """The SHA-256 of a certificate in hex, in lower case; None for what cannot be one.
-
-    Of no certificate some programs say all zeros (s6-tlsd-io with BearSSL), and
-    who takes the hash of nothing has a hash, too.
-    """
-    text = text.lower()
-    if len(text) != 64 or text.strip(b"0123456789abcdef") or text in _OF_NOTHING:
-        return None
-    return text
-
-
 def _pairs(settings: Settings) -> list[Pair]:
     certificate, files = settings.line(None, "SERVERCERT"), settings.files
     if certificate is None:
         if not any(files.lists(name) for name in ("servercert.pem", "servercert2.pem")):
             return []
+        from .pairs import find_pairs
+
         return _once(files, "pairs", lambda: find_pairs(files.home + b"/control"))
+    from .pairs import Pair
+
     return [Pair(certificate, settings.line(None, "SERVERKEY") or certificate)]
 
 
@@ -250,20 +162,13 @@ def _ciphers(settings: Settings) -> bytes | None:
     return text
 
 
-def _is_there(path: bytes) -> bool:
-    """Is it, be it a link that leads nowhere?"""
-    try:
-        os.lstat(path)
-    except OSError:
-        return False
-    return True
-
-
 def _if_there(files: ControlFiles, name: str) -> bytes | None:
     path = files.path(name)
     if not files.lists(name):
         return None
-    return _once(files, name, lambda: path if _is_there(path) else None)
+    from .pairs import is_there
+
+    return _once(files, name, lambda: path if is_there(path) else None)
 
 
 def _once(files: ControlFiles, what: str, look: Callable[[], T]) -> T:
@@ -275,30 +180,12 @@ def _once(files: ControlFiles, what: str, look: Callable[[], T]) -> T:
 
 def _clients(settings: Settings, wrong: list[ControlError]) -> frozenset[bytes]:
     """Who is in control/tlsclients; an entry that is none is left out, and in `wrong`."""
-    found = set()
-    for entry in settings.optional(lambda: settings.lines("tlsclients"), None, wrong) or ():
-        try:
-            found.add(_client(entry))
-        except ControlError as error:
-            wrong.append(error)
-    return frozenset(found)
+    entries = settings.optional(lambda: settings.lines("tlsclients"), None, wrong)
+    if not entries:
+        return frozenset()
+    from .clients import parse
 
-
-def _client(entry: bytes) -> bytes:
-    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed."""
-    if entry[:7].lower() == b"sha256:":
-        known = fingerprint(entry[7:].replace(b":", b""))
-        if known is None:
-            raise _bad_client(entry, "is no SHA-256 fingerprint of a certificate")
-        return known
-    if b"@" not in entry:
-        raise _bad_client(entry, "is neither an address nor begins with sha256:")
-    return entry.lower()
-
-
-def _bad_client(entry: bytes, what: str) -> ControlError:
-    shown = entry[:80].decode("ascii", "backslashreplace")
-    return ControlError("control/tlsclients", f"{shown!r} {what}")
+    return parse(entries, wrong)
 
 
 def _says_tls(settings: Settings) -> bool:

@@ -1,0 +1,50 @@
+"""Clients by their certificates: the entries of control/tlsclients."""
+
+from __future__ import annotations
+
+from ..facts import ControlError
+
+_OF_NOTHING = (
+    b"0" * 64,
+    b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # SHA-256 of b""
+)
+
+
+def parse(entries: list[bytes], wrong: list[ControlError]) -> frozenset[bytes]:
+    """Who is listed; an entry that names nobody is left out, and in `wrong`."""
+    found = set()
+    for entry in entries:
+        try:
+            found.add(_client(entry))
+        except ControlError as error:
+            wrong.append(error)
+    return frozenset(found)
+
+
+def _client(entry: bytes) -> bytes:
+    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed."""
+    if entry[:7].lower() == b"sha256:":
+        known = fingerprint(entry[7:].replace(b":", b""))
+        if known is None:
+            raise _bad_client(entry, "is no SHA-256 fingerprint of a certificate")
+        return known
+    if b"@" not in entry:
+        raise _bad_client(entry, "is neither an address nor begins with sha256:")
+    return entry.lower()
+
+
+def _bad_client(entry: bytes, what: str) -> ControlError:
+    shown = entry[:80].decode("ascii", "backslashreplace")
+    return ControlError("control/tlsclients", f"{shown!r} {what}")
+
+
+def fingerprint(text: bytes) -> bytes | None:
+    """The SHA-256 of a certificate in hex, in lower case; None for what cannot be one.
+
+    Of no certificate some programs say all zeros (s6-tlsd-io with BearSSL), and
+    who takes the hash of nothing has a hash, too.
+    """
+    text = text.lower()
+    if len(text) != 64 or text.strip(b"0123456789abcdef") or text in _OF_NOTHING:
+        return None
+    return text
