@@ -84,6 +84,24 @@ def test_a_memory_limit_below_the_floor(home: Home) -> None:
     assert b"wrong: address space" in run.out
 
 
+def test_the_memory_that_a_session_needs_is_enough_for_the_check(home: Home) -> None:
+    """The floor of CAVEATS in qsmtpd(8), as `softlimit -m` sets it."""
+    home.control("rcpthosts", "ok.example", "bücher.example", "xn--bcher-kva.example")
+    for kilobytes, checked in ((20508, False), (23000, False), (32768, True)):
+        limited = home.script(
+            f'ulimit -v {kilobytes}; ulimit -d {kilobytes}; exec "$QSMTPD" ${{CHECK-}}'
+        )
+        program = str(home.program("qsmtpd"))
+        run = home.run(b"", program=limited, QSMTPD=program, CHECK="--check")
+        assert "Traceback" not in run.log and b"wrong: " not in run.out and run.status == 0
+        assert (b"warning: control/smtputf8: is not checked: that wants" in run.out) != checked
+        run = home.run(b"", program=limited, QSMTPD=program, CHECK="--check", SMTPUTF8="off")
+        assert b"warning: " not in run.out and run.status == 0
+        text = "MAIL FROM:<ü@bücher.example> SMTPUTF8\r\nRCPT TO:<x@bücher.example>\r\nQUIT\r\n"
+        run = home.run(text.encode(), program=limited, QSMTPD=program)
+        assert run.codes == [220, 250, 250, 221]
+
+
 def test_no_home(home: Home) -> None:
     status, lines = check(home, QMAILHOME="/nonexistent")
     assert status == 1

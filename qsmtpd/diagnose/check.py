@@ -12,7 +12,7 @@ import sys
 
 from ..config.files import ControlFiles
 from ..config.files import home as home_of
-from ..config.session import AuthSettings, QueueSettings, SessionSettings
+from ..config.session import UTF8_OFF, AuthSettings, QueueSettings, SessionSettings, smtputf8
 from ..config.settings import Settings
 from ..log import Log
 from ..net import ucspi
@@ -26,7 +26,6 @@ from .patterns import check_lists
 from .programs import check_auth, check_others, check_queue
 from .report import Report
 from .tls import check_tls
-from .utf8 import check_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
 DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_LEAST = 64 * 1024 * 1024
+#: What this check wants for idna, with all that it has loaded before; measured: 26 MB.
+UTF8_LEAST = 32 * 1024 * 1024
 
 
 def examine(
@@ -79,7 +80,7 @@ def examine(
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
-    attempt(lambda: check_utf8(report, plain))
+    attempt(lambda: _check_utf8(report, plain))
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
@@ -105,6 +106,20 @@ def _check_plugins(report: Report, settings: Settings) -> None:
     report.note("plugins", ", ".join(foreign.plugins(settings)), "see qsmtpd --hooks")
     for switch, why in foreign.idle_switches(settings):
         report.wrong(switch, why)
+
+
+def _check_utf8(report: Report, settings: Settings) -> None:
+    if smtputf8(settings) == UTF8_OFF:
+        return
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft = resource.getrlimit(limit)[0]
+        if soft != resource.RLIM_INFINITY and soft < UTF8_LEAST:
+            what = f"is not checked: that wants {UTF8_LEAST} bytes of memory, a session does not"
+            report.warn("control/smtputf8", what)
+            return
+    from .utf8 import check_utf8
+
+    check_utf8(report, settings)
 
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay: bool) -> None:

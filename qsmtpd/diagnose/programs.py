@@ -7,9 +7,7 @@ starts none of them.
 from __future__ import annotations
 
 import os
-import shutil
 
-from ..checkpassword import users
 from ..facts import ControlError
 
 TYPE_CHECKING = False
@@ -86,6 +84,8 @@ def check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: 
 
 def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
     """Would control/smtpusers let anybody in?"""
+    from ..checkpassword import users  # now: it loads OpenSSL, and memory may be short
+
     where = "control/" + users.FILE
     try:
         content = settings.files.read(users.FILE)
@@ -112,6 +112,8 @@ def why_not(name: str, settings: Settings, search: bool = False) -> str | None:
     """
     path = name
     if search and "/" not in name:
+        import shutil  # now: it loads what reads archives
+
         found = shutil.which(name, path=os.fsdecode(settings.variable("PATH") or b""))
         if found is None:
             return "is not to be found in PATH, or not executable"

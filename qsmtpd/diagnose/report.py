@@ -75,7 +75,7 @@ class Report:
         except ControlError as error:
             self.wrong(error.name, error.reason)
         except MemoryError:
-            self.wrong("memory", "is not enough for this check, nor for a session")
+            self.wrong("memory", "is not enough for this check; a session can do with less")
         except Exception as error:
             self.wrong(type(error).__name__, str(error))
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..config.session import UTF8_OFF, smtputf8
 from ..smtp import utf8
 
 TYPE_CHECKING = False
@@ -16,8 +15,6 @@ LISTS = ("rcpthosts", "badmailfrom", "badrcptto", "recipients", "mailfromrules")
 
 def check_utf8(report: Report, settings: Settings) -> None:
     """Raises ControlError where there is no library for it."""
-    if smtputf8(settings) == UTF8_OFF:
-        return
     utf8.library()
     for file in LISTS:
         for entry in settings.lines(file) or ():
@@ -33,12 +30,10 @@ def check_utf8(report: Report, settings: Settings) -> None:
 
 def _check_entry(report: Report, file: str, entry: bytes) -> None:
     try:
-        right = utf8.folded(entry).encode("utf-8") == entry.lower()
-    except ValueError:
-        right = False
-    if not right:
-        what = f"{_shown(entry)} is not in UTF-8, lower case and normalization form C"
-        report.warn("control/" + file, what + ": with SMTPUTF8 it may match nothing")
+        utf8.folded(entry)
+    except ValueError as error:
+        why = "is not in UTF-8" if isinstance(error, UnicodeError) else str(error)
+        report.warn("control/" + file, f"{_shown(entry)} {why}: with SMTPUTF8 it matches nothing")
 
 
 def _shown(entry: bytes) -> str:

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
-from ..smtp.address import spellings
+from ..smtp.address import entry_forms, spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Plugin:
         if any(mark in text for mark in MARKS):
             self._rules = _Rules(entries, settings.files.kept)
         else:
-            self._names = frozenset(entry.lower() for entry in entries)
+            self._names = frozenset(form for entry in entries for form in entry_forms(entry))
         self._judged: Envelope | None = None
         self._decision = DECLINED
 
@@ -86,8 +86,8 @@ class _Rules:
     def __init__(self, entries: list[bytes], kept: dict[object, object]) -> None:
         from .wildmat import EXPRESSION, Listing, is_wild
 
-        self._never = set()
-        self._qualified = []  # (number, qualifier, domain)
+        self._never: set[bytes] = set()
+        self._qualified = []  # (number, qualifier, the domain in its forms)
         plain = []
         for number, entry in enumerate(entries):
             kind, name = _qualifier(entry)
@@ -96,7 +96,7 @@ class _Rules:
                     "control/badmailfrom", f"{entry!r:.80} has both an expression and a qualifier"
                 )
             if kind == b"?" and not is_wild(name):
-                self._never.add(name.lower())
+                self._never.update(entry_forms(name))
             elif kind in (b"", b"?"):
                 plain.append((number, entry))
             elif is_wild(name):
@@ -104,7 +104,7 @@ class _Rules:
                     "control/badmailfrom", f"{entry!r:.80} has both a pattern and a qualifier"
                 )
             else:
-                self._qualified.append((number, kind, name.lower()))
+                self._qualified += [(number, kind, entry_forms(name))]
         self._listing = Listing("badmailfrom", plain, kept)
 
     def refuse(self, client: Client, senders: tuple[bytes, ...]) -> bool:
@@ -114,8 +114,8 @@ class _Rules:
         last, listed = self._listing.last_of(senders)
         domains = [domain[1:] for domain in map(_domain, senders) if domain]
         return listed or any(
-            number > last and bool(domains) and _holds(kind, name, domains, client)
-            for number, kind, name in self._qualified
+            number > last and bool(domains) and _holds(kind, names, domains, client)
+            for number, kind, names in self._qualified
         )
 
 
@@ -134,22 +134,22 @@ def _qualifier(entry: bytes) -> tuple[bytes, bytes]:
     return b"", entry
 
 
-def _holds(kind: bytes, name: bytes, domains: list[bytes], client: Client) -> bool:
+def _holds(kind: bytes, names: tuple[bytes, ...], domains: list[bytes], client: Client) -> bool:
     """Does an entry with a qualifier refuse the senders of this domain, in whatever form?"""
     host = client.peer.host.lower()
     known = host != UNKNOWN
     if kind == b"~":
-        is_own = any(_is_below(domain, name) for domain in domains)
-        return known and _is_below(host, name) and not is_own
-    if name not in domains:
+        is_own = any(_is_below(domain, names) for domain in domains)
+        return known and _is_below(host, names) and not is_own
+    if not any(name in domains for name in names):
         return False
     if kind == b"-":
         return not known
     if kind == b"=":
-        return not (known and _is_below(host, name))
+        return not (known and _is_below(host, names))
     return client.relay is None
 
 
-def _is_below(name: bytes, domain: bytes) -> bool:
-    """Is it this domain, or one below it?"""
-    return name == domain or name.endswith(b"." + domain)
+def _is_below(name: bytes, domains: tuple[bytes, ...]) -> bool:
+    """Is it this domain, in whatever form, or one below it?"""
+    return any(name == domain or name.endswith(b"." + domain) for domain in domains)

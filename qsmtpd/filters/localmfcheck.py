@@ -20,7 +20,7 @@ from ..config.settings import shown
 from ..decision import DECLINED, Decision, reject
 from ..facts import ControlError
 from ..net.prefixes import prefixes
-from ..smtp.address import spellings
+from ..smtp.address import entry_forms, spellings
 from .rcpthosts import Domains
 
 TYPE_CHECKING = False
@@ -36,13 +36,14 @@ INVALID = reject(b"sorry, invalid sender address specified", 553, b"5.7.1")
 class Plugin:
     """Refuses senders that are not the client's own.  Raises ControlError."""
 
-    __slots__ = ("_rule", "_hosts", "_invalid", "_rules", "_cdb")
+    __slots__ = ("_rule", "_domains", "_hosts", "_invalid", "_rules", "_cdb")
 
     def __init__(self, settings: Settings) -> None:
         rule = settings.line(None, "LOCALMFCHECK") or b""
         if rule not in WORDS and (rule.startswith(b".") or not NOT_IN_DOMAIN.isdisjoint(rule)):
             raise ControlError("LOCALMFCHECK", f"is {shown(rule)}, none of = ? ! and no domain")
-        self._rule = rule.lower()
+        self._rule = rule
+        self._domains = entry_forms(rule)
         self._hosts = Domains(settings) if rule == b"" else None
         self._invalid = INVALID
         text = settings.worded(INVALID.text, "REPLY_SENDERINVALID")
@@ -72,7 +73,7 @@ class Plugin:
             return sender in [address.lower() for address in addresses]
         if self._rule == b"!":
             return _matches(sender, self._values(client))
-        return b"@" in sender and domain == self._rule
+        return b"@" in sender and domain in self._domains
 
     def _values(self, client: Client) -> bytes:
         for key in _keys(client):
@@ -94,7 +95,7 @@ def _parse(lines: list[bytes]) -> dict[bytes, bytes]:
         key, colon, values = line.rpartition(b":")
         if not colon:
             raise ControlError("control/mailfromrules", "has a line without a colon")
-        rules.setdefault(key.lower(), values)
+        rules.setdefault(key.lower(), b",".join(entry_forms(values)))
     return rules
 
 

@@ -16,7 +16,7 @@ Log keys: by="rcpthosts: not listed", by="rcpthosts: the file is missing".
 from __future__ import annotations
 
 from ..decision import ACCEPTED, Decision, accept, decline
-from ..smtp.address import forms
+from ..smtp.address import entry_forms, forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,22 +31,21 @@ NO_FILE = decline(b"the file is missing")
 class Domains:
     """The domains of rcpthosts and morercpthosts.cdb.  Raises ControlError."""
 
-    __slots__ = ("listed", "_more")
+    __slots__ = ("listed", "_more", "_folded")
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("rcpthosts")
         #: None where there is no rcpthosts.
         self.listed = None if entries is None else frozenset(e.lower() for e in entries)
+        #: {an entry in lower case and normalization form C: as it is}, once it is wanted
+        self._folded: dict[bytes, bytes] | None = None
         self._more = None if entries is None else settings.cdb("morercpthosts.cdb")
 
     def __contains__(self, domain: bytes) -> bool:
         """Is this domain, in lower case, one of ours?"""
         if self.listed is None or len(domain) > 255:  # RFC 5321, 4.5.3.1.2
             return False
-        names = [domain]
-        while (dot := domain.find(b".", 1)) >= 0:
-            domain = domain[dot:]
-            names.append(domain)
+        names = _names(domain)
         if any(name in self.listed for name in names):
             return True
         return self._more is not None and any(name in self._more for name in names)
@@ -56,7 +55,27 @@ class Domains:
 
         `utf8` is the envelope's.  What is listed as it is written comes first.
         """
-        return next((form for form in forms(domain, utf8) if form in self), None)
+        given = forms(domain, utf8)
+        found = next((form for form in given if form in self), None)
+        if found is not None or not utf8 or self.listed is None:
+            return found
+        if self._folded is None:
+            foreign = (entry for entry in self.listed if not entry.isascii())
+            self._folded = {form: entry for entry in foreign for form in entry_forms(entry)[1:]}
+        for form in given:
+            for name in _names(form):
+                if name in self._folded:
+                    return form.removesuffix(name) + self._folded[name]
+        return None
+
+
+def _names(domain: bytes) -> list[bytes]:
+    """The entries that a domain matches: itself, and the ends of it that begin with a dot."""
+    names = [domain]
+    while (dot := domain.find(b".", 1)) >= 0:
+        domain = domain[dot:]
+        names.append(domain)
+    return names
 
 
 class Plugin:

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, Decision, defer, drop, reject
 from ..facts import ControlError
-from ..smtp.address import forms
+from ..smtp.address import boxes, entry_forms, forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,32 +65,35 @@ class NoAnswer(Exception):
 class Rule:
     """One line that asks: whom, and about which domains."""
 
-    __slots__ = ("_name", "cdb", "command")
+    __slots__ = ("_names", "cdb", "command")
 
     def __init__(self, line: bytes) -> None:
         colon, bar = line.find(b":"), line.find(b"|")
         marks = [mark for mark in (colon, bar) if mark >= 0]
         mark = min(marks, default=-1)
-        self._name = b"*" if mark < 0 else line[:mark].lower()
+        self._names = entry_forms(b"*" if mark < 0 else line[:mark])
         target = line[mark + 1 :]
         self.command = target.split() if marks and mark == bar else []
         self.cdb = b"" if marks and mark == bar else target
-        if self._name in (b"", b"@", b".") or not (self.cdb or self.command):
+        if self._names[0] in (b"", b"@", b".") or not (self.cdb or self.command):
             raise ControlError(FILE, "has a line without a domain or without whom to ask")
 
     def names(self, domain: bytes) -> bool:
         """Is it about this domain (in lower case), and not about any?"""
-        name = self._name
-        if name.startswith(b"@"):
-            return domain == name[1:]
-        if name.startswith(b"."):
-            return domain.endswith(name)
-        return domain == name or domain.endswith(b"." + name)
+        return any(_is_named(domain, name) for name in self._names)
 
     @property
     def any(self) -> bool:
         """Is it about every domain?"""
-        return self._name == b"*"
+        return self._names == (b"*",)
+
+
+def _is_named(domain: bytes, name: bytes) -> bool:
+    if name.startswith(b"@"):
+        return domain == name[1:]
+    if name.startswith(b"."):
+        return domain.endswith(name)
+    return domain == name or domain.endswith(b"." + name)
 
 
 class Plugin:
@@ -111,7 +114,9 @@ class Plugin:
     def __init__(self, settings: PluginSettings) -> None:
         lines = settings.lines("recipients")
         self._settings = settings
-        self._open = frozenset(line[1:].lower() for line in lines or () if line[:1] == b"!")
+        self._open = frozenset(
+            form for line in lines or () if line[:1] == b"!" for form in entry_forms(line[1:])
+        )
         if b"" in self._open:
             raise ControlError(FILE, "has a line that says ! of no domain")
         self._pass_unlisted = lines is None or b"*" in self._open
@@ -138,6 +143,7 @@ class Plugin:
         address = recipient if b"@" in recipient else recipient + b"@localhost"
         box, _, domain = address.rpartition(b"@")
         domains = forms(domain, envelope.utf8)
+        names = boxes(box, envelope.utf8)
         if not self._open.isdisjoint(domains):
             return DECLINED
         listed = False
@@ -146,7 +152,9 @@ class Plugin:
             listed = listed or named
             if named or rule.any:
                 try:
-                    known = any(self._asks(rule, box, form, client) for form in domains)
+                    known = any(
+                        self._asks(rule, name, form, client) for form in domains for name in names
+                    )
                 except NoAnswer:
                     return UNABLE
                 if known:

@@ -12,6 +12,7 @@ at most as many steps as text and pattern have bytes, multiplied.
 from __future__ import annotations
 
 from ..facts import ControlError
+from ..smtp.address import entry_forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,9 +175,14 @@ class Listing:
                 if name.startswith(EXPRESSION):
                     self._patterns.append((number, listed, False, _expression(name, kept)))
                     continue
-                self._exact[name.lower()] = number, listed  # a later entry takes the place
+                forms = entry_forms(name)
+                for form in forms:
+                    self._exact[form] = number, listed  # a later entry takes the place
                 if is_wild(name):
-                    self._patterns.append((number, listed, name.startswith(b"@"), Pattern(name)))
+                    of_domain = name.startswith(b"@")
+                    # The members of a class are bytes, and none of them a letter of UTF-8.
+                    for form in (name, *forms[1:]) if b"[" not in name else (name,):
+                        self._patterns.append((number, listed, of_domain, Pattern(form)))
             except ValueError as error:
                 raise ControlError("control/" + file, f"{entry!r:.80} {error}") from error
 

@@ -128,6 +128,24 @@ def spellings(address: bytes, utf8: bool) -> tuple[bytes, ...]:
     return unicode.spellings(address)
 
 
+def boxes(box: bytes, utf8: bool) -> tuple[bytes, ...]:
+    """The same of what is before the `@`, but as it is written, too."""
+    if not utf8:
+        return (box,)
+    from . import utf8 as unicode
+
+    return unicode.boxes(box)
+
+
+def entry_forms(entry: bytes) -> tuple[bytes, ...]:
+    """An entry of a list as spellings() are compared with it: in lower case, and in form C."""
+    if entry.isascii():
+        return (entry.lower(),)
+    from . import utf8 as unicode
+
+    return unicode.entry_forms(entry)
+
+
 def forms(domain: bytes, utf8: bool) -> tuple[bytes, ...]:
     """The same of a domain without an `@`."""
     if not utf8:

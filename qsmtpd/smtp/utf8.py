@@ -9,7 +9,6 @@ before.  Whether a label is one at all, says IDNA2008, by the library `idna`.
 from __future__ import annotations
 
 from functools import lru_cache
-from unicodedata import normalize
 
 from ..facts import ControlError
 
@@ -23,9 +22,11 @@ if TYPE_CHECKING:
 FORBIDDEN = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029))) | frozenset(
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 )
-LABEL_LIMIT = 63  # characters; an A-label is longer than its U-label (RFC 5890, 2.3.2.1)
-LABELS_LIMIT = 127  # of a name of 255 bytes (RFC 1035, 2.3.4)
+#: Characters; with A-labels it is longer than with U-labels (RFC 5890, 2.3.2.1).
+LABEL_LIMIT, DOMAIN_LIMIT = 63, 253  # RFC 1035, 2.3.4: without the bytes that are in no text
 A_LABEL = "xn--"
+#: Of characters before this one a text is in form C.
+COMBINING = "\u0300"
 
 
 def check(text: bytes) -> None:
@@ -43,14 +44,34 @@ def check_address(address: bytes) -> None:
     Raises ControlError where there is no library to see that.
     """
     check(address)
-    _, at, domain = address.rpartition(b"@")
-    if at and _is_international(domain.lower()):
-        _to_ascii(_labels(domain), library())
+    domain = address.rpartition(b"@")[2] if b"@" in address else b""
+    if _is_international(domain.lower()) and _with_a_labels(domain) is None:
+        raise ValueError("has a domain that is none")
 
 
 def folded(text: bytes) -> str:
-    """In lower case and normalization form C.  Raises ValueError where it is no UTF-8."""
-    return normalize("NFC", text.decode("utf-8").lower())
+    """In lower case and normalization form C.
+
+    Raises ValueError where it is no UTF-8, or has a character that would be one
+    of ASCII then: U+212A, the sign of the kelvin, is no k.
+    """
+    written = text.decode("utf-8")
+    if max(written, default="") < COMBINING:
+        return written.lower()
+    from unicodedata import normalize  # now: few sessions want it
+
+    if any(normalize("NFC", char.lower()).isascii() for char in set(written) if char >= COMBINING):
+        raise ValueError("has a character that stands for one of ASCII")
+    return normalize("NFC", written.lower())
+
+
+def entry_forms(entry: bytes) -> tuple[bytes, ...]:
+    """An entry of a list as addresses are compared with it: in lower case, and folded."""
+    given = entry.lower()
+    try:
+        return tuple(dict.fromkeys((given, folded(entry).encode("utf-8"))))
+    except ValueError:
+        return (given,)
 
 
 @lru_cache(maxsize=100)  # several filters ask, for each recipient
@@ -59,13 +80,16 @@ def forms(domain: bytes) -> tuple[bytes, ...]:
     given = domain.lower()
     if not _is_international(given):
         return (given,)
-    try:
-        labels = _labels(given)
-        idna = library()
-        found = (given, _to_unicode(labels, idna).encode("utf-8"), _to_ascii(labels, idna))
-    except ValueError:  # it was never checked: only as it is written
+    ascii = _with_a_labels(domain)
+    if ascii is None:  # it was never checked: only as it is written
         return (given,)
-    return tuple(dict.fromkeys(found))
+    unicode = _to_unicode(_labels(domain), library()).encode("utf-8")
+    return tuple(dict.fromkeys((given, unicode, ascii)))
+
+
+def boxes(box: bytes) -> tuple[bytes, ...]:
+    """A local part as it is written, and, where it is not ASCII, in lower case and form C."""
+    return (box, *entry_forms(box)[1:])
 
 
 def spellings(address: bytes) -> tuple[bytes, ...]:
@@ -73,13 +97,9 @@ def spellings(address: bytes) -> tuple[bytes, ...]:
     box, at, domain = address.rpartition(b"@")
     if not at:
         box, domain = domain, b""
-    boxes = [box.lower()]
-    if not box.isascii():
-        try:
-            boxes.append(folded(box).encode("utf-8"))
-        except ValueError:
-            pass
-    return tuple(dict.fromkeys(one + at + form for form in forms(domain) for one in boxes))
+    return tuple(
+        dict.fromkeys(one + at + form for form in forms(domain) for one in entry_forms(box))
+    )
 
 
 def library() -> ModuleType:
@@ -103,24 +123,36 @@ def _is_international(domain: bytes) -> bool:
     return not domain.isascii() or A_LABEL.encode() in domain
 
 
+@lru_cache(maxsize=100)
+def _with_a_labels(domain: bytes) -> bytes | None:
+    """The domain with A-labels, or None where it is none.  What is ASCII needs not be a host's."""
+    idna = library()
+    try:
+        labels = _labels(domain)
+        if not domain.isascii():
+            labels = [label if label.isascii() else _a_label(label, idna) for label in labels]
+            right = all(0 < len(label) <= LABEL_LIMIT for label in labels)
+            if not right or len(".".join(labels)) > DOMAIN_LIMIT:
+                return None
+    except ValueError:
+        return None
+    return ".".join(labels).encode("ascii")
+
+
 def _labels(domain: bytes) -> list[str]:
     """The labels of a domain, folded.  Raises ValueError."""
-    labels = folded(domain).split(".")
-    if len(labels) > LABELS_LIMIT:
-        raise ValueError("has too many labels")
-    return labels
+    text = folded(domain)
+    if not domain.isascii() and len(text) > DOMAIN_LIMIT:
+        raise ValueError("is too long")
+    return text.split(".")
 
 
-def _to_ascii(labels: list[str], idna: ModuleType) -> bytes:
-    """With A-labels.  Raises ValueError.  What is ASCII needs not be a host's name."""
-    found = []
-    for label in labels:
-        if not label.isascii():
-            if len(label) > LABEL_LIMIT:
-                raise ValueError("has a label that is too long")
-            label = idna.alabel(label).decode("ascii")
-        found.append(label)
-    return ".".join(found).encode("ascii")
+def _a_label(label: str, idna: ModuleType) -> str:
+    """A U-label as an A-label.  Raises ValueError."""
+    if len(label) > LABEL_LIMIT:
+        raise ValueError("has a label that is too long")
+    found: bytes = idna.alabel(label)
+    return found.decode("ascii")
 
 
 def _to_unicode(labels: list[str], idna: ModuleType) -> str:
