@@ -158,6 +158,15 @@ def test_a_certificate_of_a_version_that_there_is_not(version: int) -> None:
     assert faults and "version" in faults[0].lower()
 
 
+def test_a_certificate_whose_name_has_no_text() -> None:
+    """A BIT STRING in place of it: OpenSSL takes that, too."""
+    other = DER.replace(b"\x0c\x09localhost", b"\x03\x09\0ocalhost", 1)  # of the issuer
+    assert other != DER
+    text, faults = x509.describe(other, "localhost")
+    assert "cannot be read" in text
+    assert faults and faults[0].startswith("TypeError: ")
+
+
 @given(st.data())
 def test_a_certificate_with_errors(data: st.DataObject) -> None:
     der = bytearray(DER)

@@ -6,19 +6,8 @@ import ipaddress
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from .evidence import printable
-
-#: What the package raises for what OpenSSL could read, and it cannot.
-_UNREADABLE = (
-    ValueError,
-    LookupError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
@@ -31,7 +20,9 @@ def describe(encoded: bytes, host: str) -> tuple[str, list[str]]:
         names, addresses = _names(certificate)
         first, last = _days(certificate)
         own = certificate.issuer == certificate.subject
-    except _UNREADABLE as error:
+    except Exception as error:
+        # What OpenSSL can read and cryptography cannot fails in many ways: ValueError,
+        # TypeError, KeyError, x509.InvalidVersion ...
         reason = _plain(f"{type(error).__name__}: {error}")
         return "a certificate that cannot be read", [reason]
     shown = ", ".join(_plain(name) for name in [*names, *map(str, addresses)]) or "no name"
