@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import py_compile
 import subprocess
@@ -36,6 +37,7 @@ LAYERS = [
 MOST_LAYERS, MOST_ENTRIES, MOST_LINES = 12, 24, 400
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module, by its name below qsmtpd; a package is the module of its __init__.py."""
     found = {}
@@ -56,6 +58,7 @@ def layer(name: str) -> int:
     raise AssertionError("is in no layer")
 
 
+@functools.cache
 def imports(name: str, path: Path) -> set[str]:
     """The modules of ours that a module imports, at the top, inside or for its types."""
     found = set()

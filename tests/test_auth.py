@@ -116,6 +116,7 @@ def test_require_auth(
     assert done.codes == [220, 250, 530 if required else 250, 221]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("switch", "number", "wrong"),
     [
@@ -202,6 +203,7 @@ def test_cram_md5(submission: Home, order: str, host: bool) -> None:
     assert second == b"joe\0secret\0\0"
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "line",
     [
@@ -231,6 +233,7 @@ def test_malformed(submission: Home, line: bytes) -> None:
     assert seen(submission) == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("lines", "codes"),
     [
@@ -379,6 +382,7 @@ def test_what_the_program_inherits(submission: Home) -> None:
     assert "LD_DEBUG" not in dump.read_text()
 
 
+@pytest.mark.slow
 def test_a_relative_home(submission: Home) -> None:
     """It is below where we were started: we go there, and so the programs find it no more."""
     submission.control("smtpusers", b"joe:cram:" + b"secret".hex().encode())
@@ -471,6 +475,7 @@ def test_an_address_can_be_hidden(submission: Home) -> None:
     assert shown.startswith(b"Received: from client.example (HELO laptop.home) (192.0.2.1)\n")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("rule", "sender", "allowed"),
     [
@@ -525,6 +530,7 @@ def test_keys_of_the_rules(home: Home, key: str, allowed: bool) -> None:
     assert home.run(session, **environ).codes == [220, 250, 250 if allowed else 553, 221]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [

@@ -111,6 +111,7 @@ def test_no_home(home: Home) -> None:
     assert run.status == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("environ", "line"),
     [

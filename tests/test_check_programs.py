@@ -37,6 +37,7 @@ def script(home: Home, first: str, mode: int = 0o755) -> Path:
 # -- programs ----------------------------------------------------------------
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -85,6 +86,7 @@ def maildir(home: Home, path: str) -> tuple[list[str], int]:
     return check(home, **environ), home.run(MESSAGE, **environ).codes[4]
 
 
+@pytest.mark.slow
 def test_a_maildir_that_can_be_made(home: Home) -> None:
     for path in (str(home.path / "Maildir"), "relative", f"{home.path}/slash/"):
         assert maildir(home, path) == ([], 250)  # it is made
@@ -117,6 +119,7 @@ HASHED = "joe:scrypt:14:8:5:" + "00" * 16 + ":" + "00" * 32
 SECRET = "ann:cram:736563726574"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("lines", "switch", "found"),
     [
@@ -139,6 +142,7 @@ def test_the_users_file(home: Home, lines: list[str] | None, switch: str, found:
     assert all(line.startswith(start) for line, start in zip(said, found, strict=True)), said
 
 
+@pytest.mark.slow
 def test_what_qsmtpd_checkpassword_runs(home: Home) -> None:
     users(home, SECRET)
     environ: Variables = {"SMTPAUTH": "", "AUTHCLEAR": "1", "AUTHDELAY": "0"}
@@ -165,6 +169,7 @@ def certificate(home: Home) -> list[str]:
     return [line for line in lines if "PEM" in line]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("days", "lines"),
     [
@@ -188,6 +193,7 @@ def test_a_certificate(home: Home, days: int, lines: list[str]) -> None:
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True)), found
 
 
+@pytest.mark.slow
 def test_a_chain_that_has_expired(home: Home) -> None:
     authority = Certificate("ca.example", days=0)
     leaf = Certificate("mx.example", kind="rsa", issuer=authority, address="x@y.example", days=90)
@@ -197,6 +203,7 @@ def test_a_chain_that_has_expired(home: Home) -> None:
     assert bad.startswith("wrong: PEM: the certificate ca.example of its chain has expired on ")
 
 
+@pytest.mark.slow
 def test_a_name_of_sni_that_has_expired(home: Home) -> None:
     Certificate("mx.example", days=60).save(home.control_dir / "servercert.pem")
     folder = home.control_dir / "servercerts" / "mail.example"
@@ -282,6 +289,7 @@ def test_each_rule_is_checked(home: Home) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_rule_for_all_others_is_the_base(home: Home) -> None:
     """What it sets need not be in the environment of the server, and is said once."""
     del home.environ["QMAILQUEUE"]

@@ -277,6 +277,7 @@ def test_adding_changing_removing(home: Home) -> None:
     assert [p.name for p in home.control_dir.iterdir() if "smtpusers" in p.name] == ["smtpusers"]
 
 
+@pytest.mark.slow
 def test_two_equal_passwords_look_different(home: Home) -> None:
     for name in ("a", "b"):
         edit(home, "--add", name, text=PASSWORD)
@@ -308,6 +309,7 @@ def test_names_that_are_refused(home: Home, smtpusers: Path, name: bytes) -> Non
     assert smtpusers.read_bytes() == JOE + ANN
 
 
+@pytest.mark.slow
 def test_owner_and_mode_stay(home: Home, smtpusers: Path) -> None:
     smtpusers.chmod(0o640)
     if os.geteuid() == 0:
@@ -392,6 +394,7 @@ def on_terminal(home: Home, *answers: bytes) -> tuple[int, bytes]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
 
 
+@pytest.mark.slow
 def test_prompts_on_a_terminal(home: Home, smtpusers: Path) -> None:
     status, seen = on_terminal(home, b"new one\n", b"new one\n")
     assert status == 0
@@ -399,6 +402,7 @@ def test_prompts_on_a_terminal(home: Home, smtpusers: Path) -> None:
     assert check(home, b"joe\0new one\0\0").returncode == 0
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
@@ -527,6 +531,7 @@ def test_a_client_cannot_choose_what_the_fields_mean(word: bytes, word2: bytes) 
         assert (said, challenge) == (answer, CHALLENGE) or said == CHALLENGE
 
 
+@pytest.mark.slow
 def test_an_edit_whose_result_could_not_be_read(home: Home, smtpusers: Path) -> None:
     """control/smtpusers has at most 4 MB, like every control file."""
     lines = [b"u%04d:cram:%b\n" % (n, b"61" * 1024) for n in range(2036)]

@@ -262,10 +262,16 @@ def fuzz(served: tuple[Served, bool], seeds: Iterator[int]) -> None:
 
 
 def test_random_dialogues(served: tuple[Served, bool]) -> None:
-    fuzz(served, iter(range(1500)))
+    fuzz(served, iter(range(150)))
+
+
+@pytest.mark.slow
+def test_more_random_dialogues(served: tuple[Served, bool]) -> None:
+    fuzz(served, iter(range(150, 1500)))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(10))
 def test_a_million_random_dialogues(served: tuple[Served, bool], part: int) -> None:
     fuzz(served, iter(range(10_000 + 50_000 * part, 10_000 + 50_000 * (part + 1))))
@@ -291,6 +297,7 @@ SEQUENCES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_sequences_cut_everywhere(served: tuple[Served, bool], name: str) -> None:
     stream = SEQUENCES[name]

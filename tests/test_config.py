@@ -313,6 +313,7 @@ def test_a_session_whose_morercpthosts_is_cut_off(home: Home) -> None:
     assert home.run(ASK).codes == [220, 250, 250, 221]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("kind", ["fifo", "dangling", "socket"])
 @pytest.mark.parametrize(
     "name",
@@ -330,6 +331,7 @@ def test_a_session_with_what_is_no_file(home: Home, name: str, kind: str) -> Non
     assert f"\nwrong: control/{name}: " in checked.out.decode()
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_no_file(home: Home) -> None:
     home.control("plugins", "nosy")
     (home.path / "plugins").mkdir()

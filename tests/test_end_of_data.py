@@ -280,6 +280,7 @@ def test_program_cut_once(home: Home, sequence: bytes) -> None:
         check(home, home.run(pieces), sequence, "reject")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "tail", [b"\r\n.\r", b"\r\n.", b"\r\n", b"\r", b"\r\n.\r\r", b""], ids=repr
 )
@@ -305,6 +306,7 @@ def test_bare_lf_in_commands(home: Home) -> None:
         assert home.messages() == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("length", [2048, 2049, 4000, 200_000])
 def test_no_command_hides_a_bare_lf_behind_its_length(home: Home, length: int) -> None:
     """A line that is too long is skipped; where no bare LF may end a line, not this one either."""

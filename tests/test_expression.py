@@ -219,6 +219,7 @@ def test_an_expression_is_made_once(tmp_path: Path) -> None:
     assert all(one is other for one, other in zip(*made, strict=True))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("entry", ["re:(", "!re:a**", "?re:a", "~re:a", "re:\\w"])
 def test_one_that_makes_no_sense_in_a_list(home: Home, entry: str) -> None:
     home.control("badmailfrom", "joe@a.example", entry)
@@ -229,6 +230,7 @@ def test_one_that_makes_no_sense_in_a_list(home: Home, entry: str) -> None:
     assert b"wrong: control/badmailfrom: b'" in checked.out
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "entry",
     [
@@ -255,6 +257,7 @@ def test_what_looks_like_one(home: Home, entry: str) -> None:
     assert wrong == [f"wrong: control/badrcptto: line {number}: {what}" for number in (3, 5)]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     "entry",
     ["joe@a.example", "@a.example", "*@*.a.example", "[0-9]*@a", "[^a-z]@a", "@[192.0.2.1]", "*",

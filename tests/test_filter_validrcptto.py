@@ -117,6 +117,7 @@ def test_a_session(boxes: Home, environ: Variables, codes: list[int]) -> None:
     assert boxes.run(b"\r\n".join((*lines, b"")), **environ).codes == [220, 250, *codes, 221]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff" * 3000])
 def test_a_cdb_that_is_none(boxes: Home, content: bytes) -> None:
     (boxes.control_dir / "validrcptto.cdb").write_bytes(content)

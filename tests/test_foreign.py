@@ -31,6 +31,7 @@ def set_to(home: Home, name: str, value: str) -> dict[str, str]:
     return idle(home, **{name: value})
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("name", "advice"), NAMES)
 def test_each_has_its_sentence(home: Home, name: str, advice: str) -> None:
     name = name.replace("*", "SENDERMX")

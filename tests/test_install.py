@@ -118,6 +118,7 @@ def copy_of_source(to: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # pip fetches setuptools
 @pytest.mark.parametrize("way", ["make", "make install", "pip install"])
 def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path: Path) -> None:
     program, package = install(way, tmp_path / "to")
@@ -146,6 +147,7 @@ def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path
         assert "'argument']" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_edited_source_counts_at_once(tmp_path: Path) -> None:
     program, package = install("make install", tmp_path / "to")
     text = (package / "main.py").read_text()

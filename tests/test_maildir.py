@@ -49,6 +49,7 @@ def test_delivery(tmp_path: Path) -> None:
     assert path.name.count(".") >= 2 and ":" not in path.name
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("sender", "line"),
     [
@@ -102,6 +103,7 @@ def test_interrupted_by_hand(tmp_path: Path) -> None:
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("envelope", "code"),
     [

@@ -42,6 +42,7 @@ def test_the_example_plugin(home: Home) -> None:
     assert home.run(session, RELAYCLIENT="").codes == [220, 250, 250, 250, 250, 250, 221]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("subject", "code"),
     [

@@ -250,6 +250,7 @@ def test_every_byte_is_seen(home: Home, message: bytes, spool: str, dribble: boo
     assert int(seen["spooled"]) == len(message) * (spool == "yes")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("size", [255, 256, 257, 300, 400])
 def test_no_byte_of_a_header_without_end_is_unseen(home: Home, size: int) -> None:
     home.control("plugins", f"{PLUGINS}/look.py")
@@ -367,6 +368,7 @@ def test_another_back_end(home: Home) -> None:
     assert list((path / "tmp").iterdir()) == []
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("spool", [False, True])
 @pytest.mark.parametrize(
     ("how", "reply"),

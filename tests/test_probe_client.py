@@ -147,6 +147,7 @@ def test_no_client() -> None:
     assert exit_status(results) == 2
 
 
+@pytest.mark.slow
 def test_who_leaves_at_once_cannot_be_tested() -> None:
     def leave(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port), 5) as sock:

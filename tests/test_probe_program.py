@@ -61,6 +61,7 @@ def test_vulnerable_shows_its_evidence() -> None:
     assert "vulnerable      reply-offset: 1 too many after a clean handshake" in done.stdout
 
 
+@pytest.mark.slow
 def test_evidence_of_an_injection() -> None:
     faults = Faults(survivors=lambda reads: b"EHLO injected.invalid\r\nNOOP\r\n" if reads else b"")
     with serving(faults) as server:
@@ -85,6 +86,7 @@ def test_not_offered_could_not_test() -> None:
     assert "safe            auth-in-clear" in done.stdout
 
 
+@pytest.mark.slow
 def test_json() -> None:
     with serving(Faults(announces_again=True)) as server:
         done = run(*FAST, "--json", f"127.0.0.1:{server.port}")
@@ -100,6 +102,7 @@ def test_json() -> None:
     assert {"who": "probe", "layer": "tls", "bytes": "NOOP\\r\\n"} in evidence
 
 
+@pytest.mark.slow
 def test_lmtp() -> None:
     with serving(Faults()) as server:
         done = run(*FAST, "-v", "--lmtp", f"127.0.0.1:{server.port}")
@@ -119,6 +122,7 @@ def test_the_password_is_not_shown(tmp_path: Path) -> None:
     assert "The password is sent in clear" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_smuggling_sends_only_to_the_recipient() -> None:
     with serving(Faults()) as server:
         done = run(*FAST, "--smuggling", "me@example.invalid", f"127.0.0.1:{server.port}")
@@ -198,6 +202,7 @@ def test_what_cannot_be_used(arguments: tuple[str, ...]) -> None:
         assert word not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_fails_later_is_said_in_one_line() -> None:
     done = run("--listen", "192.0.2.1:0")
     reason = os.strerror(errno.EADDRNOTAVAIL)
@@ -205,6 +210,7 @@ def test_what_fails_later_is_said_in_one_line() -> None:
     assert done.stderr == expected
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written() -> None:
     for options in ((), ("--json",)):
         with serving(Faults()) as server, open("/dev/full", "w") as full:
@@ -222,6 +228,7 @@ def test_a_report_that_cannot_be_written() -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_asked_for_has_to_be_tested(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_bytes(b"wrong\n")
@@ -256,6 +263,7 @@ def test_the_announcement_is_true() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_interrupted(options: tuple[str, ...]) -> None:
     """What is there is shown."""
@@ -340,6 +348,7 @@ def test_a_part_of_it_that_is_missing_is_no_verdict(
     assert capsys.readouterr().err.startswith("starttls-probe: error: ")
 
 
+@pytest.mark.slow
 def test_without_the_package_cryptography() -> None:
     """Only --listen, and a word about the certificate, need it."""
     code = (
@@ -364,6 +373,7 @@ def test_list_names_everything() -> None:
         assert f"\n{name}\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_scenario_is_one_message() -> None:
     done = run("--listen", "0", "--scenario", "sound", "--wait", "0.01")
     assert "Let the client send 1 message, one after the other" not in done.stdout
@@ -388,6 +398,7 @@ def test_listen(tmp_path: Path) -> None:
     assert program.returncode == 0
 
 
+@pytest.mark.slow
 def test_colour_on_a_terminal() -> None:
     master, slave = pty.openpty()
     with socket.create_server(("127.0.0.1", 0)) as listener:

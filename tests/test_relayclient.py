@@ -51,7 +51,7 @@ def told(home: Home) -> Path:
     return path
 
 
-@pytest.fixture(params=["tcpserver", "server", "sessions"])
+@pytest.fixture(params=["server", "tcpserver", "sessions"])
 def listener(request: pytest.FixtureRequest, home: Home, told: Path) -> Iterator[Listener]:
     if request.param == "tcpserver":
         with tcpserver(home, *RULES) as found:
@@ -72,6 +72,7 @@ def sent(client: Client, home: Home) -> list[bytes]:
     return home.messages()[before].recipients
 
 
+@pytest.mark.sample(3)
 def test_who_may_relay_at_that_moment(listener: Listener, home: Home, told: Path) -> None:
     """One after the other, so that a process that serves several has had the others."""
     for source, value, suffix in [

@@ -296,6 +296,7 @@ def test_values(quiet_home: Home, row: Row) -> None:
 NEEDED = {"me": "is missing", "rcpthosts": "is missing, so every recipient is refused"}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.variable or row.file)
 def test_unset(quiet_home: Home, row: Row) -> None:
     home = quiet_home
@@ -318,6 +319,7 @@ FILES = [row for row in ROWS if row.file is not None]
 FILES += [Row(file, None, {}, on=on) for file, on in settings_table.CDBS.items()]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("row", FILES, ids=lambda row: row.file)
 def test_files_that_are_none(quiet_home: Home, row: Row) -> None:
     home = quiet_home

@@ -11,6 +11,7 @@ from harness import Home
 from tls_home import AUTHORITY
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("listed", "signed", "revoked", "relay"),
     [

@@ -25,7 +25,8 @@ def test_status():
 """
 
 
-@pytest.mark.parametrize("processes", ["0", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["0", "1"])
 def test_inherited_signals(tmp_path: Path, processes: str) -> None:
     """From sh, `nohup make test &` ignores three; who starts it may also block some."""
     (tmp_path / "test_it.py").write_text(ALL)
