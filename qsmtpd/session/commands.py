@@ -6,7 +6,7 @@ from time import monotonic
 
 from ..config.session import UTF8_OFF
 from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
-from ..facts import Auth, Envelope, Reply, Ruling
+from ..facts import Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
 from ..smtp.command import BadChunk, content, parse_chunk
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config.session import SessionSettings
-    from ..facts import Client, Tls
+    from ..facts import Auth, Client, Tls
     from ..log import Log
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
@@ -191,6 +191,7 @@ class Commands:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
+        from ..facts import Auth
         from . import auth, sasl
 
         settings, peer = self._settings.auth, self._client.peer
