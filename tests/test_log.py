@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from client import PATIENCE
+from client import PATIENCE, Client
 from harness import BIN, Home
 from run import parse_events, parse_log
 
@@ -335,3 +335,53 @@ def test_a_variable_goes_before_the_kernel() -> None:
             assert read_peer({name: b"nonsense"}, client.fileno()).ip == b"unknown"
         assert read_peer({}, client.fileno()).ip == b"127.0.0.1"
         assert client.getpeername()  # it is open still, and as it was
+
+
+# -- one socket on 1 and 2 that is nobody's client: systemd's journal, or 2>&1 -----
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "says"),
+    [
+        ("qsmtpd", ["--nonsense"], b"unknown argument"),
+        ("qsmtpd-server", ["a..b", "25"], b"a..b"),
+        ("qsmtpd-checkpassword", ["--add"], b"usage"),
+        ("qsmtpd-maildir", ["--nonsense"], b"QSMTPD_MAILDIR"),
+        ("starttls-probe", ["--nonsense"], b"usage"),
+    ],
+)
+def test_only_who_has_a_client_keeps_still(
+    home: Home, program: str, arguments: list[str], says: bytes
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(
+            [BIN / program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env=home.environ,
+            timeout=PATIENCE,
+            check=False,
+        )
+        theirs.close()
+        said = b"".join(iter(lambda: ours.recv(65536), b""))
+    assert says in said
+
+
+def test_the_log_of_a_server_goes_to_the_journal(home: Home) -> None:
+    """As systemd starts it: /dev/null on 0, one socket on 1 and 2."""
+    ours, theirs = socket.socketpair()
+    command = [BIN / "qsmtpd-server", "-1vHRl", "mx.example", "127.0.0.1", "0"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=home.environ
+    )
+    theirs.close()
+    with ours, ours.makefile("rb") as lines:
+        port = next(int(line) for line in lines if line.strip().isdigit())
+        with Client.connect(port) as client:
+            client.reply()
+            client.quit()
+        assert any(b"event=session" in line for line in lines)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0

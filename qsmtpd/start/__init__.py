@@ -33,6 +33,8 @@ EMPTY = frozenset(
     f"qsmtpd.{name}"
     for name in ("child", "config", "filters", "net", "policy", "session", "smtp", "tls")
 )
+#: The program that has a client on descriptors 0 and 1.
+SERVES_CLIENT = "qsmtpd.main"
 #: Was descriptor 2 the client's socket?  It is /dev/null then.
 stderr_is_client = False
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -114,7 +116,10 @@ def launch(root: str, module: str, arguments: list[str]) -> None:
     sys.meta_path.insert(0, Finder(root))
     global stderr_is_client
     _reset_signals()
-    stderr_is_client = _is_client(2)
+    # Of the others, and with options, none has a client: there, one socket on 1 and
+    # 2 is the journal, as systemd gives it, or somebody's `2>&1`.
+    serves = module == SERVES_CLIENT and not (arguments and arguments[0].startswith("-"))
+    stderr_is_client = serves and _is_client(2)
     if stderr_is_client:  # no traceback of ours is for him, and nothing of our children
         os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 2)
     # What is imported stays: to look it through for garbage would be a waste.
