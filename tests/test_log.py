@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from child import Command
 from client import PATIENCE, Client
 from harness import BIN, Home
 from run import parse_events, parse_log
@@ -355,11 +356,12 @@ def test_only_who_has_a_client_keeps_still(
 ) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        command: Command = [BIN / program, *arguments]
         subprocess.run(
-            [BIN / program, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
+            stdout=theirs.fileno(),
+            stderr=theirs.fileno(),
             env=home.environ,
             timeout=PATIENCE,
             check=False,
@@ -372,9 +374,13 @@ def test_only_who_has_a_client_keeps_still(
 def test_the_log_of_a_server_goes_to_the_journal(home: Home) -> None:
     """As systemd starts it: /dev/null on 0, one socket on 1 and 2."""
     ours, theirs = socket.socketpair()
-    command = [BIN / "qsmtpd-server", "-1vHRl", "mx.example", "127.0.0.1", "0"]
+    command: Command = [BIN / "qsmtpd-server", "-1vHRl", "mx.example", "127.0.0.1", "0"]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=home.environ
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs.fileno(),
+        stderr=theirs.fileno(),
+        env=home.environ,
     )
     theirs.close()
     with ours, ours.makefile("rb") as lines:

@@ -249,7 +249,7 @@ def test_ip_options(host: str, family: str, switch: str) -> None:
     assert found.found[1:] in ([], [b""])
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff.b", ".."])
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff.b", "..", "192.0.2.77", "1.2.3"])
 def test_a_host_that_is_none(home: Home, host: str) -> None:
     for check in ([], ["--check"]):
         command: Command = [BIN / "qsmtpd-server", *check, host, "0"]

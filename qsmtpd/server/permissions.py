@@ -32,7 +32,7 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
     nowhere = None
     try:
         if options.host != "-":  # so it is written where systemd has the sockets
-            sockets.address(options)
+            sockets.expect_address(options)
     except OSError as error:
         nowhere = error
     try:

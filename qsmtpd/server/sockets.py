@@ -62,6 +62,16 @@ def address(options: Options) -> tuple[int, tuple[Any, ...]]:
     return found[0][0], found[0][4]
 
 
+def expect_address(options: Options) -> None:
+    """Raises OSError where the address of the host is none of this machine.
+
+    Tried with any free port: the one that is meant may be in use, by this very server.
+    """
+    family, place = address(options)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((place[0], 0, *place[2:]))
+
+
 def _bound(options: Options) -> socket.socket:
     """A socket that listens on address().  Raises OSError."""
     family, place = address(options)
