@@ -10,7 +10,8 @@ PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-server starttls-pro
 MAN = $(wildcard man/*.[1578])
 # Above this folder a path may have blanks: it is used in quotes, and in no function of make.
 RUN = $(VENV)/bin/python3 -m
-TEST = $(RUN) pytest --dist worksteal
+# Each process would compile all tests anew where the environment forbids to keep bytecode.
+TEST = PYTHONDONTWRITEBYTECODE= $(RUN) pytest --dist worksteal
 # Fast tests compute: one process more than there are cores; the others wait as much: two each.
 FAST_JOBS = $(shell echo $$(($$(nproc) + 1)))
 JOBS = $(shell echo $$((2 * $$(nproc))))

@@ -66,6 +66,7 @@ def run(home: Home, *lines: bytes, **environ: Any) -> Run:
 # -- the dialogue ----------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("switch", "announced", "required"),
     [
@@ -509,6 +510,7 @@ def test_which_senders_a_user_may_use(
     assert done.codes == [220, 250, 250, 221]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [

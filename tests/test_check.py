@@ -84,6 +84,7 @@ def test_a_memory_limit_below_the_floor(home: Home) -> None:
     assert b"wrong: address space" in run.out
 
 
+@pytest.mark.slow
 def test_the_memory_that_a_session_needs_is_enough_for_the_check(home: Home) -> None:
     """The floor of CAVEATS in qsmtpd(8), as `softlimit -m` sets it."""
     home.control("rcpthosts", "ok.example", "bücher.example", "xn--bcher-kva.example")

@@ -231,6 +231,7 @@ def test_a_damaged_file_lets_nobody_in(home: Home, smtpusers: Path, damaged: byt
     assert smtpusers.read_bytes() == ANN + damaged
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_or_not_readable(home: Home) -> None:
     login = b"joe\0" + PASSWORD + b"\0\0"
     assert check(home, login).returncode == 111

@@ -171,6 +171,7 @@ def test_the_longest_domain() -> None:
             assert good
 
 
+@pytest.mark.slow
 def test_no_character_stands_for_one_of_ascii() -> None:
     """Nothing that is ASCII once it is folded, in all of Unicode, but ASCII."""
     for code in (*range(0x80, 0xD800), *range(0xE000, 0x110000)):
