@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> NoReturn:
         os.write(1, text.encode())
         os._exit(0)
     code = 0
-    home = os.environb.get(b"QSMTPD_MAILDIR")
+    home = os.environb.get(b"QSMTPD_MAILDIR", b"").rstrip(b" \t\r")  # as in every setting
     signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
     signal.alarm(DEATH)
     try:

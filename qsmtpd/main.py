@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a ^C by hand should end us, not raise
     environ = dict(os.environ)
-    fix_home(environ)
+    if arguments[:1] != ["--check"]:  # which says what is wrong with it
+        fix_home(environ)
     encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
     if not arguments or not arguments[0].startswith("-"):

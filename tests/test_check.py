@@ -77,6 +77,22 @@ def test_white_space_at_an_end(home: Home) -> None:
     assert run.codes == [220, 250, 250, 221]
 
 
+def test_white_space_in_what_is_no_setting_of_a_file(home: Home) -> None:
+    program = home.path / "qsmtpd-maildir"
+    program.symlink_to(BIN / "qsmtpd-maildir")
+    folder = home.path / "Maildir"
+    home.environ |= {"QMAILQUEUE": str(program), "QSMTPD_MAILDIR": f"{folder} \t"}
+    home.environ |= {"RELAYCLIENT": "@x.example \r", "QMAILHOME": f"{home.path} "}
+    status, lines = check(home)
+    assert status == 0
+    for name in ("QSMTPD_MAILDIR", "RELAYCLIENT", "QMAILHOME"):
+        assert f"warning: {name}: ends in white space, which is not part of it" in lines
+    run = home.run(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n\r\n.\r\nQUIT\r\n")
+    assert run.codes == [220, 250, 250, 354, 250, 221]
+    (message,) = folder.glob("new/*")
+    assert b"Delivered-To: x@ok.example@x.example\n" in message.read_bytes()
+
+
 def test_a_memory_limit_below_the_floor(home: Home) -> None:
     limited = home.script('ulimit -v 18000 && exec "$QSMTPD" --check')
     run = home.run(b"", program=limited, QSMTPD=str(home.program("qsmtpd")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix as os
 
-from ..facts import ControlError
+from ..facts import BLANKS, ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def home(environ: Mapping[bytes, bytes]) -> bytes:
     One that is relative means one below the working directory of now; where there
     is none, whoever enters it sees.
     """
-    path = environ.get(b"QMAILHOME") or b"/var/qmail"
+    path = environ.get(b"QMAILHOME", b"").rstrip(BLANKS) or b"/var/qmail"
     if path.startswith(b"/"):
         return path
     try:

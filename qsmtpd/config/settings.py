@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import posix as os
 
-from ..facts import ControlError
+from ..facts import BLANKS, ControlError
 from .files import open_cdb, open_regular
 
 TYPE_CHECKING = False
@@ -31,8 +31,6 @@ LINE_LIMIT = 1000  # bytes of a text setting
 #: The maximum of what REPLY_… adds to a reply (bytes), so that no reply grows
 #: beyond what RFC 5321, 4.5.3.1.5 allows.
 EXTRA_TEXT_LIMIT = 300
-#: At the end of a value or of an entry of a list they are not part of it.
-BLANKS = b" \t\r"
 SHOWN_LIMIT = 40  # bytes of a wrong value that are shown
 MISSING = "No such file or directory"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

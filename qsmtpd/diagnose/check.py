@@ -14,6 +14,7 @@ from ..config.files import ControlFiles
 from ..config.files import home as home_of
 from ..config.session import UTF8_OFF, AuthSettings, QueueSettings, SessionSettings, smtputf8
 from ..config.settings import Settings
+from ..facts import BLANKS
 from ..log import Log
 from ..net import ucspi
 from ..net.syslog import Syslog
@@ -21,7 +22,7 @@ from ..policy import load
 from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
-from .noted import NotedSettings
+from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
 from .programs import check_auth, check_others, check_queue
 from .report import Report
@@ -64,6 +65,7 @@ def examine(
     report.note("user", f"{os.geteuid()}, group {os.getegid()}", "whose rights this check has")
     by_variable = plain.variable("QMAILHOME") is not None
     report.ok("home", os.fsdecode(home), "QMAILHOME" if by_variable else "default")
+    _check_white_space(report, environ)
     _check_syslog(report)
     peer = ucspi.read_peer(environ)
     if peer.relay is not None:
@@ -92,6 +94,15 @@ def examine(
     if auth is not None:
         attempt(lambda: check_auth(report, plain, auth, has_tls))
     return report
+
+
+def _check_white_space(report: Report, environ: Mapping[bytes, bytes]) -> None:
+    """The variables that are not looked up as settings are."""
+    for name, value in environ.items():
+        if name in (b"QMAILHOME", b"RELAYCLIENT", b"QSMTPD_MAILDIR") and value != value.rstrip(
+            BLANKS
+        ):
+            report.warn(name.decode("ascii"), WHITE_SPACE)
 
 
 def _check_syslog(report: Report) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..config.settings import BLANKS, Options, PluginSettings, Settings
-from ..facts import ControlError
+from ..config.settings import Options, PluginSettings, Settings
+from ..facts import BLANKS, ControlError
 from . import entries
 
 TYPE_CHECKING = False

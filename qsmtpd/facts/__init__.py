@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .rare import Tls as Tls
 
 NOTHING: dict[bytes, bytes] = {}
+#: At the end of a value or of an entry of a list they are not part of it.
+BLANKS = b" \t\r"
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import posix as os
 
-from ..facts import Peer
+from ..facts import BLANKS, Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
     Where no variable says it, the socket `fd` does.
     """
     relay = environ.get(b"RELAYCLIENT")
+    if relay is not None:  # it is appended to addresses
+        relay = relay.rstrip(BLANKS)
     family = _family(environ)
     if family is not None:
         # One family only: a variable of another one is a leftover of some

@@ -60,6 +60,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
     base = _base(environ)
+    fix_home(base)
 
     def load() -> Configuration:
         return Configuration(options, base, rules, warmup.preload(base, options.checkpassword))
@@ -77,7 +78,6 @@ def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     for name in sockets.ACTIVATION:
         base.pop(name, None)
     ucspi.drop_coerced_locale(base)
-    fix_home(base)
     return base
 
 

@@ -41,13 +41,13 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
         report = Report()
         report.wrong("-u, -g", f"{error.strerror}: start this check as root")
         return report.print()
+    folder = home(environ)  # now: what follows goes there
     rules = None
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
     report = _with_rules(options, environ, rules)
     if nowhere is not None:
         report.wrong(f"{options.host} {options.port}", f"cannot listen there: {nowhere.strerror}")
-    folder = home(environ)
     for where, why in (
         *_unreadable(folder + b"/control"),
         *_unreadable(folder + b"/plugins", wanted=False),
