@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
+from pathlib import Path
 
 import pytest
 from client import PATIENCE
@@ -19,6 +20,8 @@ from listeners import Server, tcpserver
 
 from qsmtpd.facts import Auth, Client, ControlError, Envelope, Peer, Tls
 from qsmtpd.smtp import utf8
+from qsmtpd.smtp.asciiheader import AsciiHeader
+from qsmtpd.smtp.header import split_header
 from qsmtpd.smtp.received import protocol
 from qsmtpd.testing import converse
 
@@ -261,7 +264,9 @@ def test_a_recipient_that_a_plugin_refuses_holds_up_nobody(home: Home) -> None:
     relay = build("relay", home.path)
     envelope = Envelope(b"a@b.example", utf8=True)
     assert relay.rcpt(client(relay=b""), envelope, b"x@other.example").verdict == "accept"
-    assert envelope.relayed == {b"x@other.example"}
+    assert not envelope.leaves  # until it is accepted
+    envelope.recipients = [b"x@other.example"]
+    assert envelope.leaves
     talk = converse(
         "badrcptto",
         [
@@ -273,6 +278,117 @@ def test_a_recipient_that_a_plugin_refuses_holds_up_nobody(home: Home) -> None:
     )
     assert talk.replies[-1].startswith("250 ok ")
     assert talk.messages[0].recipients == ["x@ok.example"]
+
+
+DECIDE = f"{Path(__file__).parent}/plugins/decide.py at=rcpt"
+HEADER = "Subject: grüße\n\n"
+
+
+@pytest.mark.parametrize(
+    ("plugins", "recipients", "message", "said"),
+    [
+        # one is refused behind relay, and the other one is ours
+        (["relay", f"{DECIDE} say=reject of=x@far.example"], "x@far ä@ok", HEADER, "UTF8SMTP"),
+        # one that needs it, and one that needs it not
+        ([], "x@far ä@ok", "a: b\n", "UTF8SMTP"),
+        ([], "x@far ä@ok", HEADER, "550"),
+        ([], "x@far x@ok", "a: b\n", "ESMTP"),
+        ([], "x@far x@ok", HEADER, "550"),
+        ([], "x@ok", HEADER, "UTF8SMTP"),
+        ([], "x@ok", "a: b\n", "UTF8SMTP"),
+        # a plugin that says another recipient: who is in the envelope, counts
+        (["relay", f"{DECIDE} of=x@far.example to=y@far.example"], "x@far", HEADER, "550"),
+        (["relay", f"{DECIDE} of=x@far.example to=y@ok.example"], "x@far", HEADER, "UTF8SMTP"),
+        (["relay", f"{DECIDE} of=x@ok.example to=y@far.example"], "x@ok", HEADER, "550"),
+    ],
+)
+def test_who_is_in_the_envelope_decides(
+    plugins: list[str], recipients: str, message: str, said: str
+) -> None:
+    commands = [f"RCPT TO:<{recipient}.example>" for recipient in recipients.split()]
+    for start in ("MAIL FROM:<a@b.example> SMTPUTF8", "MAIL FROM:<> SMTPUTF8"):
+        talk = converse(
+            plugins,
+            ["EHLO x", start, *commands, "DATA", message],
+            environ={"RELAYCLIENT": ""},
+        )
+        if said.isdigit():
+            assert talk.replies[-1].startswith(f"{said} ") and "#5.6.9" in talk.replies[-1]
+        else:
+            assert talk.replies[-1].startswith("250 ok ")
+            assert f" with {said};" in talk.messages[0].text
+
+
+def test_a_suffix_of_relay_is_no_domain() -> None:
+    for box, good in (("x@ok", True), ("x@far", False)):
+        talk = converse(
+            [],
+            ["MAIL FROM:<> SMTPUTF8", f"RCPT TO:<{box}.example>", "DATA", HEADER],
+            environ={"RELAYCLIENT": "@smarthost"},
+        )
+        assert (talk.replies[-1][:3] == "250") == good
+        assert [m.recipients for m in talk.messages] == [[f"{box}.example@smarthost"]] * good
+
+
+LONG = "X-Long: y\n" * 30_000  # more than a header is held
+
+
+@pytest.mark.parametrize(
+    ("message", "good"),
+    [
+        ("grüße\n", True),  # no header at all
+        ("no header\ngrüße\n", True),
+        ("a: b\nno header\nSubject: grüße\n", True),
+        ("From x\na: b\n c\nno header\ngrüße\n", True),
+        ("\ngrüße\n", True),
+        ("Subject: grüße\nno header\n", False),
+        ("a: b\n grüße\n\n", False),
+        ("From x\nSubject: grüße\n\n", False),
+        ("From grüße\n\n", False),
+        (">From x\nno header\ngrüße\n", True),
+        ("a: b\n" * 12_000 + "Subject: grüße\n\n", False),  # more lines than are parsed
+        (LONG + "\n" + "grüße\n", True),
+        (LONG + "Subject: grüße\n\n", False),
+        (LONG + "x: " + "y" * 300_000 + "ü\n\n", False),
+        (LONG + "x: y\n\ngrüße\n", True),
+        ("no header\n" * 40_000 + "grüße\n", True),
+    ],
+)
+def test_what_counts_as_header(message: str, good: bool) -> None:
+    for plugins in ([], ["headers singleheaders=X-None"]):  # with and without an inspection
+        talk = converse(
+            plugins,
+            ["MAIL FROM:<a@b.example> SMTPUTF8", "RCPT TO:<x@far.example>", "DATA", message],
+            environ={"RELAYCLIENT": ""},
+        )
+        assert (talk.replies[-1][:3] == "250") == good, talk.replies[-1]
+        if not good:
+            assert talk.replies[-1].endswith("(#5.6.9)") and not talk.messages
+
+
+@given(st.lists(st.sampled_from([b"a: b\n", b" c\n", b"none\n", b"\n", b"\xc3\xbc\n"])))
+def test_header_lines_end_where_split_header_says(lines: list[bytes]) -> None:
+    """A header that is whole: what is shown to plugins as such is what has to be ASCII."""
+    text = b"".join(lines).partition(b"\n\n")[0] + b"\n"
+    for one in (text, b"From x\n" + text, text + b"s: \xc3\xbc\n"):
+        _, length = split_header(one)
+        assert AsciiHeader().header(one, True) == one[:length].isascii()
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_a_header_that_is_cut_anywhere(cut: int, size: int) -> None:
+    """Whatever is header when it is seen whole, is that in pieces."""
+    for rest, good in (
+        (b"a: b\nc: \xc3\xbc\n\nx\n", False),
+        (b"a: b\nc: d\n\n\xc3\xbc\n", True),
+    ):
+        text = b"x: y\n" * 3 + rest
+        watch = AsciiHeader()
+        found = watch.header(text[:cut], False)
+        for at in range(cut, len(text), size):
+            found = watch.body(text[at : at + size]) and found
+        if b"\n\n" not in text[:cut]:
+            assert found == good
 
 
 def test_check_tells_what_matches_nothing(home: Home) -> None:

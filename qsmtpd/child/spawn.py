@@ -37,6 +37,8 @@ _TLS_NAMES = frozenset(
 )
 #: What says who the client is and what it may do: we say so, or nobody does.
 _RIGHTS = frozenset(b"RELAYCLIENT AUTHUSER AUTHPROTOCOL SMTPAUTHUSER SMTP_AUTH_USER".split())
+#: To us a setting, to a program a fact of the message.
+_SETTINGS = (b"SMTPUTF8",)
 #: So a value begins that is a function to a shell of before 2014.
 FUNCTION = b"() {"
 _LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
@@ -53,6 +55,7 @@ def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         if name  # posix_spawn() takes none without a name; some parents make one
         and name not in _TLS_NAMES
         and name not in _RIGHTS
+        and name not in _SETTINGS
         and not name.startswith(_LOADER_PREFIXES)
         and not value.startswith(FUNCTION)
     }

@@ -178,11 +178,11 @@ class Envelope:
     there is no `=`.  `size` is what SIZE= announced, in bytes, or 0.  `utf8`:
     SMTPUTF8 was asked for, and is to be had (RFC 6531).
 
-    `relayed` are recipients of such a transaction that are not of our domains,
-    as relay has noted them where their mail cannot be passed on in UTF-8.
+    `is_ours(recipient)`: is it one of our domains?  relay says so where mail for
+    others cannot be passed on in UTF-8; else None.  It may raise ControlError.
     """
 
-    __slots__ = ("sender", "recipients", "parameters", "size", "utf8", "relayed")
+    __slots__ = ("sender", "recipients", "parameters", "size", "utf8", "is_ours")
 
     def __init__(
         self,
@@ -196,7 +196,18 @@ class Envelope:
         self.parameters = parameters or {}
         self.size = size
         self.utf8 = utf8
-        self.relayed: set[bytes] = set()
+        self.is_ours: Callable[[bytes], bool] | None = None
+
+    @property
+    def leaves(self) -> bool:
+        """Is there a recipient to whom it cannot be passed on in UTF-8?"""
+        return self.is_ours is not None and not all(map(self.is_ours, self.recipients))
+
+    @property
+    def needs_utf8(self) -> bool:
+        """Is the queue told of SMTPUTF8?  Not where all is ASCII, and some of it leaves."""
+        is_ascii = self.sender.isascii() and b"".join(self.recipients).isascii()
+        return self.utf8 and not (is_ascii and self.leaves)
 
 
 class Outcome:

@@ -38,9 +38,8 @@ class Plugin:
         from ..child.queue import Queue  # now: most sessions bring no message
         from ..child.spawn import client_environ
 
-        environ = client_environ(client)
-        environ.pop(b"SMTPUTF8", None)  # to us a setting, to it a fact of the message
-        return Queue(self._settings, {**environ, **_announced(client, envelope, self._settings)})
+        announced = _announced(client, envelope, self._settings)
+        return Queue(self._settings, {**client_environ(client), **announced})
 
 
 def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> dict[bytes, bytes]:
@@ -57,7 +56,7 @@ def _announced(client: Client, envelope: Envelope, settings: QueueSettings) -> d
         found[b"TCPREMOTEINFO"] = clean(client.auth.user)
         found[b"AUTHUSER"] = found[b"TCPREMOTEINFO"]
         found[b"AUTHPROTOCOL"] = clean(client.auth.mechanism)
-    if envelope.utf8 and not envelope.relayed:
+    if envelope.needs_utf8:
         found[b"SMTPUTF8"] = b"1"
     if settings.announce != "spamcontrol":
         return found

@@ -74,7 +74,7 @@ class Plugin:
         if any(value.startswith(FUNCTION) for value in told.values()):
             return DANGEROUS
         environ = client_environ(client)
-        for name in (b"RCPTFOUND", b"RCPTHOSTS", b"SMTPUTF8"):
+        for name in (b"RCPTFOUND", b"RCPTHOSTS"):
             environ.pop(name, None)  # we say so, or nobody does
         answer = ask([self._program], {**environ, **told}, self._timeout)
         if answer.status in YES:

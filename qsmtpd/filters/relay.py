@@ -7,8 +7,9 @@ SMTPUTF8 cannot leave the domains of rcpthosts, for a plain qmail-remote cannot
 pass it on.  Some clients ask for SMTPUTF8 with every message; one that has only
 ASCII in its envelope and header needs it not, and is taken.
 Replies: `550 sorry, SMTPUTF8 mail cannot be passed on to that recipient (#5.6.7)`;
-at the end of the message, and from qsmtpd itself, `550 sorry, UTF-8 header
-cannot be passed on to all recipients (#5.6.9)`.
+after the data, and from qsmtpd itself, where one of the accepted recipients is
+of no domain of rcpthosts, `550 sorry, UTF-8 header cannot be passed on to all
+recipients (#5.6.9)`.
 Log keys: by=relay.
 """
 
@@ -39,12 +40,13 @@ class Plugin:
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if client.relay is None:
             return DECLINED
-        relayed = recipient + client.relay
-        if envelope.utf8 and self._local and not self._is_ours(recipient):
-            if not (envelope.sender + recipient).isascii():
+        suffix = client.relay
+        if envelope.utf8 and self._local:
+            if not self._is_ours(recipient) and not (envelope.sender + recipient).isascii():
                 return STAYS_HERE
-            envelope.relayed.add(relayed)  # the header will show whether it can be
-        return accept(recipient=relayed)
+            # Who is in the envelope in the end, and what the header is, is seen later.
+            envelope.is_ours = lambda asked: self._is_ours(asked.removesuffix(suffix))
+        return accept(recipient=recipient + suffix)
 
     def _is_ours(self, recipient: bytes) -> bool:
         _, at, domain = recipient.rpartition(b"@")

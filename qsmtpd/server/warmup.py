@@ -56,6 +56,7 @@ _LATER = (
     "qsmtpd.session.starttls",
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
+    "qsmtpd.smtp.asciiheader",
     "qsmtpd.smtp.date",
     "qsmtpd.smtp.utf8",
     "qsmtpd.tls.clients",

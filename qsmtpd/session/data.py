@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..net.channel import Channel
     from ..policy.backend import BackEnd
     from ..policy.hooks import Hooks
+    from ..smtp.asciiheader import AsciiHeader
     from .inspection import Inspection
 
     Fields = dict[str, int | str | bytes]
@@ -80,6 +81,7 @@ class Transfer:
         "_first",
         "_missing",
         "_inspection",
+        "_ascii",
         "_size",
         "_hops",
     )
@@ -99,6 +101,7 @@ class Transfer:
         self._first = b""  # stands in front of the message
         self._missing: dict[bytes, bytes] = {}
         self._inspection: Inspection | None = None
+        self._ascii: AsciiHeader | None = None  # where the header has to be that
         self._size = 0
         self._hops = 0
 
@@ -133,8 +136,11 @@ class Transfer:
         self._missing = _missing_lines(client, back_end.pid) if data.fill_header else {}
         hide = self._settings.auth.hide and client.auth is not None
         # To some patched qmail-remotes the keyword says that SMTPUTF8 is needed.
-        utf8 = envelope.utf8 and not envelope.relayed
-        self._first = received(client, time(), hide, utf8)
+        self._first = received(client, time(), hide, envelope.needs_utf8)
+        if envelope.leaves:
+            from ..smtp.asciiheader import AsciiHeader
+
+            self._ascii = AsciiHeader()
         if hooks.has(stages.HEADER, stages.BODY, stages.DATA_POST):
             from .inspection import Inspection
 
@@ -194,7 +200,8 @@ class Transfer:
         self._hops = count_hops(header)
         if self.refusal is not None:
             return
-        whole, plain = self._stream.whole, header.isascii()
+        whole = self._stream.whole
+        is_ascii = self._ascii is None or self._ascii.header(header, whole)
         if self._missing and whole:
             header = add_missing(header, self._missing)
         if self._inspection is not None:
@@ -205,10 +212,12 @@ class Transfer:
         if self._hops >= self._settings.data.max_hops:
             self.refuse(replies.TOO_MANY_HOPS)
         # What cannot be passed on with UTF-8 in it, can be without (RFC 6531, 3.6).
-        if not (plain or self._envelope.relayed.isdisjoint(self._envelope.recipients)):
+        if not is_ascii:
             self.refuse(replies.UTF8_HEADER)
 
     def _body(self, text: bytes) -> None:
+        if self._ascii is not None and not self._ascii.body(text):
+            self.refuse(replies.UTF8_HEADER)
         if self.refusal is not None:
             return
         if self._inspection is not None:
