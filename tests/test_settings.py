@@ -17,7 +17,7 @@ from settings_table import ROWS, UNREAD, WRONG, Row
 
 from qsmtpd.config.cdb import Cdb
 from qsmtpd.config.files import ControlFiles
-from qsmtpd.config.settings import Options, PluginSettings, Settings
+from qsmtpd.config.settings import PluginSettings, Settings
 from qsmtpd.diagnose import check
 from qsmtpd.diagnose.dryrun import DryRun
 from qsmtpd.facts import ControlError
@@ -113,7 +113,7 @@ class NotedSettings(_Noted):
     """The lookup of a session."""
 
     def for_plugin(self, plugin: str, options: Mapping[bytes, bytes], log: Log) -> PluginSettings:
-        own = NotedPlugin(self.files, self._variables, Options(plugin, options), log)
+        own = NotedPlugin(self.files, self._variables, plugin, options, log)
         own.given = self.given
         return own
 

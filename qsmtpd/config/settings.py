@@ -34,7 +34,6 @@ EXTRA_TEXT_LIMIT = 300
 SHOWN_LIMIT = 40  # bytes of a wrong value that are shown
 MISSING = "No such file or directory"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NOTHING: dict[bytes, bytes] = {}
 
 
 class Settings:
@@ -53,7 +52,7 @@ class Settings:
 
     def for_plugin(self, plugin: str, options: Mapping[bytes, bytes], log: Log) -> PluginSettings:
         """The same lookup as a plugin has it, with the options of its line and with a log."""
-        return PluginSettings(self.files, self._variables, Options(plugin, options), log)
+        return PluginSettings(self.files, self._variables, plugin, options, log)
 
     def variable(self, name: str) -> bytes | None:
         """The value of a variable, without blanks at its end."""
@@ -214,23 +213,6 @@ class Settings:
         return None
 
 
-class Options:
-    """The options of a plugin's line in control/plugins; `unused` are those not asked for yet."""
-
-    __slots__ = ("plugin", "unused", "_given")
-
-    def __init__(self, plugin: str, given: Mapping[bytes, bytes] = _NOTHING) -> None:
-        self.plugin = plugin
-        self.unused = set(given)
-        self._given = given
-
-    def get(self, name: str) -> bytes | None:
-        """The value of an option, or None."""
-        key = name.encode("ascii")
-        self.unused.discard(key)
-        return self._given.get(key)
-
-
 class PluginSettings(Settings):
     """What a plugin is given: the lookup with its options in it, and its log.
 
@@ -238,17 +220,20 @@ class PluginSettings(Settings):
     in lower case where it has no file; it stands between variable and file.
     """
 
-    __slots__ = ("options", "_log")
+    __slots__ = ("plugin", "unused", "_options", "_log")
 
     def __init__(
         self,
         files: ControlFiles,
         variables: Mapping[bytes, bytes],
-        options: Options,
+        plugin: str,
+        options: Mapping[bytes, bytes],
         log: Log,
     ) -> None:
         super().__init__(files, variables)
-        self.options = options
+        self.plugin = plugin
+        self.unused = set(options)  # those not asked for yet
+        self._options = options
         self._log = log
 
     @property
@@ -258,14 +243,16 @@ class PluginSettings(Settings):
 
     def option(self, name: str) -> bytes | None:
         """The value of an option of the plugin's line, or None."""
-        return self.options.get(name)
+        key = name.encode("ascii")
+        self.unused.discard(key)
+        return self._options.get(key)
 
     def log(self, **fields: bytes | str | int | None) -> None:
         """A line `event=plugin plugin=NAME …` in the log, quoted as in qsmtpd(8)."""
         taken = {"event", "pid", "ip", "plugin", "dropped"} & set(fields)
         if taken:
             raise ValueError(f"{min(taken)} is on the line already")
-        self._log.line("plugin", plugin=self.options.plugin, **fields)
+        self._log.line("plugin", plugin=self.plugin, **fields)
 
     def raw_log(self, line: bytes) -> None:
         """A whole line in a form of its own.  What is in it, is for the plugin to quote."""
@@ -275,19 +262,19 @@ class PluginSettings(Settings):
         """As of every lookup; a file that an option names has to be there."""
         found = super().lines(file)
         if found is None and (other := self.list_file(file)) != file:
-            what = f"is missing, and {self.options.plugin} wants it"
+            what = f"is missing, and {self.plugin} wants it"
             raise ControlError("control/" + other, what)
         return found
 
     def list_file(self, file: str) -> str:
         """An option of that name says which other control file it is."""
-        given = self.options.get(file)
+        given = self.option(file)
         return file if given is None else given.decode("ascii", "backslashreplace")
 
     def _option(self, file: str | None, variable: str | None) -> tuple[str, bytes] | None:
         name = file or (variable or "").lower()
-        value = self.options.get(name)
-        return None if value is None else (f"control/plugins: {self.options.plugin} {name}=", value)
+        value = self.option(name)
+        return None if value is None else (f"control/plugins: {self.plugin} {name}=", value)
 
 
 def number(where: str, text: bytes, least: int, most: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..config.settings import Options, PluginSettings, Settings
+from ..config.settings import PluginSettings, Settings
 from ..facts import BLANKS, ControlError
 from . import entries
 
@@ -177,7 +177,7 @@ class NotedSettings(_Noted):
     def for_plugin(
         self, plugin: str, options: Mapping[bytes, bytes], log: Log
     ) -> NotedPluginSettings:
-        own = NotedPluginSettings(self.files, self._variables, Options(plugin, options), log)
+        own = NotedPluginSettings(self.files, self._variables, plugin, options, log)
         own.report = self.report
         return own
 

@@ -79,8 +79,8 @@ def _entry(
 
         assert limit is not None
         module, plugin, functions = make_plugin(own, spec, limit, seconds)
-    if own.options.unused:
-        key = min(own.options.unused).decode("ascii", "backslashreplace")
+    if own.unused:
+        key = min(own.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")
     immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, spec)
     return Entry(

@@ -57,6 +57,7 @@ _LATER = (
     "qsmtpd.policy.external",
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.asciiheader",
+    "qsmtpd.smtp.chunk",
     "qsmtpd.smtp.date",
     "qsmtpd.smtp.utf8",
     "qsmtpd.tls.clients",

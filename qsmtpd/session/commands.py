@@ -9,7 +9,7 @@ from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
 from ..facts import Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
-from ..smtp.command import BadChunk, content, parse_chunk
+from ..smtp.command import content
 from . import envelope
 from .ending import QUIT
 
@@ -283,17 +283,11 @@ class Commands:
         return self._judge_message(transfer, reply)
 
     def _bdat(self, argument: bytes) -> Reply:
-        try:
-            size, self.last_chunk = parse_chunk(argument)
-            from . import chunks
-        except BadChunk:
-            return replies.BAD_CHUNK
-        except (ImportError, OSError) as error:
-            self._hooks.log_trouble(error)
-            return replies.TROUBLE  # the bytes of the chunk cannot be told from commands any more
-        reply = chunks.too_large(size, self._settings)
-        if reply is not None:
-            return reply
+        size = self._chunk(argument)
+        if isinstance(size, Reply):
+            return size
+        from . import chunks
+
         transfer = self._transfer
         if transfer is None:
             transfer = self._transfer = chunks.ChunkedTransfer(
@@ -309,17 +303,29 @@ class Commands:
 
     def skip_chunk(self, argument: bytes, refusal: Reply) -> Reply:
         """A BDAT that is not allowed now: its bytes are read, and then it is refused."""
+        size = self._chunk(argument)
+        if isinstance(size, Reply):
+            return size
+        from . import chunks
+
+        return chunks.discard(self._channel, size, refusal, self._settings)
+
+    def _chunk(self, argument: bytes) -> int | Reply:
+        """The size of the chunk that comes; or a last reply, and its bytes are not read.
+
+        Without a size they cannot be told from commands.
+        """
         try:
-            size, self.last_chunk = parse_chunk(argument)
+            from ..smtp import chunk
             from . import chunks
-        except BadChunk:
-            return replies.BAD_CHUNK
         except (ImportError, OSError) as error:
             self._hooks.log_trouble(error)
             return replies.TROUBLE
-        return chunks.too_large(size, self._settings) or chunks.discard(
-            self._channel, size, refusal, self._settings
-        )
+        parsed = chunk.parse(argument)
+        if parsed is None:
+            return replies.BAD_CHUNK
+        size, self.last_chunk = parsed
+        return chunks.too_large(size, self._settings) or size
 
     def abort(self) -> bool:
         """The transaction is over; was a message in chunks under way?  Nothing is left of it."""

@@ -7,10 +7,6 @@ class BareLF(Exception):
     """A LF without a CR before it, in a command or in a message, where that is not allowed."""
 
 
-class BadChunk(Exception):
-    """The argument of BDAT says no size: nobody knows how many bytes follow."""
-
-
 def content(line: bytes) -> bytes:
     """A command or a response without its line end, and without the blanks and tabs before that.
 
@@ -41,15 +37,3 @@ def begins_with_bdat(line: bytes) -> bool:
     """Does somebody mean BDAT, be it written so that it is another verb?  Bytes may follow it."""
     start = line[:64].lstrip(b" \t")
     return start[:4].upper() == b"BDAT" and not start[4:5].isalnum()
-
-
-def parse_chunk(argument: bytes) -> tuple[int, bool]:
-    """The argument of BDAT -> (size in bytes, is it the last chunk?) (RFC 3030, 2).
-
-    Raises BadChunk for everything but 1 to 20 digits and, behind one space, `LAST`
-    in any case.
-    """
-    size, space, last = argument.partition(b" ")
-    if not (1 <= len(size) <= 20 and size.isdigit()) or (space and last.upper() != b"LAST"):
-        raise BadChunk
-    return int(size), bool(space)
