@@ -25,7 +25,7 @@ LAYERS = [
     {"facts"},
     {"smtp", "config", "waits"},
     {"net", "child", "probe"},
-    {"tls", "policy.spec"},
+    {"tls", "policy.spec", "policy.lines"},
     {"config.session", "checkpassword"},
     {"child.queue"},
     {"filters", "queue"},

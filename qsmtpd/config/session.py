@@ -7,9 +7,10 @@ enter few of those modules: what is not imported costs a cold start nothing.
 
 from __future__ import annotations
 
+from ..decision import reject
 from ..facts import ControlError, Reply
 from ..log import FORMATS
-from ..policy.spec import PolicySettings
+from ..policy.spec import ALWAYS, BUILT_IN, NOBODY_ACCEPTS, POSTPONE, VARIABLE, PluginSpec
 from ..smtp import replies
 from ..tls.settings import TlsSettings
 from .settings import shown
@@ -245,6 +246,51 @@ def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:
         return (b"CRAM-MD5",), required
     what = "none of '', -, cram, +cram, !, !cram, !+cram"
     raise ControlError("SMTPAUTH", f"is {shown(text)}, {what}")
+
+
+class PolicySettings:
+    """What is set of plugins.  Raises ControlError.
+
+    `plugins` are those of a session, in order; `external`: some did not come
+    with this program; `postpone` says until when they
+    keep a refusal to themselves where their line does not; `refusal` is the
+    decision on a recipient whom nobody accepts.
+    """
+
+    __slots__ = ("plugins", "external", "postpone", "refusal")
+
+    def __init__(self, settings: Settings) -> None:
+        self.plugins = plugin_specs(settings)
+        self.external = any(spec.plugin not in BUILT_IN for spec in self.plugins)
+        self.postpone = settings.choice("postpone", "POSTPONE", POSTPONE)
+        text = settings.worded(NOBODY_ACCEPTS.text, "REPLY_NOGATEWAY")
+        self.refusal = NOBODY_ACCEPTS
+        if text != NOBODY_ACCEPTS.text:
+            self.refusal = reject(text, NOBODY_ACCEPTS.code, NOBODY_ACCEPTS.status)
+
+
+def plugin_specs(settings: Settings) -> list[PluginSpec]:
+    """The plugins of a session, in order.  Raises ControlError."""
+    on = [name for name in BUILT_IN if is_on(name, settings)]
+    written = settings.lines("plugins")
+    words = settings.variable(VARIABLE)
+    if written is None and words is None:
+        return [PluginSpec(name, {}, "") for name in on]
+    from ..policy import lines
+
+    return lines.combined(settings, on, written or [], words or b"")
+
+
+def is_on(name: str, settings: Settings) -> bool:
+    """Does a control file or a variable switch this built-in plugin on?  Raises ControlError."""
+    return name in ALWAYS or bool(switches(name, settings))
+
+
+def switches(name: str, settings: Settings) -> list[str]:
+    """The files and variables that do."""
+    files, variables = BUILT_IN[name]
+    found = [variable for variable in variables if settings.is_set(variable)]
+    return found + ["control/" + file for file in files if settings.files.has(file)]
 
 
 SessionSettings.PARTS = (

@@ -12,14 +12,20 @@ import sys
 
 from ..config.files import ControlFiles
 from ..config.files import home as home_of
-from ..config.session import UTF8_OFF, AuthSettings, QueueSettings, SessionSettings, smtputf8
+from ..config.session import (
+    UTF8_OFF,
+    AuthSettings,
+    PolicySettings,
+    QueueSettings,
+    SessionSettings,
+    smtputf8,
+)
 from ..config.settings import Settings
 from ..facts import BLANKS
 from ..log import Log
 from ..net import ucspi
 from ..net.syslog import Syslog
 from ..policy import load
-from ..policy.spec import PolicySettings
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
 from .noted import WHITE_SPACE, NotedSettings

@@ -6,12 +6,12 @@ import base64
 import os
 
 from ..config.files import ControlFiles
+from ..config.session import PolicySettings
 from ..config.settings import Settings
 from ..facts import ControlError, Tls
 from ..log import Log, message
 from ..net import ucspi
 from ..policy import load, stages
-from ..policy.spec import PolicySettings
 from .dryrun import DryRun
 
 TYPE_CHECKING = False

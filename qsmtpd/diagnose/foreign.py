@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..config.session import plugin_specs, switches
 from ..facts import ControlError
 from ..policy import spec
 from .elsewhere import NUMBERS, OFF, SETTINGS
@@ -32,18 +33,18 @@ COMPANIONS = {
 
 def plugins(settings: Settings) -> list[str]:
     """The names of the plugins that a session would have, in spec.  Raises ControlError."""
-    return [line.name for line in spec.plugin_specs(settings)]
+    return [line.name for line in plugin_specs(settings)]
 
 
 def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     """What is set and does nothing: (the file or variable, why).  Raises ControlError."""
-    specs = spec.plugin_specs(settings)
+    specs = plugin_specs(settings)
     running = {line.plugin for line in specs}
     found = [
         (switch, f"is set, but its filter {name} has been taken out by {spec.VARIABLE}")
         for name in spec.BUILT_IN
         if name not in running
-        for switch in spec.switches(name, settings)
+        for switch in switches(name, settings)
     ]
     found += [
         (name, "has been taken out, so that no mail is taken, or none that it lets in")

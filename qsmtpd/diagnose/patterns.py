@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..config.session import plugin_specs
 from ..filters.wildmat import EXPRESSION
-from ..policy import spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _PARTS = (b"\\.", b".+", b"]+", b"@.*")
 
 def check_lists(report: Report, settings: Settings) -> None:
     """Report on each list that a filter of a session has.  Raises ControlError."""
-    for line in spec.plugin_specs(settings):
+    for line in plugin_specs(settings):
         file = LISTS.get(line.plugin)
         if file is None:
             continue

@@ -11,7 +11,8 @@ from ..log import message
 from ..smtp.states import VERBS
 from . import stages
 from .source import compile_file
-from .stages import IMMUNITIES, methods
+from .spec import IMMUNITIES
+from .stages import methods
 from .timelimit import Overdue
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ import sys
 
 from ..facts import ControlError
 from .hooks import Hooks
-from .spec import BUILT_IN, GRANTING, POSTPONE, TIMEOUT, Entry
-from .stages import IMMUNITIES, methods
+from .spec import BUILT_IN, GRANTING, TIMEOUT, Entry
+from .stages import methods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from ..config.session import PolicySettings
     from ..config.settings import Settings
     from ..log import Log
-    from .spec import PluginSpec, PolicySettings
+    from .spec import PluginSpec
     from .timelimit import TimeLimit
-
-MAX_TIMEOUT = 3600  # seconds
 
 
 def load(
@@ -66,9 +65,11 @@ def _entry(
     ours = spec.plugin in BUILT_IN
     options = dict(spec.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
+    if spec.options:
+        from . import lines  # for what is not None
     if ours and timeout is not None:
         raise ControlError(spec.where, f"{spec.name}: timeout is for plugins from elsewhere")
-    seconds = TIMEOUT if timeout is None else _seconds(timeout, spec)
+    seconds = TIMEOUT if timeout is None else lines.seconds(timeout, spec)
     own = settings.for_plugin(spec.name, options, log)
     if ours:
         module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
@@ -82,35 +83,15 @@ def _entry(
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")
-    immune = getattr(plugin, "immune", ()) if given is None else _immunities(given, spec)
+    immune = getattr(plugin, "immune", ()) if given is None else lines.immunities(given, spec)
     return Entry(
         spec.name,
         functions,
         immune,
         getattr(plugin, "spool", False) is True,
         seconds,
-        policy.postpone if later is None else _later(later, spec),
+        policy.postpone if later is None else lines.later(later, spec),
         spec.plugin in GRANTING,
         ours,
         getattr(module, "__file__", None),
     )
-
-
-def _seconds(text: bytes, spec: PluginSpec) -> float:
-    if not (text.isdigit() and len(text) < 5 and 0 < int(text) <= MAX_TIMEOUT):
-        raise ControlError(spec.where, f"{spec.name}: timeout is no number up to {MAX_TIMEOUT}")
-    return float(int(text))
-
-
-def _immunities(text: bytes, spec: PluginSpec) -> tuple[str, ...]:
-    words = () if text == b"none" else tuple(text.decode("ascii", "replace").split(","))
-    if not set(words) <= set(IMMUNITIES):
-        raise ControlError(spec.where, f"{spec.name}: immune is none, or {', '.join(IMMUNITIES)}")
-    return words
-
-
-def _later(text: bytes, spec: PluginSpec) -> str:
-    for word in POSTPONE:
-        if text == word.encode("ascii"):
-            return word
-    raise ControlError(spec.where, f"{spec.name}: postpone is none of {', '.join(POSTPONE)}")

@@ -50,9 +50,6 @@ POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
 #: What belongs to the transaction under way, and ends with it.
 TRANSACTION = (MAIL, RCPT, DATA, HEADER, DATA_POST)
 
-#: Which clients a plugin may want to leave alone.
-IMMUNITIES = ("relay", "auth", "listed")
-
 #: A decision at one of these may carry header lines.
 CARRYING = (CONNECT, HELO, STARTTLS, AUTH, *TRANSACTION)
 

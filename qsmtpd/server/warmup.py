@@ -55,6 +55,7 @@ _LATER = (
     "qsmtpd.session.message",
     "qsmtpd.session.starttls",
     "qsmtpd.policy.external",
+    "qsmtpd.policy.lines",
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.asciiheader",
     "qsmtpd.smtp.chunk",
