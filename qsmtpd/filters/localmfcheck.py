@@ -67,10 +67,10 @@ class Plugin:
         if self._hosts is not None:
             return b"@" in sender and domain in self._hosts
         if self._rule == b"=":
-            return sender == (_user(client) or b"").lower()
+            return sender in entry_forms(_user(client) or b"")
         if self._rule == b"?":
             addresses = client.tls.addresses if client.tls is not None else ()
-            return sender in [address.lower() for address in addresses]
+            return any(sender in entry_forms(address) for address in addresses)
         if self._rule == b"!":
             return _matches(sender, self._values(client))
         return b"@" in sender and domain in self._domains
