@@ -49,12 +49,6 @@ class LineTooLong(Exception):
         self.start = start
 
 
-class Flood(Lost):
-    """A line without an end."""
-
-    end = "line-without-end"
-
-
 class Channel:
     """Lines and chunks from the client, replies to it.
 
@@ -183,7 +177,7 @@ class Channel:
 
         Raises LineTooLong as soon as more than `limit` bytes stand before the
         CRLF; the next call then skips the rest of that line, in flat memory,
-        and raises Flood where it has no end.
+        and raises Lost where it has no end.
         """
         waits.check()  # what has come already is not looked at, either
         deadline = self._deadline()
@@ -311,7 +305,9 @@ class Channel:
             self._skipped += len(self._input) - 1
             del self._input[:-1]
             if self._skipped > SKIP_LIMIT:
-                raise Flood
+                flood = Lost()
+                flood.end = "line-without-end"
+                raise flood
             self._input += self._read(deadline)
 
     def _read(self, deadline: float) -> bytes:

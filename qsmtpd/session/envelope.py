@@ -6,7 +6,6 @@ from ..config.session import UTF8_OFF
 from ..facts import Envelope
 from ..smtp import replies
 from ..smtp.address import (
-    BadParameter,
     check_xtext,
     parse_parameters,
     parse_path,
@@ -39,11 +38,11 @@ def sender(argument: bytes, settings: SessionSettings) -> Envelope:
             check_xtext(parameters[b"AUTH"])
         body = parameters.get(b"BODY", b"7BIT") or b""
         if body.upper() not in (b"7BIT", b"8BITMIME"):  # RFC 6152, 2
-            raise BadParameter(body)
+            raise ValueError(body)
         utf8 = b"SMTPUTF8" in parameters and settings.utf8 != UTF8_OFF
         if utf8 and parameters[b"SMTPUTF8"] is not None:  # RFC 6531, 3.4
-            raise BadParameter(parameters[b"SMTPUTF8"])
-    except BadParameter as error:
+            raise ValueError(parameters[b"SMTPUTF8"])
+    except ValueError as error:
         raise BadPath(replies.BAD_PARAMETER, address) from error
     _check_bytes(address, parameters, utf8)
     if settings.data.databytes and size > settings.data.databytes:
@@ -95,5 +94,5 @@ def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes
         raise BadPath(replies.SYNTAX)
     try:
         return address, parse_parameters(rest)
-    except BadParameter as error:
+    except ValueError as error:
         raise BadPath(replies.BAD_PARAMETER, address) from error

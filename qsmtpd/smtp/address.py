@@ -7,11 +7,6 @@ clients rely on that; what it rejects is only what would not fit its queue.
 
 from __future__ import annotations
 
-
-class BadParameter(Exception):
-    """An ESMTP parameter that is no parameter, or has an impossible value."""
-
-
 _NO_VALUE = frozenset((*range(33), 0x3D, 127))
 
 
@@ -58,7 +53,7 @@ def _unquote(path: bytes, terminator: int) -> tuple[bytes, bytes]:
 def parse_parameters(text: bytes) -> dict[bytes, bytes | None]:
     """What follows a path -> {KEYWORD: value or None} (RFC 5321, 4.1.2).
 
-    Raises BadParameter for what is no `keyword` or `keyword=value`, and for a
+    Raises ValueError for what is no `keyword` or `keyword=value`, and for a
     keyword given twice.  Bytes over 127 in a value are for the caller to judge.
     """
     parameters: dict[bytes, bytes | None] = {}
@@ -69,35 +64,35 @@ def parse_parameters(text: bytes) -> dict[bytes, bytes | None]:
         keyword = name.upper()
         # esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
         if not keyword.replace(b"-", b"").isalnum() or keyword.startswith(b"-"):
-            raise BadParameter(word)
+            raise ValueError(word)
         # esmtp-value = 1*(%d33-60 / %d62-126 / UTF8-non-ascii): the last is RFC 6531's (3.3)
         if equals and (not value or not _NO_VALUE.isdisjoint(value)):
-            raise BadParameter(word)
+            raise ValueError(word)
         if keyword in parameters:
-            raise BadParameter(word)
+            raise ValueError(word)
         parameters[keyword] = value if equals else None
     return parameters
 
 
 def parse_size(value: bytes | None) -> int:
-    """The value of SIZE= in bytes: 1 to 20 digits (RFC 1870, 3); else BadParameter."""
+    """The value of SIZE= in bytes: 1 to 20 digits (RFC 1870, 3); else ValueError."""
     if value is None or not 1 <= len(value) <= 20 or not value.isdigit():
-        raise BadParameter(value)
+        raise ValueError(value)
     return int(value)
 
 
 def check_xtext(value: bytes | None) -> None:
-    """The value of AUTH= (RFC 4954, 5; RFC 3461, 4): `<>` or xtext; else BadParameter.
+    """The value of AUTH= (RFC 4954, 5; RFC 3461, 4): `<>` or xtext; else ValueError.
 
     What it decodes to may hold no control character: there is a program at
     the other end of every address.
     """
     if value is None:
-        raise BadParameter(value)
+        raise ValueError(value)
     for part in value.split(b"+")[1:]:
         code = part[:2]
         if len(code) != 2 or code.strip(b"0123456789ABCDEF") or int(code, 16) < 32:
-            raise BadParameter(value)
+            raise ValueError(value)
 
 
 def split_literal(address: bytes) -> tuple[bytes, bytes] | None:
