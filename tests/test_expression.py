@@ -17,6 +17,8 @@ from qsmtpd.config.settings import Settings
 from qsmtpd.diagnose.patterns import NEGATED
 from qsmtpd.filters import badrcptto
 from qsmtpd.filters.expression import LENGTH_LIMIT, PLACES_LIMIT, Expression
+from qsmtpd.filters.wildmat import EXPRESSIONS_LIMIT
+from qsmtpd.filters.wildmat import PLACES_LIMIT as TOTAL_PLACES
 from qsmtpd.log import Log
 
 
@@ -163,6 +165,40 @@ def test_the_number_of_steps_is_bounded(text: str, line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("^.*@(.*\\.)?Spam\\.example$", b"spam.example"),
+        ("a|b", b""),
+        ("(abc)?d{0,2}", b""),
+        ("x(abc)+[yz]q", b"abc"),
+        ("ab*cd{2}", b"a"),
+        ("[@][.]", b"@."),
+    ],
+)
+def test_what_a_text_has_to_hold(text: str, literal: bytes) -> None:
+    compiled = Expression(text.encode())
+    assert compiled._literal == literal
+    compiled._follow.clear()  # a text without it is not followed
+    assert not literal or not compiled.matches(b"w" * 900)
+
+
+def test_a_list_of_expressions_has_a_bound(home: Home) -> None:
+    """Their number, and their size written out."""
+    whole = [f"re:.*word{number}\\.example.*" for number in range(EXPRESSIONS_LIMIT)]
+    large = ["re:.{0,250}"] * (TOTAL_PLACES // 250)
+    for lines, one_more in (
+        (whole, "is one expression more than 500"),
+        (large, "makes 10001 places of all expressions, more than 10000"),
+    ):
+        home.control("badrcptto", "# one", *lines)
+        assert home.run(b"QUIT\r\n").codes == [220, 221]
+        home.control("badrcptto", "# one", *lines, "re:x")
+        assert home.run(b"QUIT\r\n").codes == [421]
+        line = f"wrong: control/badrcptto: line {len(lines) + 2}: 're:x' {one_more}\n"
+        assert line.encode() in home.run(b"", "--check").out
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "(a*)*b",
@@ -227,7 +263,7 @@ def test_one_that_makes_no_sense_in_a_list(home: Home, entry: str) -> None:
     assert run.lines[0] == b"421 unable to read controls (#4.3.0)"
     checked = home.run(b"", "--check")
     assert checked.status == 1
-    assert b"wrong: control/badmailfrom: b'" in checked.out
+    assert f"wrong: control/badmailfrom: line 2: '{entry}' ".encode() in checked.out
 
 
 @pytest.mark.sample(4)

@@ -154,9 +154,10 @@ def test_header_files(home: Home) -> None:
     assert said("header", plugin.header(CLIENT, Envelope(b""), message(FROM))) == lacks("Subject")
     both = message("Subject:\nTo:\nto:\n")
     assert said("header", plugin.header(CLIENT, Envelope(b""), both)) == twice("To")
-    home.control("requiredheaders", "two words")
-    with pytest.raises(ControlError):
-        headers.Plugin(settings(home))
+    for name in ("two words", "From,Date", '"From"', "*", "From:"):
+        home.control("requiredheaders", "# ours", name)
+        with pytest.raises(ControlError, match="line 2: .* is no name of a header line"):
+            headers.Plugin(settings(home))
 
 
 # -- loop ------------------------------------------------------------------

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import Settings
 from qsmtpd.facts import ControlError
 from qsmtpd.filters.wildmat import PATTERN_LIMIT, Listing, Pattern, is_wild
 
@@ -137,7 +139,7 @@ def test_a_hostile_address_costs_little(pattern: bytes) -> None:
 
 
 def listing(*entries: bytes) -> Listing:
-    return Listing("badrcptto", enumerate(entries), {})
+    return Listing(Settings(ControlFiles(b"/nonexistent"), {}), "badrcptto", enumerate(entries))
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,18 @@ class Settings:
         entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
         return [entry for entry in entries if entry and not entry.startswith(b"#")]
 
+    def bad_entry(self, file: str, entry: bytes, what: str) -> ControlError:
+        """The error of an entry of a list: with its line, and with what is wrong with it.
+
+        A filter may have taken a mark of one byte from the end of it.
+        """
+        name = self.list_file(file)
+        for number, line in enumerate((self.files.read(name) or b"").split(b"\n"), 1):
+            line = line.rstrip(BLANKS)
+            if entry in (line, line[:-1]):
+                return ControlError("control/" + name, f"line {number}: {shown(line)} {what}")
+        return ControlError("control/" + name, f"{shown(entry)} {what}")
+
     def cdb(self, file: str) -> Cdb | None:
         """The cdb of this control file, open, or None where there is none."""
         return self.files.cdb(file)

@@ -33,7 +33,6 @@ back patterns only.  With a pattern behind it, `?` is part of that, as there.
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, reject
-from ..facts import ControlError
 from ..smtp.address import entry_forms, spellings
 
 TYPE_CHECKING = False
@@ -59,7 +58,7 @@ class Plugin:
         self._rules: _Rules | None = None
         text = b"\n".join(entries) + b"\n"
         if any(mark in text for mark in MARKS):
-            self._rules = _Rules(entries, settings.files.kept)
+            self._rules = _Rules(settings, entries)
         else:
             self._names = frozenset(form for entry in entries for form in entry_forms(entry))
         self._judged: Envelope | None = None
@@ -83,7 +82,7 @@ class _Rules:
 
     __slots__ = ("_listing", "_qualified", "_never")
 
-    def __init__(self, entries: list[bytes], kept: dict[object, object]) -> None:
+    def __init__(self, settings: Settings, entries: list[bytes]) -> None:
         from .wildmat import EXPRESSION, Listing, is_wild
 
         self._never: set[bytes] = set()
@@ -92,20 +91,18 @@ class _Rules:
         for number, entry in enumerate(entries):
             kind, name = _qualifier(entry)
             if kind and name.startswith(EXPRESSION):
-                raise ControlError(
-                    "control/badmailfrom", f"{entry!r:.80} has both an expression and a qualifier"
-                )
+                what = "has both an expression and a qualifier"
+                raise settings.bad_entry("badmailfrom", entry, what)
             if kind == b"?" and not is_wild(name):
                 self._never.update(entry_forms(name))
             elif kind in (b"", b"?"):
                 plain.append((number, entry))
             elif is_wild(name):
-                raise ControlError(
-                    "control/badmailfrom", f"{entry!r:.80} has both a pattern and a qualifier"
-                )
+                what = "has both a pattern and a qualifier"
+                raise settings.bad_entry("badmailfrom", entry, what)
             else:
                 self._qualified += [(number, kind, entry_forms(name))]
-        self._listing = Listing("badmailfrom", plain, kept)
+        self._listing = Listing(settings, "badmailfrom", plain)
 
     def refuse(self, client: Client, senders: tuple[bytes, ...]) -> bool:
         """Is mail of this sender, in lower case and in all its spellings, refused?"""

@@ -35,7 +35,7 @@ class Plugin:
 
     def __init__(self, settings: Settings) -> None:
         entries = enumerate(settings.lines("badrcptto") or [])
-        self._listing = Listing("badrcptto", entries, settings.files.kept)
+        self._listing = Listing(settings, "badrcptto", entries)
         self._refusal = reject(settings.worded(TEXT, "REPLY_BADRCPTTO"), 553, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:

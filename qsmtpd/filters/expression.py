@@ -9,6 +9,8 @@ A client chooses the text.  Python's `re` goes back and tries again, for some
 expressions longer than a client lives.  Here an expression becomes an
 automaton (Glushkov's) whose states are its places that hold a byte, and a text
 moves a set of states on, byte by byte: at most bytes times places, always.
+Most texts do not hold what an expression wants literally, as `word` in
+`.*word.*`, and are not looked at any further.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ PLACES_LIMIT = 256  # what `{2,4}` stands for, written out
 DEPTH_LIMIT = 10  # of parentheses
 STEPS_LIMIT = 4096  # to make the automaton
 #: The maximum number of sets of states that an expression remembers what follows.
-MEMORY = 1000
+MEMORY = 100
 
 _ANY = frozenset(range(256))
 _CLASSES = {
@@ -80,6 +82,7 @@ class Expression:
     """One regular expression.  Raises ValueError, saying what is wrong with it."""
 
     __slots__ = (
+        "_literal",
         "_members",
         "_follow",
         "_first",
@@ -96,14 +99,19 @@ class Expression:
         self._members: list[frozenset[int]] = []  # what each place may hold
         self._follow: list[int] = []  # the places that may come behind it
         self._steps = 0
-        self._nullable, self._first, self._last = self._span(_Parser(text).whole())
+        tree = _Parser(text).whole()
+        self._literal = _literal(tree)
+        self._nullable, self._first, self._last = self._span(tree)
         self._masks: dict[int, int] = {}  # the places that may hold this byte
         self._after: dict[int, int] = {}  # what may come behind a set of places
 
     def matches(self, text: bytes) -> bool:
         """Does the whole text match?"""
+        text = text.lower()
+        if self._literal not in text:
+            return False
         possible, state = self._first, 0
-        for byte in text.lower():
+        for byte in text:
             state = possible & self._mask(byte)
             if not state:
                 return False
@@ -113,6 +121,11 @@ class Expression:
     def may_hold(self, byte: int) -> bool:
         """Can a text that matches have this byte in it?"""
         return any(byte in members for members in self._members)
+
+    @property
+    def places(self) -> int:
+        """How many places it has, written out: what it costs is in proportion to it."""
+        return len(self._members)
 
     def _mask(self, byte: int) -> int:
         mask = self._masks.get(byte)
@@ -184,6 +197,23 @@ class Expression:
             place = places.bit_length() - 1
             self._follow[place] |= behind
             places ^= 1 << place
+
+
+def _literal(node: Node) -> bytes:
+    """The longest text that all that matches has in it, in lower case; perhaps b""."""
+    if isinstance(node, Repeat):
+        return _literal(node.part) if node.least else b""
+    if isinstance(node, One):
+        return bytes(node.members) if len(node.members) == 1 else b""
+    assert isinstance(node, Choice)
+    if len(node.sequences) != 1:
+        return b""
+    best = run = b""
+    for part in node.sequences[0]:
+        own = _literal(part)
+        run = run + own if isinstance(part, One) and own else b""
+        best = max(best, own, run, key=len)
+    return best
 
 
 class _Parser:

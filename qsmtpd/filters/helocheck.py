@@ -57,8 +57,8 @@ class Plugin:
                 exempt.append((number, entry[:-1]))
             else:
                 listed.append((number, entry))
-        self._listing = Listing("badhelo", listed, settings.files.kept)
-        self._exempt = Listing("badhelo", exempt, settings.files.kept)
+        self._listing = Listing(settings, "badhelo", listed)
+        self._exempt = Listing(settings, "badhelo", exempt)
         self._refusal = reject(settings.worded(TEXT, "REPLY_HELO"), 550, b"5.7.1")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:

@@ -52,7 +52,7 @@ class Plugin:
         self._rules: dict[bytes, bytes] = {}
         self._cdb = None
         if rule == b"!":
-            self._rules = _parse(settings.lines("mailfromrules") or [])
+            self._rules = _parse(settings, settings.lines("mailfromrules") or [])
             self._cdb = settings.cdb("mailfromrules.cdb")
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
@@ -89,12 +89,12 @@ def _user(client: Client) -> bytes | None:
     return client.auth.user if client.auth is not None else client.peer.info
 
 
-def _parse(lines: list[bytes]) -> dict[bytes, bytes]:
+def _parse(settings: Settings, lines: list[bytes]) -> dict[bytes, bytes]:
     rules: dict[bytes, bytes] = {}
     for line in lines:
         key, colon, values = line.rpartition(b":")
         if not colon:
-            raise ControlError("control/mailfromrules", "has a line without a colon")
+            raise settings.bad_entry("mailfromrules", line, "has no colon")
         rules.setdefault(key.lower(), b",".join(entry_forms(values)))
     return rules
 

@@ -42,7 +42,6 @@ extensions its code knows `joe-@` only, its README says `joe@`: here both count.
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, defer, drop, reject
-from ..facts import ControlError
 from ..smtp.address import boxes, entry_forms, forms
 
 TYPE_CHECKING = False
@@ -63,7 +62,7 @@ class NoAnswer(Exception):
 
 
 class Rule:
-    """One line that asks: whom, and about which domains."""
+    """One line that asks: whom, and about which domains.  Raises ValueError."""
 
     __slots__ = ("_names", "cdb", "command")
 
@@ -76,7 +75,7 @@ class Rule:
         self.command = target.split() if marks and mark == bar else []
         self.cdb = b"" if marks and mark == bar else target
         if self._names[0] in (b"", b"@", b".") or not (self.cdb or self.command):
-            raise ControlError(FILE, "has a line without a domain or without whom to ask")
+            raise ValueError("names no domain, or not whom to ask")
 
     def names(self, domain: bytes) -> bool:
         """Is it about this domain (in lower case), and not about any?"""
@@ -118,9 +117,15 @@ class Plugin:
             form for line in lines or () if line[:1] == b"!" for form in entry_forms(line[1:])
         )
         if b"" in self._open:
-            raise ControlError(FILE, "has a line that says ! of no domain")
+            raise settings.bad_entry("recipients", b"!", "is of no domain")
         self._pass_unlisted = lines is None or b"*" in self._open
-        self._rules = [Rule(line) for line in lines or () if line[:1] != b"!"]
+        self._rules = []
+        for line in lines or ():
+            if line[:1] != b"!":
+                try:
+                    self._rules.append(Rule(line))
+                except ValueError as error:
+                    raise settings.bad_entry("recipients", line, str(error)) from error
         self._cdbs: dict[bytes, Cdb] = {}
         self._known: dict[tuple[bytes | None, ...], bool] = {}
         if settings.line(None, "RECIPIENTS450") is None:

@@ -11,13 +11,13 @@ at most as many steps as text and pattern have bytes, multiplied.
 
 from __future__ import annotations
 
-from ..facts import ControlError
 from ..smtp.address import entry_forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..config.settings import Settings
     from .expression import Expression
 
     #: What stands between two stars: text, or the bytes that each place may have.
@@ -31,6 +31,9 @@ _ANY = frozenset(range(256))
 
 #: What an entry of a list begins with that is a regular expression.
 EXPRESSION = b"re:"
+#: Of one list, since a client's address may have to be compared with all of them.
+EXPRESSIONS_LIMIT = 500
+PLACES_LIMIT = 10000  # of all of them together
 
 
 def is_wild(text: bytes) -> bool:
@@ -157,15 +160,14 @@ class Listing:
     (expression.py), which is for the whole name.  An entry behind a `!` takes
     back what the ones before it have said.
 
-    `kept` is where expressions are kept for others who share it: to make one
+    Expressions are kept for others who share the control files: to make one
     costs more than to match it.
     """
 
     __slots__ = ("_exact", "_patterns")
 
-    def __init__(
-        self, file: str, entries: Iterable[tuple[int, bytes]], kept: dict[object, object]
-    ) -> None:
+    def __init__(self, settings: Settings, file: str, entries: Iterable[tuple[int, bytes]]) -> None:
+        expressions = places = 0
         self._exact: dict[bytes, tuple[int, bool]] = {}
         self._patterns: list[tuple[int, bool, bool, Pattern | Expression]] = []
         for number, entry in entries:
@@ -173,7 +175,15 @@ class Listing:
             name = entry if listed else entry[1:]
             try:
                 if name.startswith(EXPRESSION):
-                    self._patterns.append((number, listed, False, _expression(name, kept)))
+                    expression = _expression(name, settings.files.kept)
+                    expressions += 1
+                    places += expression.places
+                    if expressions > EXPRESSIONS_LIMIT:
+                        raise ValueError(f"is one expression more than {EXPRESSIONS_LIMIT}")
+                    if places > PLACES_LIMIT:
+                        what = f"makes {places} places of all expressions, more than {PLACES_LIMIT}"
+                        raise ValueError(what)
+                    self._patterns.append((number, listed, False, expression))
                     continue
                 forms = entry_forms(name)
                 for form in forms:
@@ -184,7 +194,7 @@ class Listing:
                     for form in (name, *forms[1:]) if b"[" not in name else (name,):
                         self._patterns.append((number, listed, of_domain, Pattern(form)))
             except ValueError as error:
-                raise ControlError("control/" + file, f"{entry!r:.80} {error}") from error
+                raise settings.bad_entry(file, entry, str(error)) from error
 
     def last(self, name: bytes, domain: bytes = b"") -> tuple[int, bool]:
         """The last entry that matches: (its number, is the name listed?); else (-1, False).

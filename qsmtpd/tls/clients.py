@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..facts import ControlError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config.settings import Settings
+    from ..facts import ControlError
 
 _OF_NOTHING = (
     b"0" * 64,
@@ -10,32 +13,30 @@ _OF_NOTHING = (
 )
 
 
-def parse(entries: list[bytes], wrong: list[ControlError]) -> frozenset[bytes]:
+def parse(settings: Settings, entries: list[bytes], wrong: list[ControlError]) -> frozenset[bytes]:
     """Who is listed; an entry that names nobody is left out, and in `wrong`."""
     found = set()
     for entry in entries:
         try:
             found.add(_client(entry))
-        except ControlError as error:
-            wrong.append(error)
+        except ValueError as error:
+            wrong.append(settings.bad_entry("tlsclients", entry, str(error)))
     return frozenset(found)
 
 
 def _client(entry: bytes) -> bytes:
-    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed."""
+    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed.
+
+    Raises ValueError.
+    """
     if entry[:7].lower() == b"sha256:":
         known = fingerprint(entry[7:].replace(b":", b""))
         if known is None:
-            raise _bad_client(entry, "is no SHA-256 fingerprint of a certificate")
+            raise ValueError("is no SHA-256 fingerprint of a certificate")
         return known
     if b"@" not in entry:
-        raise _bad_client(entry, "is neither an address nor begins with sha256:")
+        raise ValueError("is neither an address nor begins with sha256:")
     return entry.lower()
-
-
-def _bad_client(entry: bytes, what: str) -> ControlError:
-    shown = entry[:80].decode("ascii", "backslashreplace")
-    return ControlError("control/tlsclients", f"{shown!r} {what}")
 
 
 def fingerprint(text: bytes) -> bytes | None:

@@ -185,7 +185,7 @@ def _clients(settings: Settings, wrong: list[ControlError]) -> frozenset[bytes]:
         return frozenset()
     from .clients import parse
 
-    return parse(entries, wrong)
+    return parse(settings, entries, wrong)
 
 
 def _says_tls(settings: Settings) -> bool:
