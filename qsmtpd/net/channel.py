@@ -17,16 +17,8 @@ from .descriptors import CHUNK, Gone, Timeout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Protocol
 
-    class Transport(Protocol):
-        """What carries the bytes: plain descriptors, or TLS over them."""
-
-        def read(self, deadline: float) -> bytes: ...
-        def write(self, data: bytes, deadline: float) -> None: ...
-        def close(self, deadline: float) -> None: ...
-        def drain(self, wait: bool, rate: int) -> None: ...
-
+    from .transport import Transport
 
 #: Of a command line that is too long, at most this is skipped (bytes).
 SKIP_LIMIT = 16 * 1024 * 1024

@@ -17,7 +17,7 @@ from .errors import HandshakeFailed, WithoutText, explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..net.channel import Transport
+    from ..net.transport import Transport
 
 RECORD = 16384  # bytes of text in a TLS record, at most (RFC 8446, 5.1)
 #: Between two bytes of text so often is something read, and so many bytes of it,
