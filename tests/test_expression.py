@@ -280,6 +280,10 @@ def test_one_that_makes_no_sense_in_a_list(home: Home, entry: str) -> None:
         ".*@a",
         "x@.*",
         "(a|b)@c",
+        "\\d+@x.org",
+        "x{2}@y.z",
+        "joe.*@",
+        "a|b@c",
     ],
 )
 def test_what_looks_like_one(home: Home, entry: str) -> None:
@@ -297,7 +301,8 @@ def test_what_looks_like_one(home: Home, entry: str) -> None:
 @pytest.mark.parametrize(
     "entry",
     ["joe@a.example", "@a.example", "*@*.a.example", "[0-9]*@a", "[^a-z]@a", "@[192.0.2.1]", "*",
-     "!", "a.*@b", "@a.*", "*.*", "a+b@c", "@a.example+", "a^b@c", "re:^a@.*$", "!re:.*@b"],
+     "!", "a.*@b", "@a.*", "*.*", "a+b@c", "*|*", "|x@a",
+     "@a.example+", "a^b@c", "re:^a@.*$", "!re:.*@b"],
 )  # fmt: skip
 def test_what_does_not(home: Home, entry: str) -> None:
     home.control("badmailfrom", entry)

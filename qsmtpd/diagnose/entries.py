@@ -9,6 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_INVISIBLE = "has a control character or an invisible one"
+_DOTS = "has a dot too many"
+#: Zero-width joiners, which U-labels may have (RFC 5892, A.1 and A.2).
+_JOINERS = "\u200c\u200d"
 _BLANK = "has a blank in it: a comment stands on a line of its own"
 _NO_PATTERN = "is no pattern: .example.org is all below example.org"
 #: What stands in no domain.  Bytes that are not ASCII, and address literals, a client may say.
@@ -21,7 +25,9 @@ def problem(file: str, number: int, entry: bytes) -> str | None:
     if number == 1 and entry.startswith(BYTE_ORDER_MARK):
         return "begins with a byte-order mark, which is part of it"
     judge = _LISTS.get(file)
-    said = None if judge is None else judge(entry)
+    if judge is None:
+        return None
+    said = _INVISIBLE if _is_invisible(entry) else judge(entry)
     return None if said is None else f"{shown(entry)} {said}"
 
 
@@ -37,7 +43,15 @@ def key_problem(file: str, key: bytes) -> str | None:
     return None if said is None else f"the key {shown(key)} {said}"
 
 
+def _is_invisible(entry: bytes) -> bool:
+    """Has it what is not to be seen: line ends of another system, UTF-16, U+00A0, U+200B ...?"""
+    text = entry.decode("utf-8", "replace")
+    return not all(c.isprintable() or c in "\t" + _JOINERS for c in text)
+
+
 def _domain(entry: bytes) -> str | None:
+    if _is_invisible(entry):  # a key of a cdb
+        return _INVISIBLE
     if b" " in entry or b"\t" in entry:
         return _BLANK
     if b"@" in entry:
@@ -46,6 +60,8 @@ def _domain(entry: bytes) -> str | None:
         return _NO_PATTERN
     if not entry.startswith(b"[") and not _NOT_IN_DOMAIN.isdisjoint(entry):
         return "is no domain"
+    if entry.endswith(b".") or b".." in entry:
+        return _DOTS
     return "is longer than a domain can be" if len(entry) > _DOMAIN_LIMIT else None
 
 
@@ -57,13 +73,28 @@ def _address(entry: bytes) -> str | None:
     _, at, domain = name.rpartition(b"@")
     if b" " in domain or b"\t" in domain:
         return _BLANK
+    if name[:1] in (b" ", b"\t", b"<") or name[:7].lower() == b"mailto:":
+        return "is no address as it is without < and > and all else around it"
+    if at and not is_wild(name):
+        qualified = name.startswith(b"@") and domain.endswith((b"-", b"=", b"+"))
+        return _sender_domain(domain[:-1] if qualified else domain)
     if not at and b"." in name and not is_wild(name) and name[:1] not in (b"~", b"?"):
         return "is no address; a domain begins with @"
     return None
 
 
+def _sender_domain(domain: bytes) -> str | None:
+    if domain.startswith(b"."):
+        return "has a domain that begins with a dot: all below it is @*.example.org"
+    if (said := _domain(domain)) is not None:
+        return said if said == _DOTS else "has a domain that is none"
+    return None
+
+
 def _name(entry: bytes) -> str | None:
-    """An entry of badhelo: a client may call itself whatever it wants."""
+    """An entry of badhelo: a client may call itself whatever it wants, but hardly so."""
+    if entry.removeprefix(b"!")[:1] in (b".", b"@", b"<"):
+        return "is no name: all below one is *.example.org"
     return _BLANK if b" #" in entry or b"\t#" in entry else None
 
 
@@ -84,6 +115,13 @@ def _senders(entry: bytes) -> str | None:
     key, _, values = entry.rpartition(b":")
     if key != key.strip(b" \t"):
         return "has a blank at an end of its key"
+    if key.startswith(b"=") and b"*" in key:
+        return "has a key that is no pattern: =.example.org is all below example.org"
+    if b"." in key and not key.endswith(b".") and not key.strip(b"0123456789."):
+        from ..net.ip import canonical  # now: few have such a list
+
+        if canonical(key) != key:
+            return "has a key that is no address; the beginning of one ends in a dot"
     for value in values.split(b","):
         if b" " in value or b"\t" in value:
             return _BLANK

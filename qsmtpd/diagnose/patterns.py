@@ -18,6 +18,7 @@ LISTS = {"badmailfrom": "badmailfrom", "badrcptto": "badrcptto", "helocheck": "b
 NEGATED = "re: begins one, but for what is not to match write another, as re:[^@]+ for !@"
 #: What stands in no address, name or pattern, but in the expressions of the qregex patch.
 _PARTS = (b"\\.", b".+", b"]+", b"@.*")
+_CLASSES = (b"d", b"D", b"w", b"W", b"s", b"S", b"b", b"B")  # behind a backslash
 
 
 def check_lists(report: Report, settings: Settings) -> None:
@@ -45,10 +46,16 @@ def looks_like_expression(entry: bytes) -> bool:
     """Is this, without its `!`, probably a line for the qregex patch?"""
     return (
         entry.startswith((b"^", b".*"))
-        or entry.endswith(b"$")
+        or entry.endswith((b"$", b".*@"))
         or entry in (b"@", b".")
         or any(part in entry for part in _PARTS)
         or (b"(" in entry and b"|" in entry and b")" in entry)
+        or any(
+            (byte == 0x7C and entry[at - 1 : at].isalnum() and entry[at + 1 : at + 2].isalnum())
+            or (byte == 0x5C and entry[at + 1 : at + 2] in _CLASSES)
+            or (byte == 0x7B and entry[at + 1 : at + 2].isdigit() and b"}" in entry[at:])
+            for at, byte in enumerate(entry)
+        )
     )
 
 
