@@ -47,10 +47,8 @@ def main(arguments: list[str]) -> NoReturn:
     if not arguments or not arguments[0].startswith("-"):
         status = serve(environ, command)
     elif arguments[0] == "--check":
-        from .diagnose.check import examine
-
         quiet = arguments[1:2] == ["--quiet"]
-        status = examine(environ, command[1 + quiet :], quiet).print()
+        status = check(environ, command[1 + quiet :], quiet)
     elif arguments == ["--hooks"]:
         from .diagnose.explain import show_hooks
 
@@ -70,6 +68,22 @@ def main(arguments: list[str]) -> NoReturn:
         status = 111
     # Nothing is buffered anywhere, so nothing needs Python's way out.
     os._exit(status)
+
+
+def check(environ: dict[bytes, bytes], checkpassword: list[bytes], quiet: bool) -> int:
+    """Say what is set and what is wrong; the exit status."""
+    try:
+        from .diagnose.check import examine
+
+        return examine(environ, checkpassword, quiet).print()
+    except MemoryError:
+        pass
+    except ImportError as error:
+        # The dynamic linker, where a library of Python's finds no room.
+        if not any(text in str(error) for text in ("map segment", "allocate")):
+            raise
+    os.write(1, b"wrong: memory: is not enough for this check, nor for a session\n")
+    return 1
 
 
 def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:

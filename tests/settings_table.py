@@ -218,6 +218,7 @@ ROWS = [
     number("tarpitdelay", "TARPITDELAY", 0, 999, TARPITCOUNT="3"),
     text(None, "BOUNCECHECK", "0", "1"),
     entries("recipients", "!*", "!example.org", "*|true", "@example.org|true a", "a.b:users/x.cdb",
+            empty=UNREAD,
             wrong=("example.org:", ":x", "example.org:nosuch.cdb", "!", "example.org|/no/such"),
             unread=("*.example.org|true", "a@example.org|true", "!@example.org", "!.example.org",
                     "example.org |true", "*|no-such-program-anywhere")),

@@ -79,6 +79,37 @@ def test_the_advice_for_files_of_who_may_not_relay(home: Home, file: str, line: 
     assert home.run(commands, RELAYCLIENT="").codes == [220, 250, 250, 221]
 
 
+def test_filters_that_are_off_on_purpose(home: Home) -> None:
+    """As our own advice is, it is a warning: mail flows, and as it was wanted."""
+    home.control("badmailfrom", "@bad.example")
+    home.control("badhelo", "bad.example")
+    lines = home.run(b"", "--check", QSMTPD_PLUGINS="-badmailfrom", HELOCHECK="!")
+    assert lines.status == 0
+    assert [line for line in lines.out.decode().splitlines() if line[:2] != "ok"] == [
+        "warning: control/badmailfrom: is set, but its filter badmailfrom has been taken out by"
+        " QSMTPD_PLUGINS",
+        "warning: control/badhelo: is not asked where HELOCHECK is !",
+    ]
+
+
+def test_lines_of_filters_that_nothing_switches_on(home: Home) -> None:
+    def off(**variables: str) -> list[tuple[str, str]]:
+        environ = {name.encode(): value.encode() for name, value in variables.items()}
+        return foreign.switched_off(Settings(ControlFiles(str(home.path).encode()), environ))
+
+    home.control(
+        "plugins", "tarpit", "bouncecheck bouncecheck=1", "loop", "validrcptto", "builtins"
+    )
+    validrcptto = "validrcptto does nothing here without VALIDRCPTTO_CDB or control/validrcptto.cdb"
+    tarpit = "tarpit does nothing here without TARPITCOUNT or control/tarpitcount"
+    assert off() == [("control/plugins", tarpit), ("control/plugins", validrcptto)]
+    assert off(TARPITCOUNT="3") == [("control/plugins", validrcptto)]
+    home.control("plugins", "builtins")
+    assert off(QSMTPD_PLUGINS="greetdelay greetdelay=3,rcptcheck") == [
+        ("QSMTPD_PLUGINS", "rcptcheck does nothing here without RCPTCHECK")
+    ]
+
+
 @pytest.mark.parametrize(
     ("entries", "recipients"),
     [(["*%*", "*@*@*", "*!*"], ["a%b@ok.example", "a@b@ok.example", "a!b@ok.example"])],

@@ -28,7 +28,7 @@ from qsmtpd.tls.settings import TlsSettings
 NOWHERE = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 WHITE = b" \t\r"
 HOOKS = " (see qsmtpd --hooks)"
-CHECKPASSWORD = [b"true", b"true"]
+CHECKPASSWORD = [b"cat", b"cat", b"true"]  # also with a host name in front
 SESSION = [
     b"EHLO x",
     b"MAIL FROM:<a@b.example>",
@@ -350,7 +350,8 @@ def test_cdbs(quiet_home: Home, file: str) -> None:
     path = home.control_dir / file
     row = Row(file, None, {}, on=on)
     environ = {name: os.fsencode(text) for name, text in on.items()}
-    make_cdb(path, {b"example.org": b"@example.org", b".example.net": b""})
+    at = b"@" if file == "validrcptto.cdb" else b""
+    make_cdb(path, {at + b"example.org": b"@example.org", at + b".example.net": b""})
     is_right(Tried(home, environ), row, "2 keys", "whole")
     content = path.read_bytes()
     for damaged in (b"", b"x" * 3000, content[:-1], content[:2047], bytes(len(content))):
@@ -438,7 +439,7 @@ def test_a_value_of_each_kind(quiet_home: Home, row: Row) -> None:
             }
             run = home.run(b"QUIT\r\n", **environ)
             assert run.codes == ([220, 221] if right else [421])
-            out = home.run(b"", "--check", "true", "true", **environ).out.decode()
+            out = home.run(b"", "--check", "cat", "true", **environ).out.decode()
             assert ("\nwrong: " in out) == (not right), out
             if not right:
                 event = run.event("control")

@@ -123,6 +123,8 @@ def _check_plugins(report: Report, settings: Settings) -> None:
     report.note("plugins", ", ".join(foreign.plugins(settings)), "see qsmtpd --hooks")
     for switch, why in foreign.idle_switches(settings):
         report.wrong(switch, why)
+    for switch, why in foreign.switched_off(settings):
+        report.warn(switch, why)
 
 
 def _check_utf8(report: Report, settings: Settings) -> None:
@@ -141,17 +143,22 @@ def _check_utf8(report: Report, settings: Settings) -> None:
 
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay: bool) -> None:
     """`relay`: the client is one that may relay, `may_relay`: or could become one."""
-    files = settings.files
     entries = settings.lines("rcpthosts")
     if entries is None and not relay:
         report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
-    elif not entries and not may_relay and not files.has("morercpthosts.cdb"):
+    elif not entries and not may_relay and not _has_key(settings, "morercpthosts.cdb"):
         report.wrong("control/rcpthosts", "has no entry, so every recipient is refused")
     if settings.variable("LOCALMFCHECK") == b"!" and not (
-        settings.lines("mailfromrules") or files.cdb("mailfromrules.cdb")
+        settings.lines("mailfromrules") or _has_key(settings, "mailfromrules.cdb")
     ):
         what = "is missing or has no entry, so LOCALMFCHECK=! refuses everybody"
         report.wrong("control/mailfromrules", what)
+
+
+def _has_key(settings: Settings, file: str) -> bool:
+    """Is there such a cdb, with anything in it?  Raises ControlError."""
+    cdb = settings.files.cdb(file)
+    return cdb is not None and any(True for _ in cdb.items())
 
 
 def _check_memory(report: Report, pyopenssl: bool) -> bool:

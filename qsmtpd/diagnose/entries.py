@@ -17,6 +17,8 @@ _BLANK = "has a blank in it: a comment stands on a line of its own"
 _NO_PATTERN = "is no pattern: .example.org is all below example.org"
 #: What stands in no domain.  Bytes that are not ASCII, and address literals, a client may say.
 _NOT_IN_DOMAIN = frozenset(b"!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~")
+#: The keys of these are recipients: the file or variable that names the cdb.
+RECIPIENTS = ("recipients", "validrcptto.cdb", "VALIDRCPTTO_CDB")
 _DOMAIN_LIMIT = 255  # bytes (RFC 5321, 4.5.3.1.2)
 
 
@@ -36,6 +38,8 @@ def key_problem(file: str, key: bytes) -> str | None:
     said: str | None
     if file == "recipients" and not key.startswith(b":"):
         said = "does not begin with a colon"
+    elif file in RECIPIENTS[1:] and b"@" not in key and b"." in key:
+        said = "is no address; a domain begins with @"
     elif key != key.lower():
         said = "has capitals, and names are looked for in lower case"
     else:

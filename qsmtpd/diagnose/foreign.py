@@ -29,6 +29,8 @@ COMPANIONS = {
     "RCPTCHECKRELAYCLIENT": "rcptcheck",
     "RCPTCHECKTIMEOUT": "rcptcheck",
 }
+#: The filters that do something where nothing but their line says so.
+ACTIVE = (*spec.ALWAYS, "localmfcheck", "loop")
 
 
 def plugins(settings: Settings) -> list[str]:
@@ -41,12 +43,6 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     specs = plugin_specs(settings)
     running = {line.plugin for line in specs}
     found = [
-        (switch, f"is set, but its filter {name} has been taken out by {spec.VARIABLE}")
-        for name in spec.BUILT_IN
-        if name not in running
-        for switch in switches(name, settings)
-    ]
-    found += [
         (name, "has been taken out, so that no mail is taken, or none that it lets in")
         for name in spec.ALWAYS
         if name not in running
@@ -63,6 +59,32 @@ def idle_switches(settings: Settings) -> list[tuple[str, str]]:
     for switch, name in COMPANIONS.items():
         if name not in running and _is_there(settings, switch):
             found.append((switch, f"does nothing without its filter {name}, which is not on"))
+    return found
+
+
+def switched_off(settings: Settings) -> list[tuple[str, str]]:
+    """What does nothing because somebody said so, or may have: as idle_switches().
+
+    A line of control/plugins can be there for the clients whose rule sets the variable.
+    """
+    specs = plugin_specs(settings)
+    running = {line.plugin for line in specs}
+    found = [
+        (switch, f"is set, but its filter {name} has been taken out by {spec.VARIABLE}")
+        for name in spec.BUILT_IN
+        if name not in running
+        for switch in switches(name, settings)
+    ]
+    for line in specs:
+        if line.plugin not in spec.BUILT_IN or line.plugin in ACTIVE:
+            continue
+        files, variables = spec.BUILT_IN[line.plugin]
+        options = {name.lower().encode("ascii") for name in files + variables}
+        if not switches(line.plugin, settings) and options.isdisjoint(line.options):
+            wanted = " or ".join([*variables, *("control/" + file for file in files)])
+            found.append((line.where, f"{line.name} does nothing here without {wanted}"))
+    if settings.variable("HELOCHECK") == b"!" and settings.files.has("badhelo"):
+        found.append(("control/badhelo", "is not asked where HELOCHECK is !"))
     return found
 
 

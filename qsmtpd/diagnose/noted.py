@@ -73,6 +73,8 @@ class _Noted(Settings):
             name = self.list_file(file)
             self.report.ok(file, _count(len(entries), "entry", "entries"), "control/" + name)
             self._look_at_entries(file, name)
+            if not entries and file == "recipients":
+                self._refuses_all("control/" + name, "entry")
         return entries
 
     def cdb(self, file: str) -> Cdb | None:
@@ -121,6 +123,11 @@ class _Noted(Settings):
             self.report.ok(name, str(shown), source)
         return value
 
+    def _refuses_all(self, where: str, what: str) -> None:
+        """A list of recipients is empty: only who may relay is not asked."""
+        if self._variables.get(b"RELAYCLIENT") is None:
+            self.report.wrong(where, f"has no {what}, so every recipient is refused")
+
     def _look_at_entries(self, file: str, name: str) -> None:
         """Say what is wrong with the entries of a list, of which `name` is the control file."""
         where = "control/" + name
@@ -150,6 +157,8 @@ class _Noted(Settings):
             self.report.wrong(error.name, error.reason)
         else:
             self.report.ok(where.removeprefix("control/"), _count(number, "key", "keys"), where)
+            if not number and file in entries.RECIPIENTS:
+                self._refuses_all(where, "key")
         _say(self.report.wrong, where, problems)
 
 

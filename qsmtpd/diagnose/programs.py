@@ -7,6 +7,7 @@ starts none of them.
 from __future__ import annotations
 
 import os
+import stat
 
 from ..facts import ControlError
 
@@ -28,7 +29,7 @@ def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> Non
         report.wrong("queue program", f"{name} {problem}")
         return
     report.note("queue program", name, "it is not run by this check")
-    if os.path.basename(name) == "qsmtpd-maildir":
+    if "qsmtpd-maildir" in _names(name):
         home = os.fsdecode(settings.variable("QSMTPD_MAILDIR") or b"")
         if not home:
             report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
@@ -65,21 +66,36 @@ def check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: 
         report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
         return
     what, name = "checkpassword program", os.fsdecode(auth.command[0])
+    host = os.fsdecode(auth.host or b"")
+    if "/" in host or (len(auth.command) < 2 and _found(host, settings) is not None):
+        report.wrong("AUTHARGV", f"is host, so {host} is no program, but the name in challenges")
     problem = why_not(name, settings, search=True)
     if problem is None:
         report.note(what, name, "it is not run by this check: try a login")
     else:
         report.wrong(what, f"{name} {problem}")
-    if len(auth.command) < 2:
+    if os.path.basename(name) == "true":
+        report.wrong(what, f"{name} says yes to every password, so everybody may relay")
+    elif len(auth.command) < 2:
         report.warn(what, "has no subprogram, which most need: add `true`")
-    if os.path.basename(name) == "qsmtpd-checkpassword":
-        _check_users(report, settings, auth)
-        after = os.fsdecode(auth.command[1]) if len(auth.command) > 1 else "true"
-        if (problem := why_not(after, settings, search=True)) is not None:
-            report.wrong(what, f"{after}, which {name} is to run, {problem}")
+    _check_ours(report, settings, auth)
     if not has_tls and not auth.in_clear:
         complain = report.wrong if auth.required else report.warn
         complain(switch, "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
+
+
+def _check_ours(report: Report, settings: Settings, auth: AuthSettings) -> None:
+    """Is it qsmtpd-checkpassword, by itself or behind `env` or `softlimit`, would it work?"""
+    words = [os.fsdecode(word) for word in auth.command]
+    for place, word in enumerate(words):
+        path = _found(word, settings)
+        if path is None or "qsmtpd-checkpassword" not in _names(path):
+            continue
+        _check_users(report, settings, auth)
+        after = words[place + 1] if place + 1 < len(words) else "true"
+        if (problem := why_not(after, settings, search=True)) is not None:
+            report.wrong("checkpassword program", f"{after}, which {word} is to run, {problem}")
+        return
 
 
 def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
@@ -96,9 +112,11 @@ def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None
         report.wrong(error.name, error.reason)
         return
     secrets = sum(isinstance(entry, users.Secret) for entry in known.values())
-    report.ok(where, f"{len(known)} users, {secrets} of them for CRAM-MD5", "qsmtpd-checkpassword")
+    number = "1 user" if len(known) == 1 else f"{len(known)} users"
+    report.ok(where, f"{number}, {secrets} of them for CRAM-MD5", "qsmtpd-checkpassword")
     if not known:
-        report.warn(where, "has no users: see qsmtpd-checkpassword --add")
+        complain = report.wrong if auth.required else report.warn
+        complain(where, "has no users: see qsmtpd-checkpassword --add")
     elif b"CRAM-MD5" in auth.mechanisms and secrets < len(known):
         # A client that can CRAM-MD5 takes it, and such a user is then always refused.
         complain = report.warn if secrets or len(auth.mechanisms) > 1 else report.wrong
@@ -110,14 +128,9 @@ def why_not(name: str, settings: Settings, search: bool = False) -> str | None:
 
     With `search`, one without a slash is looked for in PATH, as of a session.
     """
-    path = name
-    if search and "/" not in name:
-        import shutil  # now: it loads what reads archives
-
-        found = shutil.which(name, path=os.fsdecode(settings.variable("PATH") or b""))
-        if found is None:
-            return "is not to be found in PATH, or not executable"
-        path = found
+    path = _found(name, settings) if search else name
+    if path is None:
+        return "is not to be found in PATH, or not executable"
     if not os.path.exists(path):
         return "does not exist"
     if not os.path.isfile(path) or not _may(path, os.X_OK):
@@ -129,14 +142,47 @@ def why_not(name: str, settings: Settings, search: bool = False) -> str | None:
         finally:
             os.close(fd)
     except OSError:
-        return None  # a program, as opposed to a script, need not be readable
+        # The kernel starts a program that its user cannot read, but what is to read a script
+        # is then that user.  Of what has a set-user-ID bit we know that it is none.
+        if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return None
+        return "is not readable, so a script would not start: chmod +r"
     if not start.startswith(b"#!"):
         return "is a script without a #! line" if b"\0" not in start else None
-    words = start[2:].partition(b"\n")[0].split(None, 1)
-    interpreter = os.fsdecode(words[0]) if words else ""
+    return _why_no_interpreter(start[2:].partition(b"\n")[0], settings)
+
+
+def _why_no_interpreter(line: bytes, settings: Settings) -> str | None:
+    """Why what stands behind `#!` cannot be started, or None."""
+    if line.endswith(b"\r"):  # for the kernel it is part of the name
+        return "has a CR at the end of its #! line: a script's lines end in LF alone"
+    words = line.strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
+    interpreter = os.fsdecode(words[0])
     if not os.path.isfile(interpreter) or not _may(interpreter, os.X_OK):
         return f"wants {interpreter or 'an interpreter'}, which does not exist or is not executable"
-    return None
+    if os.path.basename(interpreter) != "env" or len(words) < 2:
+        return None
+    # All that follows is one argument for env, but for its option -S.
+    name = os.fsdecode(words[1].strip(b" "))
+    if name.startswith("-S"):
+        name = name[2:].split()[0] if name[2:].split() else ""
+    if name.startswith("-") or "=" in name or _found(name, settings) is not None:
+        return None
+    return f"wants {name or 'an interpreter'}, which env does not find in PATH"
+
+
+def _found(name: str, settings: Settings) -> str | None:
+    """A program by its path; without a slash it is looked for in PATH, as of a session."""
+    if "/" in name:
+        return name
+    import shutil  # now: it loads what reads archives
+
+    return shutil.which(name, path=os.fsdecode(settings.variable("PATH") or b""))
+
+
+def _names(path: str) -> tuple[str, str]:
+    """What a program is called, and what that is a link to."""
+    return os.path.basename(path), os.path.basename(os.path.realpath(path))
 
 
 def _why_no_maildir(home: str) -> str | None:

@@ -81,7 +81,7 @@ class Report:
         return None
 
     def print(self) -> int:
-        """Print it all; 0 if mail would flow, else 1."""
+        """Print it all; 0 if nothing is wrong, else 1."""
         for kind, lines in self.lines.items():
             for line in lines:
                 text = f"{kind}: {_one_line(line)}\n".encode("ascii", "backslashreplace")

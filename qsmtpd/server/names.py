@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-_ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
 
 def name_of(ip: str, paranoid: bool = False) -> bytes | None:
@@ -27,4 +27,4 @@ def name_of(ip: str, paranoid: bool = False) -> bytes | None:
     except (OSError, UnicodeError):
         return None
     raw = name.rstrip(".").encode("ascii", "replace")
-    return raw if 0 < len(raw) <= 255 and _ALLOWED.issuperset(raw) else None
+    return raw if 0 < len(raw) <= 255 and ALLOWED.issuperset(raw) else None

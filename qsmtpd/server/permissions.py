@@ -9,7 +9,10 @@ from ..config.files import home
 from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
+from ..net.ip import canonical
 from . import sockets
+from .accepted import without_names
+from .names import ALLOWED
 from .rules import Rules, apply, denies
 from .user import become
 
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
 
     from .options import Options
 
+#: How many faults of rules are said.
+SAID_LIMIT = 10
 #: The maximum number of rules that are checked, of those that set different things.
 MOST_RULES = 1000
 
 
 def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
-    """Write to descriptor 1 what is wrong; the exit status: 0 if mail would flow, else 1.
+    """Write to descriptor 1 what is wrong; the exit status: 0 if nothing is wrong, else 1.
 
     After HUP the server reads everything as that user, so at the latest then a
     file that only root can read is missing.
@@ -68,7 +73,12 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
 
     def examine(variables: Mapping[bytes, bytes]) -> Report:
         os.chdir(place)  # the last one has gone to its QMAILHOME
-        return child.examine(variables, options.checkpassword, options.quiet_check)
+        report = child.examine(variables, options.checkpassword, options.quiet_check)
+        by_name = variables.get(b"HELOCHECK", b"").rstrip() == b"="
+        nameless = not options.remote_names and b"TCPREMOTEHOST" not in variables
+        if by_name and nameless and b"RELAYCLIENT" not in variables:
+            report.wrong("HELOCHECK", "= refuses everybody, for -H looks up no name")
+        return report
 
     place = os.getcwd()
     problem = None
@@ -77,19 +87,23 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
         found = rules.all() if rules is not None else {}
     except ControlError as error:
         problem = error
+    rules_found = dict(found)
     others = found.pop(b"", b"")
     served = [] if denies(others) else [(b"", others)]
     served += [(key, data) for key, data in found.items() if not denies(data)]
     if not served:
         report = Report(options.quiet_check)
         report.wrong("rules", f"{options.rules} refuses every client")
+        _look_at_rules(report, found, options.remote_names)
         return report
     report = examine(_set(environ, served[0][1]))
     if problem is not None:
         report.wrong(problem.name, f"{problem.reason}, so every client is dropped")
     elif rules is not None:
         whose = os.fsdecode(served[0][0]) or "who has none of them"
-        report.ok("rules", f"{options.rules}, of {len(found)} clients; first is {whose}", "-x")
+        number = "1 client" if len(found) == 1 else f"{len(found)} clients"
+        report.ok("rules", f"{options.rules}, of {number}; first is {whose}", "-x")
+    _look_at_rules(report, rules_found, options.remote_names)
     seen = {served[0][1]}
     for key, data in served:
         if data not in seen:
@@ -101,9 +115,48 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
     return report
 
 
+def _look_at_rules(report: Report, found: Mapping[bytes, bytes], names: bool) -> None:
+    """What is wrong with the rules themselves; `names`: clients' names are looked up."""
+    problems = []
+    for key, data in found.items():
+        why = _why_never(key, names)
+        if why is not None:
+            problems.append(f"{os.fsdecode(key)} {why}")
+        if any(entry.startswith(b"+QMAILHOME=") for entry in data.split(b"\0")):
+            problems.append(f"{os.fsdecode(key)} sets QMAILHOME, which no rule can")
+    for problem in problems[:SAID_LIMIT]:
+        report.wrong("rule", problem)
+    if len(problems) > SAID_LIMIT:
+        report.wrong("rules", f"and {len(problems) - SAID_LIMIT} more like these")
+
+
+def _why_never(key: bytes, names: bool) -> str | None:
+    """Why no client can have the rule of this key, or None."""
+    if key.startswith(b"="):
+        if not names:
+            return "is for a host name, which -H does not look up"
+        if key.endswith(b".") or not ALLOWED.issuperset(key[1:]):
+            return "is for what is no host name"
+        return None
+    if b"@" in key:
+        return "is for an ident name, which is never asked for"
+    if key == b"" or canonical(key) == key:
+        return None
+    numbers = key[:-1].split(b".")
+    if key.endswith(b".") and len(numbers) < 4 and all(map(_is_byte, numbers)):
+        return None
+    if key.endswith(b":") and not key.strip(b"0123456789abcdef:"):
+        return None
+    return "is no address, nor the beginning of one up to a dot or colon"
+
+
+def _is_byte(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= 3 and b"%d" % int(text) == text and int(text) < 256
+
+
 def _set(environ: Mapping[bytes, bytes], data: bytes) -> dict[bytes, bytes]:
     """The environment with what these instructions set."""
-    variables = dict(environ)
+    variables = without_names(environ)
     apply(data, variables)
     return variables
 
