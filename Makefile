@@ -134,6 +134,10 @@ define refuse
   exit 1; }
 endef
 
+# It becomes part of the programs, which start anywhere.
+absolute = case "$(PREFIX)" in \
+  /*) ;; *) echo "make $@: PREFIX=$(PREFIX) does not begin with a /" >&2; exit 1 ;; esac
+
 # Whoever is not the owner of Python has to come to it, and through each link on the way.
 define OTHERS_CAN_RUN
 import pathlib, sys
@@ -148,6 +152,7 @@ export OTHERS_CAN_RUN
 
 # Whatever the umask, and the modes of this checkout: the user of the service has to read it.
 install:
+	@$(absolute)
 	@for folder in $(FOLDERS); do \
 		install -d "$(TO)/$$folder" 2>/dev/null && [ -w "$(TO)/$$folder" ] || $(refuse); \
 	done
@@ -175,7 +180,8 @@ install:
 		chmod 755 "$(TO)/bin/$$program" || exit; \
 	done
 	for page in $(MAN); do \
-		install -m 644 $$page "$(TO)/share/man/man$${page##*.}/" || exit; \
+		installed="$(TO)/share/man/man$${page##*.}/$${page##*/}"; \
+		sed 's|/usr/local/|$(PREFIX)/|g' $$page >"$$installed" && chmod 644 "$$installed" || exit; \
 	done
 	rm -rf "$(DOC)/examples"
 	cp -R man/examples "$(DOC)/examples"
@@ -185,6 +191,7 @@ install:
 	chmod -R u=rwX,go=rX "$(DOC)/examples"
 
 uninstall:
+	@$(absolute)
 	@for folder in $(FOLDERS); do \
 		[ -w "$(TO)/$$folder" ] || [ ! -e "$(TO)/$$folder" ] || $(refuse); \
 	done

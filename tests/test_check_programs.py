@@ -334,6 +334,12 @@ def test_empty_cdbs_beside_lists(home: Home) -> None:
     assert wrong.startswith("wrong: control/mailfromrules: is missing or has no entry")
 
 
+def test_morercpthosts_without_its_cdb(home: Home) -> None:
+    home.control("morercpthosts", "b.example")
+    (wrong,) = check(home)
+    assert wrong.startswith("wrong: control/morercpthosts: is not read, only its morercpthosts.cdb")
+
+
 def test_rcpthosts_without_an_entry(home: Home) -> None:
     home.control("rcpthosts", "# nothing yet", "")
     assert check(home) == ["wrong: control/rcpthosts: has no entry, so every recipient is refused"]

@@ -176,8 +176,8 @@ def test_install_over_an_older_version_and_uninstall(tmp_path: Path) -> None:
     # One of a folder above, tmp_path, is ours alone.
     made = [path for path in to.rglob("*") if not path.is_symlink()]
     assert [path for path in made if path.stat().st_mode & 0o044 != 0o044] == []
-    found = files(to)
-    assert "share/man/man8/qsmtpd.8" in found
+    page = (to / "share/man/man8/qsmtpd.8").read_text()
+    assert f"{to}/share/doc/qsmtpd/examples" in page and "/usr/local/" not in page
     examples = to / "share/doc/qsmtpd/examples"
     assert files(examples) == files(EXAMPLES)
     for name in files(EXAMPLES):
@@ -188,6 +188,20 @@ def test_install_over_an_older_version_and_uninstall(tmp_path: Path) -> None:
     assert files(to) == others
     assert not (to / "lib/qsmtpd").exists()
     assert make("uninstall", to).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["install", "uninstall"])
+def test_a_relative_prefix(target: str) -> None:
+    """Nothing is done: programs with it in them would work from one folder alone."""
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, target, "PREFIX=relprefix", "DESTDIR="],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"make {target}: PREFIX=relprefix does not begin with a /"
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, said)
+    assert not (ROOT / "relprefix").exists()
 
 
 @pytest.mark.parametrize("target", ["install", "uninstall"])

@@ -148,6 +148,10 @@ def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay:
         report.wrong("control/rcpthosts", "is missing, so every recipient is refused")
     elif not entries and not may_relay and not _has_key(settings, "morercpthosts.cdb"):
         report.wrong("control/rcpthosts", "has no entry, so every recipient is refused")
+    files = settings.files
+    if files.has("morercpthosts") and not files.has("morercpthosts.cdb"):
+        what = "is not read, only its morercpthosts.cdb, which is missing: see qmail-newmrh(8)"
+        report.wrong("control/morercpthosts", what)
     if settings.variable("LOCALMFCHECK") == b"!" and not (
         settings.lines("mailfromrules") or _has_key(settings, "mailfromrules.cdb")
     ):

@@ -1,5 +1,7 @@
 """Settings of qmail's patches and of qpsmtpd that decide about mail there, and do nothing here.
 
+And at the end those of qsmtpd's own by a name that is not theirs.
+
 Facts from the documents and sources of SPAMCONTROL and s/qmail, of the qmails of
 sagredo, jms1 and eQmail, of qmailtoaster, IndiMail, qmail-ldap and Qsmtpd, and of
 the patches chkuser, qregex, eMPF and qmail-spp.
@@ -170,13 +172,21 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "ENABLE_SPP SPPCONFFILE SMTP_PLUGIN",
         "smtpplugins filterconf",
     ),
+    (
+        "is not read: this setting has no file, but a variable of the same name, in capitals",
+        "",
+        "bouncecheck helocheck localmfcheck rcptcheck karmalimit forcetls require_auth smtpauth",
+    ),
+    ("is not read: its name is SESSION_TIMEOUT", "SESSIONTIMEOUT", ""),
+    ("is not read: its name is ERROR_FD", "ERRORFD", ""),
 )
 #: These are numbers, or switches, for which 0 is off.
 NUMBERS = (
     "MFCHECK SPF SPFBEHAVIOR VALIDRCPTTO_LIMIT BRTLIMIT MAX_RCPT_ERRCOUNT MAXRCPT MAXRCPTCOUNT"
     " REJECTNULLSENDERS RELAYREJ FORCE_TLS DENY_TLS DISABLETLS ALLOW_CRAM ALLOW_INSECURE_AUTH"
     " FORCEAUTHMAILFROM DNSBLFAILCLOSED SURBL QREGEX CHECKRECIPIENT mfcheck spfbehavior brtlimit"
-    " maxrcpt dnsblfailclosed rejectnullsenders rejectrelaytest qregex"
+    " maxrcpt dnsblfailclosed rejectnullsenders rejectrelaytest qregex bouncecheck karmalimit"
+    " forcetls require_auth"
 )
 #: SPAMCONTROL's word for a filter that is off.
 OFF = b"-"

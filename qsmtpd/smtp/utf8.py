@@ -114,8 +114,8 @@ def library() -> ModuleType:
             site.main()
             import idna
     except ImportError as error:
-        what = f"wants Python's idna, which cannot be imported: {error}"
-        raise ControlError("control/smtputf8", what) from error
+        what = f"cannot be imported, and SMTPUTF8 needs it, unless smtputf8 is off: {error}"
+        raise ControlError("Python's idna", what) from error
     return idna
 
 
