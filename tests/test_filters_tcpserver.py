@@ -110,9 +110,9 @@ def test_greetdelay(home: Home) -> None:
     ("files", "environ", "wrong"),
     [
         ({}, {"HELOCHECK": "A"}, "HELOCHECK: A and M need DNS"),
-        ({"badhelo": "x["}, {}, "control/badhelo: b'x[' has a [ without a ]"),
-        ({"badmailfrom": "@*.com="}, {}, "control/badmailfrom: b'@*.com=' has both"),
-        ({"badrcptto": "x[b-a]"}, {}, "control/badrcptto: b'x[b-a]' has a range"),
+        ({"badhelo": "x["}, {}, "control/badhelo: line 1: 'x[' has a [ without a ]"),
+        ({"badmailfrom": "@*.com="}, {}, "control/badmailfrom: line 1: '@*.com=' has both"),
+        ({"badrcptto": "x[b-a]"}, {}, "control/badrcptto: line 1: 'x[b-a]' has a range"),
         ({"greetdelay": "5s"}, {}, "control/greetdelay: is '5s', which is not a number"),
     ],
 )
