@@ -10,7 +10,7 @@ from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
 from ..net.ip import canonical
-from . import sockets
+from . import sockets, warmup
 from .accepted import without_names
 from .names import ALLOWED
 from .rules import Rules, apply, denies
@@ -40,6 +40,7 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
             sockets.expect_address(options)
     except OSError as error:
         nowhere = error
+    warmup.import_packages()  # as the server does, before it becomes that user
     try:
         become(options)
     except OSError as error:

@@ -139,6 +139,18 @@ def import_all() -> None:
     finally:
         os.register_at_fork = register
     _import(_LATER)
+    import_packages()
+
+
+def import_packages() -> None:
+    """Import what no part of Python is and a session without TLS wants: idna, where it is.
+
+    With what it imports when it is used: its tables, and the codec punycode.
+    """
+    try:
+        utf8.forms("b\u00fccher.example".encode())
+    except ControlError:
+        pass  # who wants it, says so
 
 
 def _import(names: tuple[str, ...]) -> None:
