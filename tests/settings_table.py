@@ -122,7 +122,8 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
 
 ROWS = [
     # qsmtpd-control(5)
-    text("me", None, "mx.example"),
+    Row("me", None, {b"mx.example": "mx.example"}, (b"a\x01b", b"x" * 1001), UNREAD,
+        (b"# my name", b".")),
     text("smtpgreeting", None, "mx.example hello"),
     text("localiphost", None, "mx.example"),
     entries("rcpthosts", "example.org", ".example.org", "[192.0.2.1]", unread=NO_DOMAIN),

@@ -8,7 +8,7 @@ from harness import Home
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.diagnose import foreign
-from qsmtpd.diagnose.elsewhere import NUMBERS, SETTINGS
+from qsmtpd.diagnose.elsewhere import NUMBERS, SETTINGS, SPAMCONTROLS
 
 NAMES = [
     (name, advice)
@@ -40,7 +40,7 @@ def test_each_has_its_sentence(home: Home, name: str, advice: str) -> None:
     file = name.removeprefix("control/")
     assert set_to(home, name, "0") == ({} if file in NUMBERS.split() else {name: advice})
     if file == name:
-        assert set_to(home, name, "-") == {}
+        assert set_to(home, name, "-") == ({} if name in SPAMCONTROLS.split() else {name: advice})
         assert (name in set_to(home, name, "")) == (name not in NUMBERS.split())
 
 

@@ -85,6 +85,7 @@ def examine(
     queue = attempt(lambda: QueueSettings(plain))
     if policy is not None:
         attempt(lambda: load.load(noted, policy, Log(2)))
+    attempt(lambda: _check_name(report, plain))
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
@@ -109,6 +110,16 @@ def _check_white_space(report: Report, environ: Mapping[bytes, bytes]) -> None:
             BLANKS
         ):
             report.warn(name.decode("ascii"), WHITE_SPACE)
+
+
+def _check_name(report: Report, settings: Settings) -> None:
+    """The first line of me, of which nothing else is asked."""
+    if (me := settings.line("me")) is None:
+        return
+    if me.startswith(b"#"):
+        report.wrong("control/me", "begins with a comment, and its first line is the name")
+    elif not me.strip(b".") and not settings.line("smtpgreeting"):
+        report.wrong("control/me", "has no name in its first line")
 
 
 def _check_syslog(report: Report) -> None:

@@ -15,14 +15,15 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     (
         "asks DNS, which no filter of qsmtpd does: let rblsmtpd(1) ask before it, or use a plugin",
         "MFDNSCHECK MFCHECK DNSCHECK DNSBLLIST DNSBLSKIP DNSBLFAILCLOSED RBL SURBL SPFINFO SPF"
-        " SPFBEHAVIOR REPLY_SENDEREXIST RETURNMXCHECK SENDERCHECK",
+        " SPFBEHAVIOR REPLY_SENDEREXIST RETURNMXCHECK SENDERCHECK HELO_DNS_CHECK RBLONLYHEADER",
         "mfcheck dnsbllist dnsblfailclosed dnsbl_zones rhsbl_zones rbllist spfbehavior spfrules"
         " spflocalrules nodnscheck",
     ),
     (
         "looks into messages, which no filter of qsmtpd does: let the queue program do it, or use"
         " a plugin",
-        "BADMIMETYPE BADLOADERTYPE BASE64 BODYCHECK VIRUSCHECK SIGNATURES BADEXT BADEXTPATTERNS",
+        "BADMIMETYPE BADLOADERTYPE BASE64 BODYCHECK VIRUSCHECK SIGNATURES BADEXT BADEXTPATTERNS"
+        " REJECTEXEC",
         "badmimetypes badmimetypes.cdb badloadertypes badloadertypes.cdb bodycheck signatures"
         " badext badext.cdb badextpatterns",
     ),
@@ -40,7 +41,8 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     (
         "checks recipients, and is not read: list them in validrcptto.cdb or in recipients, or"
         " have a program asked by RCPTCHECK",
-        "CHKUSER_* VALIDRCPTTO MOREVALIDRCPTTO_CDB CHECKRECIPIENT GOODRCPTTO GOODRCPTPATTERNS",
+        "CHKUSER_* VALIDRCPTTO MOREVALIDRCPTTO_CDB CHECKRECIPIENT GOODRCPTTO GOODRCPTPATTERNS"
+        " QMAILRRTDENYALL",
         "validrcptto morevalidrcptto morevalidrcptto.cdb goodrcptto goodrcptto.cdb"
         " goodrcptpatterns chkrcptdomains addrcheck.cdb",
     ),
@@ -117,7 +119,7 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "is not read: refuse clients in the rules of tcpserver or qsmtpd-server (-x), by deny or"
         " RBLSMTPD",
         "BADIP BADIPCHECK BADHOST BADHOSTCHECK REQPTR TCPPARANOID SHUTDOWN 421GREETING"
-        " 550GREETING SMTP550DISCONNECT",
+        " 550GREETING SMTP550DISCONNECT DENYMAIL",
         "badip badip.cdb badhost badhost.cdb",
     ),
     (
@@ -138,6 +140,7 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "blackholedsender blackholedsender.cdb blackholedpatterns blackholedrcpt blackholercpt"
         " blackholedrcpt.cdb blackholedrcptpatterns blackholercptpatterns",
     ),
+    ("is not read: use QMAILHOME, below which is control/", "CONTROLDIR", ""),
     (
         "is against RFC 5321, and not done; BOUNCECHECK refuses bounces to several recipients",
         "REJECTNULLSENDERS NOBOUNCE",
@@ -172,13 +175,13 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "ENABLE_SPP SPPCONFFILE SMTP_PLUGIN",
         "smtpplugins filterconf",
     ),
+    ("is not read: its name is SESSION_TIMEOUT", "SESSIONTIMEOUT", ""),
+    ("is not read: its name is ERROR_FD", "ERRORFD", ""),
     (
         "is not read: this setting has no file, but a variable of the same name, in capitals",
         "",
         "bouncecheck helocheck localmfcheck rcptcheck karmalimit forcetls require_auth smtpauth",
     ),
-    ("is not read: its name is SESSION_TIMEOUT", "SESSIONTIMEOUT", ""),
-    ("is not read: its name is ERROR_FD", "ERRORFD", ""),
 )
 #: These are numbers, or switches, for which 0 is off.
 NUMBERS = (
@@ -188,5 +191,6 @@ NUMBERS = (
     " maxrcpt dnsblfailclosed rejectnullsenders rejectrelaytest qregex bouncecheck karmalimit"
     " forcetls require_auth"
 )
-#: SPAMCONTROL's word for a filter that is off.
+#: SPAMCONTROL's word for a filter that is off, and the variables that are SPAMCONTROL's.
 OFF = b"-"
+SPAMCONTROLS = "MFDNSCHECK BADMIMETYPE BADLOADERTYPE BASE64 QHPSI DELIVERTO"

@@ -7,7 +7,7 @@ import os
 from ..config.session import plugin_specs, switches
 from ..facts import ControlError
 from ..policy import spec
-from .elsewhere import NUMBERS, OFF, SETTINGS
+from .elsewhere import NUMBERS, OFF, SETTINGS, SPAMCONTROLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _variables(settings: Settings, names: list[str]) -> Iterator[str]:
     for name in names:
         for full in settings.variables_like(name[:-1]) if name.endswith("*") else [name]:
             value = settings.variable(full)
-            if value is not None and value != OFF and not (name in _NUMBERS and _is_zero(value)):
+            off = value == OFF and name in SPAMCONTROLS.split()
+            if value is not None and not off and not (name in _NUMBERS and _is_zero(value)):
                 yield full
 
 
