@@ -294,7 +294,7 @@ def test_what_looks_like_one(home: Home, entry: str) -> None:
     wrong = [line for line in checked.out.decode().splitlines() if line.startswith("wrong: ")]
     todo = NEGATED if entry.startswith("!") else "write re: before it"
     what = f"{entry} looks like a regular expression, and is none: {todo}"
-    assert wrong == [f"wrong: control/badrcptto: line {number}: {what}" for number in (3, 5)]
+    assert {f"wrong: control/badrcptto: line {number}: {what}" for number in (3, 5)} <= set(wrong)
 
 
 @pytest.mark.sample(5)
