@@ -197,7 +197,7 @@ def test_the_client_hears_nothing_but_replies(home: Home, tmp_path: Path, progra
 
 @pytest.mark.parametrize("program", SERVERS)
 def test_without_a_syslog(home: Home, tmp_path: Path, program: str) -> None:
-    """And no traceback, where not even the program itself is there."""
+    """And no traceback, where not even the program itself can be imported."""
     with running(home, program, tmp_path) as server:
         server.log.close()
         (tmp_path / "syslog").unlink()
@@ -206,7 +206,8 @@ def test_without_a_syslog(home: Home, tmp_path: Path, program: str) -> None:
             assert client.docmd("NOOP") == (250, b"ok")
         assert len(home.messages()) == 1
         program_text = (tmp_path / "program").read_text()
-        (tmp_path / "program").write_text(program_text.replace("qsmtpd.main", "qsmtpd.none"))
+        broken = program_text.replace("launch(", 'sys.modules["qsmtpd.main"] = None; launch(')
+        (tmp_path / "program").write_text(broken)
         with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
             server.client()
 
