@@ -115,12 +115,7 @@ class Transfer:
         return self.refusal
 
     def _start(self) -> Reply | None:
-        client, envelope, hooks, data = (
-            self._client,
-            self._envelope,
-            self._hooks,
-            self._settings.data,
-        )
+        client, envelope, hooks = self._client, self._envelope, self._hooks
         ruling = hooks.ask(stages.DATA, client, envelope)
         if ruling.decision.verdict in REFUSALS:
             return stages.reply_to(ruling)
@@ -133,7 +128,8 @@ class Transfer:
             return replies.PLUGIN_TROUBLE
         self._back_end = back_end
         self.fields["qp"] = back_end.pid
-        self._missing = _missing_lines(client, back_end.pid) if data.fill_header else {}
+        if self._settings.data.fill_header:
+            self._missing = _missing_lines(client, back_end.pid)
         hide = self._settings.auth.hide and client.auth is not None
         # To some patched qmail-remotes the keyword says that SMTPUTF8 is needed.
         self._first = received(client, time(), hide, envelope.needs_utf8)

@@ -12,7 +12,7 @@ from ..facts import Reply, Ruling
 from ..net.channel import LineTooLong
 from ..policy import stages
 from ..smtp import replies, states
-from ..smtp.command import BareLF, begins_with_bdat, parse_command
+from ..smtp.command import BareLF, parse_command
 from .commands import Commands, own_decision
 from .ending import Ending
 
@@ -89,14 +89,12 @@ class Dialogue:
                 self._counters.commands += 1
                 self._reset(verb)
                 reply = replies.LINE_TOO_LONG
-                if self._is_chunk(b"BDAT") and begins_with_bdat(error.start):
+                if self._is_chunk(verb):
                     reply = replies.BAD_CHUNK
             else:
                 verb, argument = parse_command(line)
                 self._counters.commands += 1
                 refusal = self._refusal(line, verb)
-                if verb != b"BDAT" and self._is_chunk(b"BDAT") and begins_with_bdat(line):
-                    refusal = replies.BAD_CHUNK
                 if refusal is None:
                     reply = self._commands.by_verb[verb](argument)
                 elif self._is_chunk(verb):

@@ -26,14 +26,14 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
 
     The verb is what stands before the first space, in upper case; only the
     space separates, a TAB is part of the verb.  Spaces before the argument
-    are skipped.
+    are skipped.  But what anybody could mean for BDAT is one, with all of it as
+    an argument that makes no sense: bytes may follow it that are no commands.
     """
-    verb, _, argument = content(line).partition(b" ")
+    line = content(line)
+    verb, _, argument = line.partition(b" ")
     # bytes.upper() knows ASCII only, so no foreign letter turns into a verb.
-    return verb.upper(), argument.lstrip(b" ")
-
-
-def begins_with_bdat(line: bytes) -> bool:
-    """Does somebody mean BDAT, be it written so that it is another verb?  Bytes may follow it."""
-    start = line[:64].lstrip(b" \t")
-    return start[:4].upper() == b"BDAT" and not start[4:5].isalnum()
+    verb = verb.upper()
+    start = line.lstrip(b" \t")
+    if verb != b"BDAT" and start[:4].upper() == b"BDAT" and not start[4:5].isalnum():
+        return b"BDAT", start
+    return verb, argument.lstrip(b" ")
