@@ -122,7 +122,7 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
 
 ROWS = [
     # qsmtpd-control(5)
-    Row("me", None, {b"mx.example": "mx.example"}, (b"a\x01b", b"x" * 1001), UNREAD,
+    Row("me", None, {b"mx.example": "mx.example"}, (b"a\x01b", b"x" * 1001), WRONG,
         (b"# my name", b".")),
     text("smtpgreeting", None, "mx.example hello"),
     text("localiphost", None, "mx.example"),

@@ -194,3 +194,10 @@ def test_each_answer_is_given_once(home: Home) -> None:
     home.control("plugins", "nosuch")
     _, lines = check(home, POSTPONE="x")
     assert any(line.startswith("wrong: control/plugins: nosuch: ") for line in lines)
+
+
+def test_a_switch_that_is_none_of_its_words(home: Home) -> None:
+    for value in ("", "1", "!", "-"):
+        assert b"UCSPITLS: is" not in home.run(b"", "--check", UCSPITLS=value).out
+    said = home.run(b"", "--check", UCSPITLS="require").out
+    assert b"warning: UCSPITLS: is 'require': TLS is offered, and not required" in said

@@ -59,8 +59,9 @@ class SessionSettings:
         self.limits = Limits(settings)
         self.data = DataSettings(settings)
         self.utf8 = smtputf8(settings)
-        if me is None and greeting is None:
-            raise ControlError("control/me", "is missing")
+        if not (me or greeting):
+            what = "is missing" if me is None else "has no name in its first line"
+            raise ControlError("control/me", what)
         self.greeting = greeting or me or b""
         self.policy = PolicySettings(settings)
         if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):

@@ -20,7 +20,7 @@ from ..config.session import (
     SessionSettings,
     smtputf8,
 )
-from ..config.settings import Settings
+from ..config.settings import Settings, shown
 from ..facts import BLANKS
 from ..log import Log
 from ..net import ucspi
@@ -98,6 +98,7 @@ def examine(
     has_tls = tls is not None and tls.mode != OFF
     if tls is not None and enough:
         has_tls = bool(attempt(lambda: check_tls(report, tls)))
+    _check_tls_switch(report, plain)
     if auth is not None:
         attempt(lambda: check_auth(report, plain, auth, has_tls))
     return report
@@ -118,8 +119,15 @@ def _check_name(report: Report, settings: Settings) -> None:
         return
     if me.startswith(b"#"):
         report.wrong("control/me", "begins with a comment, and its first line is the name")
-    elif not me.strip(b".") and not settings.line("smtpgreeting"):
+    elif me and not me.strip(b".") and not settings.line("smtpgreeting"):
         report.wrong("control/me", "has no name in its first line")
+
+
+def _check_tls_switch(report: Report, settings: Settings) -> None:
+    """What is none of its words is `offered` (qsmtpd-tls(7)), and may have been meant otherwise."""
+    switch = settings.variable("UCSPITLS")
+    if switch not in (None, b"", b"0", b"1", b"-", b"!", b"@"):
+        report.warn("UCSPITLS", f"is {shown(switch)}: TLS is offered, and not required")
 
 
 def _check_syslog(report: Report) -> None:
