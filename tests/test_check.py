@@ -201,3 +201,11 @@ def test_a_switch_that_is_none_of_its_words(home: Home) -> None:
         assert b"UCSPITLS: is" not in home.run(b"", "--check", UCSPITLS=value).out
     said = home.run(b"", "--check", UCSPITLS="require").out
     assert b"warning: UCSPITLS: is 'require': TLS is offered, and not required" in said
+
+
+def test_a_filter_that_cannot_be_made_hides_no_other(home: Home) -> None:
+    home.control("badhelo", "re:(")
+    home.control("badmailfrom", "re:[")
+    said = home.run(b"", "--check", TARPITCOUNT="x", TARPITDELAY="1").out
+    for where in (b"control/badhelo: line 1", b"control/badmailfrom: line 1", b"TARPITCOUNT: "):
+        assert b"wrong: " + where in said

@@ -83,8 +83,10 @@ def examine(
     auth = attempt(lambda: AuthSettings(plain, checkpassword))
     policy = attempt(lambda: PolicySettings(noted))
     queue = attempt(lambda: QueueSettings(plain))
-    if policy is not None:
-        attempt(lambda: load.load(noted, policy, Log(2)))
+    if policy is not None and attempt(lambda: load.load(noted, policy, Log(2))) is None:
+        for spec in policy.plugins:  # nor are the others hidden by one that cannot be made
+            policy.plugins = [spec]
+            attempt(lambda: load.load(noted, policy, Log(2)))
     attempt(lambda: _check_name(report, plain))
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
