@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from child import Child
-from harness import Home
+from harness import PROGRAMS, Home
 from hypothesis import settings
 from tls_home import S6, SERVER, SSLSERVER, Start
 from ucspitls import Helper
@@ -66,6 +66,17 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def inside(home: Home) -> Home:
     """A home with a certificate."""
     SERVER.save(home.control_dir / "servercert.pem")
+    return home
+
+
+@pytest.fixture
+def submission(home: Home) -> Home:
+    """AUTH is switched on, with the stand-in for checkpassword; also in clear, to be simple."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.environ.update(
+        SMTPAUTH="", AUTHCLEAR="1", AUTHDELAY="0", SEEN=str(home.path / "seen"), MAXERRORS="100"
+    )
+    home.arguments = [str(PROGRAMS / "checker"), "true"]
     return home
 
 
