@@ -18,6 +18,8 @@ from run import Run
 from ucspitls import Helper
 
 Command = Sequence[str | Path]
+#: On a busy machine a signal may need that long (seconds) to end a process.
+DYING = 2.0
 
 
 class Child(Client):
@@ -140,7 +142,7 @@ class Child(Client):
         status = self.process.wait(PATIENCE)
         log = self.log()
         self._log.close()
-        return Run(out, log, status, session_members(self.pid))
+        return Run(out, log, status, left_behind(self.pid))
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -151,8 +153,16 @@ def descriptors(pid: int) -> dict[int, str]:
     return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+def left_behind(session: int) -> list[int]:
+    """The processes that a program has left behind: who has been sent a signal has time to die."""
+    deadline = time.monotonic() + DYING
+    while (members := session_members(session)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return members
+
+
 def session_members(session: int) -> list[int]:
-    """The processes that a program has left behind."""
+    """The processes of a session that are alive."""
     members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
