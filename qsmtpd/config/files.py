@@ -51,7 +51,7 @@ def open_regular(name: str, path: bytes) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
-        if not _is_entry(path):
+        if not is_entry(path):
             return None
         raise ControlError(name, "is a link that leads nowhere") from None
     except OSError as error:
@@ -103,7 +103,7 @@ def _is_null(found: os.stat_result) -> bool:
     return found.st_mode & _TYPE == _DEVICE and found.st_rdev == null.st_rdev
 
 
-def _is_entry(path: bytes) -> bool:
+def is_entry(path: bytes) -> bool:
     """Is there anything of this name, be it a link that leads nowhere?"""
     try:
         os.lstat(path)
@@ -169,7 +169,7 @@ class ControlFiles:
         """
         if not self.lists(name):
             return False
-        return (self._names is not None and "/" not in name) or _is_entry(self.path(name))
+        return (self._names is not None and "/" not in name) or is_entry(self.path(name))
 
     def cdb(self, name: str) -> Cdb | None:
         """The cdb file of this name, open, or None where there is no such file."""

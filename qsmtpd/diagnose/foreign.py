@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ..config.session import plugin_specs, switches
 from ..facts import ControlError
 from ..policy import spec
@@ -118,4 +116,4 @@ def _is_there(settings: Settings, switch: str) -> bool:
     file = switch.removeprefix("control/")
     if file == switch:
         return settings.variable(switch) is not None
-    return os.path.lexists(settings.files.path(file))
+    return settings.files.has(file)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import posix as os
-
-from ..config.files import read_regular
+from ..config.files import is_entry, read_regular
 from ..facts import ControlError
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
@@ -52,15 +50,6 @@ def find_pairs(folder: bytes) -> list[Pair]:
     for number in (b"", b"2"):
         certificate = folder + b"/servercert" + number + b".pem"
         key = folder + b"/serverkey" + number + b".pem"
-        if is_there(certificate):
-            pairs.append(Pair(certificate, key if is_there(key) else certificate))
+        if is_entry(certificate):
+            pairs.append(Pair(certificate, key if is_entry(key) else certificate))
     return pairs
-
-
-def is_there(path: bytes) -> bool:
-    """Is it, be it a link that leads nowhere?"""
-    try:
-        os.lstat(path)
-    except OSError:
-        return False
-    return True

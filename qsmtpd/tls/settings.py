@@ -163,12 +163,7 @@ def _ciphers(settings: Settings) -> bytes | None:
 
 
 def _if_there(files: ControlFiles, name: str) -> bytes | None:
-    path = files.path(name)
-    if not files.lists(name):
-        return None
-    from .pairs import is_there
-
-    return _once(files, name, lambda: path if is_there(path) else None)
+    return _once(files, name, lambda: files.path(name) if files.has(name) else None)
 
 
 def _once(files: ControlFiles, what: str, look: Callable[[], T]) -> T:
