@@ -40,11 +40,12 @@ class Decision:
     3463; b"": the usual one), which the reply shows as `(#5.7.1)`.  Of a
     `decline`, the text is for the log alone.
 
-    `header` are lines for the header of the message, without their LF;
+    `header` are lines for the header of the message, without their LF, `above`
+    those that stand above our Received, as trace fields do (RFC 7208, 9.1);
     `recipient`, at the stage rcpt, replaces the recipient that was asked about.
     """
 
-    __slots__ = ("verdict", "text", "code", "status", "header", "recipient")
+    __slots__ = ("verdict", "text", "code", "status", "header", "above", "recipient")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Decision:
         status: bytes = b"",
         header: Iterable[bytes] = (),
         recipient: bytes | None = None,
+        above: Iterable[bytes] = (),
     ) -> None:
         if verdict not in _CLASSES:
             raise ValueError(f"{verdict!r} is no verdict")
@@ -63,15 +65,16 @@ class Decision:
             raise ValueError("text and status are bytes")
         if status and not is_status(status):
             raise ValueError(f"{status!r} is no status, as 5.7.1 is one")
-        if isinstance(header, bytes | str):
-            raise ValueError("header is a list of lines")
+        if isinstance(header, bytes | str) or isinstance(above, bytes | str):
+            raise ValueError("header and above are lists of lines")
         self.verdict = verdict
         self.text = text
         self.code = code
         self.status = status
         self.header = tuple(header)
+        self.above = tuple(above)
         self.recipient = recipient
-        for line in self.header:
+        for line in self.above + self.header:
             check_header_line(line)
         if recipient is not None and (b"\0" in recipient or b"\n" in recipient):
             raise ValueError("a recipient holds neither NUL nor LF")
@@ -96,20 +99,25 @@ DECLINED = Decision(DECLINE)
 ACCEPTED = Decision(ACCEPT)
 
 
-def decline(reason: bytes = b"", header: Iterable[bytes] = ()) -> Decision:
+def decline(
+    reason: bytes = b"", header: Iterable[bytes] = (), above: Iterable[bytes] = ()
+) -> Decision:
     """No opinion; `reason` is for the log, where nobody else grants either."""
-    return Decision(DECLINE, reason, header=header)
+    return Decision(DECLINE, reason, header=header, above=above)
 
 
 def accept(
-    text: bytes = b"", recipient: bytes | None = None, header: Iterable[bytes] = ()
+    text: bytes = b"",
+    recipient: bytes | None = None,
+    header: Iterable[bytes] = (),
+    above: Iterable[bytes] = (),
 ) -> Decision:
     """Take it, and ask no other plugin.
 
     At the stage rcpt the others are asked all the same, and only the built-in
     relay and rcpthosts grant by this; `recipient`, if given, is what goes on.
     """
-    return Decision(ACCEPT, text, recipient=recipient, header=header)
+    return Decision(ACCEPT, text, recipient=recipient, header=header, above=above)
 
 
 def reject(text: bytes, code: int = 0, status: bytes = b"") -> Decision:

@@ -102,7 +102,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert engine.rcpt() == ("reject", "default", b"x@y")
     assert engine.hooks.back_end(engine.client, engine.envelope) is None
     assert engine.hooks.capabilities(engine.client) == []
-    assert engine.hooks.header_lines() == b""
+    assert engine.hooks.with_lines(b"") == b""
     assert engine.hooks.commands == set()
     assert not engine.hooks.has("mail", "rcpt")
 
@@ -227,32 +227,35 @@ def test_lines_have_an_order_an_end_and_a_limit(tmp_path: Path) -> None:
     engine = Engine(
         tmp_path,
         entry("d", "data", decline(header=[b"X-D: 1"])),
-        rule("r", accept(header=[b"X-R: 1"])),
+        rule("r", accept(header=[b"X-R: 1"], above=[b"X-A: 1"])),
         entry("c", "connect", decline(header=[b"X-C: 1"])),
         entry("u", "unknown", decline(header=[b"X-U: 1"])),
         entry("x", "command_x", decline(header=[b"X-X: 1"])),
+        entry("y", "command_y", decline(above=[b"X-Y: 1"])),
     )
     assert engine.ask("unknown").decision.verdict == "defer"  # no place for it
     assert engine.ask("command_x").decision.verdict == "defer"
+    assert engine.ask("command_y").decision.verdict == "defer"
     engine.ask("connect")
     engine.ask("mail")
     for _ in range(3):
         engine.rcpt()
     engine.ask("data")
-    assert engine.hooks.header_lines() == b"X-C: 1\nX-R: 1\nX-D: 1\n"
+    assert engine.hooks.with_lines(b"R\n") == b"X-A: 1\nR\nX-C: 1\nX-R: 1\nX-D: 1\n"
     engine.hooks.forget(stages.TRANSACTION)
-    assert engine.hooks.header_lines() == b"X-C: 1\n"
-    assert engine.hooks.renew().header_lines() == b"X-C: 1\n"
-    many = accept(header=[b"X: %d" % n for n in range(500)])
+    assert engine.hooks.with_lines(b"") == b"X-C: 1\n"
+    assert engine.hooks.renew().with_lines(b"") == b"X-C: 1\n"
+    lines = [b"X: %d" % n for n in range(500)]
+    many = accept(header=lines[:50], above=lines[50:])
     engine = Engine(tmp_path, entry("m", "mail", many))
     engine.ask("mail")
-    assert engine.hooks.header_lines().count(b"\n") == HEADER_LINES
+    assert engine.hooks.with_lines(b"").count(b"\n") == HEADER_LINES
 
 
 def test_lines_of_who_is_refused_are_not_kept(tmp_path: Path) -> None:
     engine = Engine(tmp_path, entry("m", "rcpt", decline(header=[b"X: 1"])), rule("r", DECLINED))
     engine.rcpt()
-    assert engine.hooks.header_lines() == b""
+    assert engine.hooks.with_lines(b"") == b""
 
 
 @pytest.mark.parametrize("stage", stages.POSTPONED)

@@ -180,6 +180,22 @@ def test_header_lines(home: Home) -> None:
     assert len(home.messages()) == 2
 
 
+@pytest.mark.parametrize("spooled", [False, True])
+def test_header_lines_above_and_below_received(home: Home, spooled: bool) -> None:
+    home.control(
+        "plugins",
+        decide(at="mail", header="X-Below:%201", above="X-Above:%20a%0a%20b|X-Above:%20c"),
+        *([f"{PLUGINS}/look.py spool=yes"] if spooled else []),
+    )
+    assert home.run(session() + MESSAGE + b"QUIT\r\n").codes[-2:] == [250, 221]
+    (message,) = home.messages()
+    above, received, rest = message.text.partition(b"Received: ")
+    assert above == b"X-Above: a\n b\nX-Above: c\n"
+    lines = rest.split(b"\n")
+    assert (lines[1][:5], lines[2]) == (b"  by ", b"X-Below: 1")
+
+
+@pytest.mark.parametrize("place", ["header", "above"])
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
@@ -189,8 +205,8 @@ def test_header_lines(home: Home) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stage", ["rcpt", "header"])
-def test_header_lines_that_would_break_it(home: Home, line: str, stage: str) -> None:
-    home.control("plugins", decide(at=stage, header=line.replace(" ", "%20")))
+def test_header_lines_that_would_break_it(home: Home, line: str, stage: str, place: str) -> None:
+    home.control("plugins", decide(at=stage, **{place: line.replace(" ", "%20")}))
     run = home.run(WHOLE if stage == "header" else session() + b"QUIT\r\n")
     assert run.lines.count(b"451 policy trouble, try again later (#4.3.0)") == 1
     assert run.event("trouble")["error"] == "ValueError"

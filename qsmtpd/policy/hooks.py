@@ -78,8 +78,8 @@ class Hooks:
                 self._at.setdefault(stage, []).append(entry)
         self._granting = sum(entry.grants for entry in self.entries)
         self.spools = any(entry.spool for entry in self._at.get(stages.DATA_POST, ()))
-        #: stage -> the header lines that its decisions carried
-        self._lines: dict[str, list[bytes]] = {}
+        #: stage -> the header lines that its decisions carried, and whether above Received
+        self._lines: dict[str, list[tuple[bool, bytes]]] = {}
         #: stage -> a refusal that is to be said later, and whose it is
         self._postponed: dict[str, tuple[Entry, Decision]] = {}
 
@@ -132,8 +132,8 @@ class Hooks:
             if self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, *facts)
-            if decision.header:
-                self._add_lines(stage, decision.header)
+            if decision.header or decision.above:
+                self._add_lines(stage, _lines(decision))
             if decision.verdict != DECLINE and not self._postpone(entry, stage, decision):
                 if stage == stages.HELO and decision.verdict in REFUSALS:
                     # A client needs no HELO: who goes on without is refused at RCPT.
@@ -152,7 +152,7 @@ class Hooks:
             return due, recipient
         name, granted, reason = "default", self.refuse, b""
         left = self._granting
-        lines: list[bytes] = []
+        lines: list[tuple[bool, bytes]] = []
         later: tuple[Entry, Decision] | None = None
         suffixed = False  # by relay: a second one, as `relay:2`, does not add it again
         for entry in self._at.get(stage, ()):
@@ -162,7 +162,7 @@ class Hooks:
                 continue
             decision = self._ask(entry, stage, client, envelope, recipient)
             left -= entry.grants
-            lines += decision.header
+            lines += _lines(decision)
             if decision.verdict in REFUSALS:
                 if not self._is_postponed(entry, stage, decision):
                     return Ruling(stage, entry.name, decision, asked), recipient
@@ -279,10 +279,16 @@ class Hooks:
 
     # -- what decisions leave behind ----------------------------------------
 
-    def header_lines(self) -> bytes:
-        """The header lines that decisions have added, with LF ends."""
+    def with_lines(self, received: bytes) -> bytes:
+        """Our Received lines and around them those that decisions have added, with LF ends."""
+        if not self._lines:
+            return received
         lines = [line for stage in stages.STAGES for line in self._lines.get(stage, ())]
-        return b"".join(line + b"\n" for line in lines[:HEADER_LINES])
+        above, below = (
+            b"".join(line + b"\n" for is_above, line in lines[:HEADER_LINES] if is_above is place)
+            for place in (True, False)
+        )
+        return above + received + below
 
     def forget(self, which: Iterable[str]) -> None:
         """Nothing that was decided at these stages holds any more."""
@@ -290,7 +296,7 @@ class Hooks:
             self._lines.pop(stage, None)
             self._postponed.pop(stage, None)
 
-    def _add_lines(self, stage: str, lines: Iterable[bytes]) -> None:
+    def _add_lines(self, stage: str, lines: Iterable[tuple[bool, bytes]]) -> None:
         kept = self._lines.setdefault(stage, [])
         # Each recipient may bring the same one.
         kept += [line for line in lines if line not in kept]
@@ -332,7 +338,8 @@ class Hooks:
         said = self._call(entry, stage, client, *facts)
         if isinstance(said, Decision):
             late = stage not in stages.CARRYING or (stage == stages.DATA_POST and not self.spools)
-            if not (said.header and late) and (said.recipient is None or stage == stages.RCPT):
+            has_lines = said.header or said.above
+            if not (has_lines and late) and (said.recipient is None or stage == stages.RCPT):
                 return said
             said = ValueError("no place, or too late, for header lines or a recipient")
             self._complain(entry, stage, said)
@@ -375,6 +382,12 @@ class Hooks:
         log_trouble(self._log, error, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
+
+
+def _lines(decision: Decision) -> list[tuple[bool, bytes]]:
+    """The header lines of a decision: (is it to stand above Received?, the line)."""
+    lines = [(True, line) for line in decision.above]
+    return lines + [(False, line) for line in decision.header]
 
 
 def _is_capability(line: object) -> bool:

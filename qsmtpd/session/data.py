@@ -98,7 +98,7 @@ class Transfer:
         self._settings = settings
         self._back_end: BackEnd | None = None
         self._stream = MessageStream()
-        self._first = b""  # stands in front of the message
+        self._first = b""  # our Received, which stands in front of the message
         self._missing: dict[bytes, bytes] = {}
         self._inspection: Inspection | None = None
         self._ascii: AsciiHeader | None = None  # where the header has to be that
@@ -204,7 +204,7 @@ class Transfer:
             self._inspection.header(header, whole)
             self._look()
         elif self._back_end is not None:
-            self._back_end.feed(self._first + self._hooks.header_lines() + header)
+            self._back_end.feed(self._hooks.with_lines(self._first) + header)
         if self._hops >= self._settings.data.max_hops:
             self.refuse(replies.TOO_MANY_HOPS)
         # What cannot be passed on with UTF-8 in it, can be without (RFC 6531, 3.6).

@@ -27,8 +27,9 @@ CHUNK = 65536
 class Inspection:
     """Shows a message to the plugins, and passes on to the back end what they let pass.
 
-    `first` stands in front of the message, before what plugins add.  `refusal`
-    is what a plugin has against it; nothing is then passed on any more.
+    `first` is our Received, which stands in front of the message, with what plugins
+    add above and below it.  `refusal` is what a plugin has against it; nothing is
+    then passed on any more.
     Raises OSError where there is no place for a file that a plugin wants.
     """
 
@@ -73,7 +74,7 @@ class Inspection:
             self._gap = b""
             self._show(text[length:])
         if self._spool is None:
-            text = self._first + self._hooks.header_lines() + text
+            text = self._hooks.with_lines(self._first) + text
         self._pass_on(text)
 
     def body(self, text: bytes) -> None:
@@ -98,7 +99,7 @@ class Inspection:
                 self._message.file = self._spool.reader()
             ruling = self._hooks.ask(stages.DATA_POST, self._client, self._envelope, self._message)
             if not self._refuses(ruling) and self._spool is not None:
-                self._back_end.feed(self._first + self._hooks.header_lines())
+                self._back_end.feed(self._hooks.with_lines(self._first))
                 for chunk in self._spool.chunks():
                     self._back_end.feed(chunk)
         except OSError as error:

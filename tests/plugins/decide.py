@@ -1,4 +1,6 @@
-"""Decides as its line says: `decide at=STAGE say=VERDICT text=… code=… status=… header=… to=…`.
+"""Decides as its line says: `decide at=STAGE say=VERDICT text=… header=… above=…`.
+
+Other options are code=, status=, to= and spool=yes.
 
 Values are written as in a URL: %20 is a space.  `of=` decides only about one
 recipient, name or sender.
@@ -19,7 +21,7 @@ def Plugin(settings):  # noqa: ANN001, ANN201, N802
     verdict = option("say").decode() or "decline"
     text, status, of = option("text"), option("status"), option("of")
     code = int(option("code") or b"0")
-    header = [line for line in option("header").split(b"|") if line]
+    header, above = ([line for line in option(o).split(b"|") if line] for o in ("header", "above"))
     recipient = option("to") or None
     spooling = option("spool") == b"yes"
 
@@ -29,6 +31,6 @@ def Plugin(settings):  # noqa: ANN001, ANN201, N802
         if of and of not in about:
             return DECLINED
         settings.log(asked=",".join(stages))
-        return Decision(verdict, text, code, status, header, recipient)
+        return Decision(verdict, text, code, status, header, recipient, above)
 
     return type("Deciding", (), {"spool": spooling, **dict.fromkeys(stages, hook)})()
