@@ -23,7 +23,7 @@ PACKAGE = ROOT / "qsmtpd"
 LAYERS = [
     {"decision", "log", "maildir", "start"},
     {"facts"},
-    {"smtp", "config", "waits"},
+    {"smtp", "sasl", "config", "waits"},
     {"net", "child", "probe"},
     {"tls", "policy.spec", "policy.lines"},
     {"config.session", "checkpassword"},

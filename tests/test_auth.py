@@ -144,7 +144,7 @@ def test_no_program_no_auth(submission: Home) -> None:
     [
         ([b"AUTH PLAIN " + RIGHT], [235], b"joe\0secret\0"),
         ([b"AUTH plain", RIGHT], [334, 235], b"joe\0secret\0"),
-        ([b"AUTH PLAIN " + b64(b"else\0joe\0secret")], [235], b"joe\0secret\0"),
+        ([b"AUTH PLAIN " + b64(b"joe\0joe\0secret")], [235], b"joe\0secret\0"),
         ([b"AUTH LOGIN", b64(b"joe"), b64(b"secret")], [334, 334, 235], b"joe\0secret\0"),
         ([b"auth login " + b64(b"joe"), b64(b"secret")], [334, 235], b"joe\0secret\0"),
         ([b"AUTH PLAIN " + WRONG], [535], b"joe\0wrong!\0"),
@@ -155,6 +155,17 @@ def test_exchanges(submission: Home, lines: list[bytes], codes: list[int], field
     done = run(submission, *lines)
     assert done.codes == [220, *codes, 221]
     assert seen(submission) == [fields]
+
+
+@pytest.mark.parametrize("identity", [b"else", b"JOE", b"joe ", b"joe@ok.example"])
+@pytest.mark.parametrize("proof", [b"secret", b"wrong!"])
+def test_who_would_be_another_is_refused(submission: Home, identity: bytes, proof: bytes) -> None:
+    """RFC 4616, 2: the authorization identity; nobody may act as somebody else here."""
+    response = b64(identity + b"\0joe\0" + proof)
+    done = run(submission, b"AUTH PLAIN " + response, b"AUTH PLAIN", response)
+    assert done.codes == [220, 535, 334, 535, 221]
+    assert [line["user"] for line in done.events("auth")] == ["joe", "joe"]
+    assert seen(submission) == []
 
 
 def test_the_challenges(submission: Home) -> None:

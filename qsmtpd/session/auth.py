@@ -1,28 +1,31 @@
-"""AUTH: the dialogue of RFC 4954 around a SASL mechanism."""
+"""AUTH: the dialogue of RFC 4954 around an exchange of a SASL mechanism (qsmtpd/sasl/)."""
 
 from __future__ import annotations
 
 import binascii
+import posix as os
+from time import time
 
+from .. import sasl
 from ..config.session import AUTH_LIMIT
 from ..net.channel import LineTooLong
+from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer
 from ..smtp import replies
 from ..smtp.command import content
-from . import sasl
+from .verifiers import Checkpassword
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import AuthSettings
     from ..facts import Peer, Reply
     from ..net.channel import Channel
-    from .sasl import Credentials
 
 
 class Result:
     """What came of an AUTH: the reply, and who the client is or claimed to be.
 
-    `verdict` is sasl.ACCEPTED, REFUSED or TEMPORARY, or None where nobody was
-    asked because the exchange itself failed.
+    `verdict` is ACCEPTED, REFUSED or TEMPORARY, or None where the exchange
+    itself failed before there was one.
     """
 
     __slots__ = ("reply", "verdict", "user", "mechanism")
@@ -37,14 +40,18 @@ class Result:
 
 
 _REPLIES = {
-    sasl.ACCEPTED: replies.AUTH_OK,
-    sasl.REFUSED: replies.AUTH_FAILED,
-    sasl.TEMPORARY: replies.AUTH_TEMPORARY,
+    ACCEPTED: replies.AUTH_OK,
+    REFUSED: replies.AUTH_FAILED,
+    TEMPORARY: replies.AUTH_TEMPORARY,
 }
 
 
-class _Cancelled(Exception):
-    """The client has sent `*`."""
+class _Broken(sasl.Broken):
+    """The client has sent no response; what it is told."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
 
 
 def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer: Peer) -> Result:
@@ -53,34 +60,51 @@ def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer
     name, initial = name.upper(), initial.lstrip(b" ")
     if name not in settings.mechanisms:
         return Result(replies.AUTH_UNKNOWN)
+    host = peer.local_host if settings.host is None else settings.host
+    context = sasl.Context(_make_challenge(host))
+    verifier = Checkpassword(settings, peer.environ)
     try:
         first = _decode_initial(initial)
-        host = peer.local_host if settings.host is None else settings.host
-        exchange = sasl.MECHANISMS[name](first, sasl.make_challenge(host))
-        credentials = _converse(channel, exchange)
-    except LineTooLong:
-        return Result(replies.AUTH_TOO_LONG)
-    except _Cancelled:
-        return Result(replies.AUTH_CANCELLED)
-    except (sasl.Malformed, binascii.Error):
+        answer = _converse(channel, sasl.MECHANISMS[name].begin(first, context), verifier)
+    except _Broken as broken:
+        return Result(broken.reply)
+    except sasl.Malformed:
         return Result(replies.AUTH_MALFORMED)
-    verdict = sasl.check(credentials, settings, peer.environ)
-    return Result(_REPLIES[verdict], verdict, credentials.user, name)
+    finally:
+        verifier.close()
+    assert answer.verdict is not None
+    return Result(_REPLIES[answer.verdict], answer.verdict, answer.user, name)
 
 
-def _converse(channel: Channel, exchange: sasl.Exchange) -> Credentials:
-    """Pass challenges and responses on until the mechanism has what it wants."""
+def _converse(channel: Channel, exchange: sasl.Exchange, verifier: Checkpassword) -> Answer:
+    """Give the mechanism what it asks for until it has what it wants."""
     try:
-        challenge = next(exchange)
+        wanted = next(exchange)
         while True:
-            channel.write(b"334 " + binascii.b2a_base64(challenge, newline=False) + b"\r\n")
-            response = content(channel.line(AUTH_LIMIT))
-            if response == b"*":
-                raise _Cancelled
-            challenge = exchange.send(_decode(response))
+            if not isinstance(wanted, bytes):
+                wanted = exchange.send(verifier.ask(wanted))
+                continue
+            channel.write(b"334 " + binascii.b2a_base64(wanted, newline=False) + b"\r\n")
+            try:
+                response = _response(channel)
+            except _Broken as broken:
+                wanted = exchange.throw(broken)
+            else:
+                wanted = exchange.send(response)
     except StopIteration as stop:
-        credentials: Credentials = stop.value
-        return credentials
+        answer: Answer = stop.value
+        return answer
+
+
+def _response(channel: Channel) -> bytes:
+    """The next line, decoded.  Raises _Broken."""
+    try:
+        line = content(channel.line(AUTH_LIMIT))
+    except LineTooLong:
+        raise _Broken(replies.AUTH_TOO_LONG) from None
+    if line == b"*":
+        raise _Broken(replies.AUTH_CANCELLED)
+    return _decode(line)
 
 
 def _decode_initial(text: bytes) -> bytes | None:
@@ -91,8 +115,17 @@ def _decode_initial(text: bytes) -> bytes | None:
 
 
 def _decode(text: bytes) -> bytes:
-    """Base64 in its one right spelling; else binascii.Error."""
-    decoded = binascii.a2b_base64(text, strict_mode=True)
+    """Base64 in its one right spelling; else _Broken."""
+    try:
+        decoded = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        decoded = b""
     if binascii.b2a_base64(decoded, newline=False) != text:
-        raise binascii.Error("not the canonical spelling")
+        raise _Broken(replies.AUTH_MALFORMED)
     return decoded
+
+
+def _make_challenge(host: bytes) -> bytes:
+    """A challenge for CRAM-MD5 that was never given before, in the form of RFC 2195."""
+    random = int.from_bytes(os.urandom(8), "big")
+    return b"<%d.%d.%x@%b>" % (os.getpid(), time(), random, host)

@@ -191,8 +191,9 @@ class Commands:
             return replies.AUTH_AGAIN
         if not self._may_authenticate():
             return replies.AUTH_NEEDS_TLS
+        from .. import sasl
         from ..facts import Auth
-        from . import auth, sasl
+        from . import auth
 
         settings, peer = self._settings.auth, self._client.peer
         result = auth.authenticate(self._channel, argument, settings, peer)
