@@ -54,6 +54,10 @@ class Settings:
         """The same lookup as a plugin has it, with the options of its line and with a log."""
         return PluginSettings(self.files, self._variables, plugin, options, log)
 
+    def without_options(self) -> Settings:
+        """The lookup of what all plugins of a session share: options of a line do not count."""
+        return self
+
     def variable(self, name: str) -> bytes | None:
         """The value of a variable, without blanks at its end."""
         return self._variable(name)
@@ -247,6 +251,10 @@ class PluginSettings(Settings):
         self.unused = set(options)  # those not asked for yet
         self._options = options
         self._log = log
+
+    def without_options(self) -> Settings:
+        """As of every lookup."""
+        return Settings(self.files, self._variables)
 
     @property
     def environ(self) -> Mapping[bytes, bytes]:

@@ -193,3 +193,6 @@ class NotedSettings(_Noted):
 
 class NotedPluginSettings(_Noted, PluginSettings):
     """The same for a plugin."""
+
+    def without_options(self) -> NotedSettings:
+        return NotedSettings(self.files, self._variables, self.report)

@@ -11,6 +11,7 @@ from ..decision import Ruling as Ruling
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from .rare import Auth as Auth
     from .rare import Message as Message
@@ -122,6 +123,8 @@ class Client:
     except for the counters.
 
     `pause` and `speaks` are what a plugin may do to the client; see there.
+    `notes` are what plugins have found out about it, for those behind them: by the
+    name of the plugin, or one that begins with it.
     """
 
     __slots__ = (
@@ -133,6 +136,7 @@ class Client:
         "relay",
         "listed",
         "counters",
+        "notes",
         "pause",
         "speaks",
         "dry_run",
@@ -156,6 +160,7 @@ class Client:
             self.relay = b""
         self.listed = listed  # as immune against filters: see qsmtpd-filters(5)
         self.counters = counters or Counters()
+        self.notes: dict[str, Any] = {}
         self.dry_run = False  # nothing will be queued: `qsmtpd --explain`, or a test
         #: pause(seconds): let the client wait.
         self.pause: Callable[[float], None] = _no_pause
@@ -180,9 +185,11 @@ class Envelope:
 
     `is_ours(recipient)`: is it one of our domains?  relay says so where mail for
     others cannot be passed on in UTF-8; else None.  It may raise ControlError.
+
+    `notes` are what plugins have found out about this transaction, as of a Client.
     """
 
-    __slots__ = ("sender", "recipients", "parameters", "size", "utf8", "is_ours")
+    __slots__ = ("sender", "recipients", "parameters", "size", "utf8", "is_ours", "notes")
 
     def __init__(
         self,
@@ -197,6 +204,7 @@ class Envelope:
         self.size = size
         self.utf8 = utf8
         self.is_ours: Callable[[bytes], bool] | None = None
+        self.notes: dict[str, Any] = {}
 
     @property
     def leaves(self) -> bool:

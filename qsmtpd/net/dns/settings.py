@@ -1,0 +1,169 @@
+"""Which DNS servers are asked, and how long an answer may take."""
+
+from __future__ import annotations
+
+import sys
+
+from ...config.settings import shown
+from ...facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...config.settings import Settings
+
+VARIABLE, FILE = "DNSCACHEIP", "resolvers"
+RESOLV_CONF = "/etc/resolv.conf"
+#: resolver(3), where resolv.conf names none.
+LOCAL = b"127.0.0.1"
+SERVERS_LIMIT = 8
+
+
+class Server:
+    """A DNS server: the family of its address, and that as a socket wants it."""
+
+    __slots__ = ("family", "address")
+
+    def __init__(self, ip: bytes, port: int = 53) -> None:
+        import socket  # now: not all who read these settings ask
+
+        self.family = socket.AF_INET6 if b":" in ip else socket.AF_INET
+        host, _, zone = ip.decode("ascii").partition("%")
+        self.address: tuple[str | int, ...] = (host, port)
+        if zone:
+            self.address = (host, port, 0, socket.if_nametoindex(zone))
+
+
+class DnsSettings:
+    """The same for all filters of a session: so options of their lines do not count.
+
+    `timeout` is how long all answers for one command may take, `session` all of a
+    session (seconds).  Raises ControlError.
+    """
+
+    __slots__ = ("timeout", "session", "_servers")
+
+    def __init__(self, settings: Settings) -> None:
+        self.timeout = settings.number("dnstimeout", "DNSTIMEOUT", 10, least=1, most=300)
+        self.session = settings.number(
+            "dnssessiontimeout", "DNSSESSIONTIMEOUT", 30, least=1, most=3600
+        )
+        self._servers = _configured(settings)
+        expect_library()
+
+    def servers(self) -> list[Server]:
+        """Those that are set, else those of resolv.conf: that is read now."""
+        if self._servers is not None:
+            return [Server(*place) for place in self._servers]
+        try:
+            with open(RESOLV_CONF, "rb") as file:
+                found = of_resolv_conf(file.read(65536))
+        except OSError:
+            found = []
+        return found or [Server(LOCAL)]
+
+
+def _configured(settings: Settings) -> list[tuple[bytes, int]] | None:
+    """(address, port) of each server that is set, or None.  Raises ControlError."""
+    listed = settings.line(None, VARIABLE)
+    if listed is not None:
+        entries = listed.replace(b",", b" ").split(b" ")
+        servers = []
+        for entry in filter(None, entries):
+            for place in _places(entry):
+                if (server := _server(place)) is None:
+                    raise ControlError(VARIABLE, f"has {shown(entry)}, which is no address")
+                servers.append(server)
+        where = VARIABLE
+    else:
+        lines = settings.lines(FILE)
+        if lines is None:
+            return None
+        servers = []
+        for line in lines:
+            if (server := _server(line)) is None:
+                raise settings.bad_entry(FILE, line, "is no address of a DNS server")
+            servers.append(server)
+        where = "control/" + FILE
+    if not servers:
+        raise ControlError(where, "names no DNS server")
+    if len(servers) > SERVERS_LIMIT:
+        raise ControlError(where, f"names more than {SERVERS_LIMIT} DNS servers")
+    return servers
+
+
+def _places(entry: bytes) -> list[bytes]:
+    """The addresses of an entry: djb's programs have several with only dots between them."""
+    numbers = entry.split(b".")
+    if len(numbers) > 4 and len(numbers) % 4 == 0 and entry.replace(b".", b"").isdigit():
+        return [b".".join(numbers[at : at + 4]) for at in range(0, len(numbers), 4)]
+    return [entry]
+
+
+def _server(text: bytes) -> tuple[bytes, int] | None:
+    """`address`, `address:port` or `[address]:port`; None where it is none of these."""
+    from ..ip import canonical
+
+    ip, colon, port = text, b"", b""
+    if text.startswith(b"["):
+        ip, bracket, rest = text[1:].partition(b"]")
+        colon, port = rest[:1], rest[1:]
+        if not bracket or b":" not in ip or colon not in (b"", b":"):
+            return None
+    elif text.count(b":") == 1:
+        ip, colon, port = text.partition(b":")
+    found = canonical(ip)
+    if found is None or (colon and not (0 < len(port) <= 5 and port.isdigit())):
+        return None
+    number = int(port or b"53")
+    return (found, number) if 0 < number < 65536 else None
+
+
+def of_resolv_conf(text: bytes) -> list[Server]:
+    """The servers of a resolv.conf(5); lines that make no sense do not count, as elsewhere."""
+    from ..ip import canonical
+
+    servers = []
+    for line in text.split(b"\n"):
+        words = line.replace(b"\t", b" ").split(b" ")
+        if words[0] != b"nameserver":
+            continue
+        given = next(filter(None, words[1:]), b"").rstrip(b"\r")
+        ip, percent, zone = given.partition(b"%")
+        found = canonical(ip)
+        if found is None:
+            continue
+        try:
+            servers.append(Server(found + percent + zone))
+        except (OSError, ValueError):
+            continue  # an interface that is not there
+    return servers[:SERVERS_LIMIT]
+
+
+_there = False
+
+
+def expect_library() -> None:
+    """Make sure that dnspython is there; it is not imported.  Raises ControlError."""
+    global _there
+    if _there or "dns" in sys.modules or _find():
+        _there = True
+        return
+    import site
+
+    site.main()  # our launcher started Python without site, and so without its packages
+    if not _find():
+        what = "is not there, and filters that ask the DNS need it"
+        raise ControlError("Python's dnspython", what)
+    _there = True
+
+
+def _find() -> bool:
+    import posix as os
+
+    for folder in sys.path:
+        try:
+            os.stat(f"{folder}/dns/message.py")
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
