@@ -21,9 +21,9 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module or package may import only from layers below its own,
 #: and what is in a package from that package (but not in a circle).
 LAYERS = [
-    {"decision", "log", "maildir", "start"},
+    {"decision", "log", "maildir", "sasl", "start"},
     {"facts"},
-    {"smtp", "sasl", "config", "waits"},
+    {"smtp", "config", "waits"},
     {"net", "child", "probe"},
     {"tls", "policy.spec", "policy.lines"},
     {"config.session", "checkpassword"},

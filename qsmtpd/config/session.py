@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..facts import Peer
+    from ..facts import Peer, Tls
     from .settings import Settings
 
 #: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
@@ -191,7 +191,8 @@ class AuthSettings:
     """Whether, how and by whom clients are authenticated.  Raises ControlError.
 
     `command` is the checkpassword program with its arguments, from our own
-    command line.
+    command line; `programs` has it by whom a mechanism asks (see sasl).
+    `mechanisms` are those for which there is somebody to ask.
     """
 
     __slots__ = (
@@ -199,6 +200,7 @@ class AuthSettings:
         "required",
         "in_clear",
         "command",
+        "programs",
         "host",
         "krysztof",
         "timeout",
@@ -222,7 +224,14 @@ class AuthSettings:
         if with_host == "host" and command:
             self.host, *command = command
         self.command = list(command)
-        if not command:
+        self.programs = {"checkpassword": self.command}
+        if self.mechanisms and (
+            settings.is_set("AUTHMECHANISMS") or settings.files.has("authmechanisms")
+        ):
+            from . import mechanisms
+
+            self.mechanisms = mechanisms.available(settings, self.mechanisms, self.programs)
+        elif not command:
             self.mechanisms = ()  # nobody to ask
         order = settings.choice("cramorder", "CRAMORDER", ("response", "challenge"))
         self.krysztof = order == "challenge"
@@ -231,6 +240,14 @@ class AuthSettings:
         self.max_failures = settings.number("maxauthfailures", "MAXAUTHFAILURES", 3, least=1)
         hide = settings.line("authhide", "AUTHHIDE")
         self.hide = hide is not None and hide != b"0"
+
+    def offered(self, tls: Tls | None) -> tuple[bytes, ...]:
+        """The mechanisms that a client can use now, in the order announced."""
+        if tls is None and not self.in_clear:
+            return ()
+        if b"EXTERNAL" in self.mechanisms and (tls is None or tls.user is None):
+            return tuple(name for name in self.mechanisms if name != b"EXTERNAL")
+        return self.mechanisms
 
 
 def _switch(text: bytes | None) -> tuple[tuple[bytes, ...], bool]:

@@ -28,9 +28,10 @@ from ..net.syslog import Syslog
 from ..policy import load
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
+from .auth import check_auth
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
-from .programs import check_auth, check_others, check_queue
+from .programs import check_others, check_queue
 from .report import Report
 from .tls import check_tls
 
@@ -102,7 +103,7 @@ def examine(
         has_tls = bool(attempt(lambda: check_tls(report, tls)))
     _check_tls_switch(report, plain)
     if auth is not None:
-        attempt(lambda: check_auth(report, plain, auth, has_tls))
+        attempt(lambda: check_auth(report, plain, auth, tls, has_tls))
     return report
 
 

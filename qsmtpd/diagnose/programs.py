@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from ..facts import ControlError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.session import AuthSettings, QueueSettings
+    from ..config.session import QueueSettings
     from ..config.settings import Settings
     from .report import Report
 
@@ -29,7 +27,7 @@ def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> Non
         report.wrong("queue program", f"{name} {problem}")
         return
     report.note("queue program", name, "it is not run by this check")
-    if "qsmtpd-maildir" in _names(name):
+    if "qsmtpd-maildir" in names(name):
         home = os.fsdecode(settings.variable("QSMTPD_MAILDIR") or b"")
         if not home:
             report.wrong("QSMTPD_MAILDIR", f"is not set, and {name} needs it")
@@ -55,80 +53,12 @@ def check_others(report: Report, settings: Settings) -> None:
                 report.wrong("control/recipients", f"{name} {problem}")
 
 
-def check_auth(report: Report, settings: Settings, auth: AuthSettings, has_tls: bool) -> None:
-    """The checkpassword program, what it runs, and the users of our own one."""
-    if settings.variable("SMTPAUTH") in (None, b"-") and not auth.required:
-        if auth.command:
-            report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
-        return
-    switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
-    if not auth.command:
-        report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
-        return
-    what, name = "checkpassword program", os.fsdecode(auth.command[0])
-    host = os.fsdecode(auth.host or b"")
-    if "/" in host or (len(auth.command) < 2 and _found(host, settings) is not None):
-        report.wrong("AUTHARGV", f"is host, so {host} is no program, but the name in challenges")
-    problem = why_not(name, settings, search=True)
-    if problem is None:
-        report.note(what, name, "it is not run by this check: try a login")
-    else:
-        report.wrong(what, f"{name} {problem}")
-    if os.path.basename(name) == "true":
-        report.wrong(what, f"{name} says yes to every password, so everybody may relay")
-    elif len(auth.command) < 2:
-        report.warn(what, "has no subprogram, which most need: add `true`")
-    _check_ours(report, settings, auth)
-    if not has_tls and not auth.in_clear:
-        complain = report.wrong if auth.required else report.warn
-        complain(switch, "AUTH is only for TLS, and there is none (see AUTHCLEAR)")
-
-
-def _check_ours(report: Report, settings: Settings, auth: AuthSettings) -> None:
-    """Is it qsmtpd-checkpassword, by itself or behind `env` or `softlimit`, would it work?"""
-    words = [os.fsdecode(word) for word in auth.command]
-    for place, word in enumerate(words):
-        path = _found(word, settings)
-        if path is None or "qsmtpd-checkpassword" not in _names(path):
-            continue
-        _check_users(report, settings, auth)
-        after = words[place + 1] if place + 1 < len(words) else "true"
-        if (problem := why_not(after, settings, search=True)) is not None:
-            report.wrong("checkpassword program", f"{after}, which {word} is to run, {problem}")
-        return
-
-
-def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
-    """Would control/smtpusers let anybody in?"""
-    from ..checkpassword import users  # now: it loads OpenSSL, and memory may be short
-
-    where = "control/" + users.FILE
-    try:
-        content = settings.files.read(users.FILE)
-        if content is None:
-            raise ControlError(where, "is missing, so every login fails")
-        known = users.parse(content)
-    except ControlError as error:
-        report.wrong(error.name, error.reason)
-        return
-    secrets = sum(isinstance(entry, users.Secret) for entry in known.values())
-    number = "1 user" if len(known) == 1 else f"{len(known)} users"
-    report.ok(where, f"{number}, {secrets} of them for CRAM-MD5", "qsmtpd-checkpassword")
-    if not known:
-        complain = report.wrong if auth.required else report.warn
-        complain(where, "has no users: see qsmtpd-checkpassword --add")
-    elif b"CRAM-MD5" in auth.mechanisms and secrets < len(known):
-        # A client that can CRAM-MD5 takes it, and such a user is then always refused.
-        complain = report.warn if secrets or len(auth.mechanisms) > 1 else report.wrong
-        complain(where, "has users without --cram, who cannot log in by CRAM-MD5")
-
-
 def why_not(name: str, settings: Settings, search: bool = False) -> str | None:
     """Why this program cannot be started, or None.
 
     With `search`, one without a slash is looked for in PATH, as of a session.
     """
-    path = _found(name, settings) if search else name
+    path = found(name, settings) if search else name
     if path is None:
         return "is not to be found in PATH, or not executable"
     if not os.path.exists(path):
@@ -166,12 +96,12 @@ def _why_no_interpreter(line: bytes, settings: Settings) -> str | None:
     name = os.fsdecode(words[1].strip(b" "))
     if name.startswith("-S"):
         name = name[2:].split()[0] if name[2:].split() else ""
-    if name.startswith("-") or "=" in name or _found(name, settings) is not None:
+    if name.startswith("-") or "=" in name or found(name, settings) is not None:
         return None
     return f"wants {name or 'an interpreter'}, which env does not find in PATH"
 
 
-def _found(name: str, settings: Settings) -> str | None:
+def found(name: str, settings: Settings) -> str | None:
     """A program by its path; without a slash it is looked for in PATH, as of a session."""
     if "/" in name:
         return name
@@ -180,7 +110,7 @@ def _found(name: str, settings: Settings) -> str | None:
     return shutil.which(name, path=os.fsdecode(settings.variable("PATH") or b""))
 
 
-def _names(path: str) -> tuple[str, str]:
+def names(path: str) -> tuple[str, str]:
     """What a program is called, and what that is a link to."""
     return os.path.basename(path), os.path.basename(os.path.realpath(path))
 

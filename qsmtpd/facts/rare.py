@@ -13,7 +13,8 @@ class Tls:
 
     Of a client certificate, `fingerprint` is its SHA-256 in lower-case hex;
     `addresses` are the e-mail addresses that a verified one certifies, so they
-    are empty for one that was not.  `listed`: control/tlsclients names it.
+    are empty for one that was not.  `listed`: control/tlsclients names it;
+    `user` is the user that is named there, if one is.
     `unverified` is why a certificate was not, if that is known; `remarks` are
     for the log: what is not as configured.
     """
@@ -26,6 +27,7 @@ class Tls:
         "fingerprint",
         "addresses",
         "listed",
+        "user",
         "unverified",
         "remarks",
     )
@@ -46,6 +48,7 @@ class Tls:
         self.fingerprint = fingerprint
         self.addresses = addresses
         self.listed = False
+        self.user: bytes | None = None
         self.unverified: str | None = None
         self.remarks: list[str] = []
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ACCEPTED, REFUSED, TEMPORARY = "accepted", "refused", "temporary"
 
-#: Who is asked: the program in the arguments.
-CHECKPASSWORD = "checkpassword"
+#: Who is asked: the program in the arguments; nobody, for the certificate has said it.
+CHECKPASSWORD, CERTIFICATE = "checkpassword", "certificate"
 
 
 class Mechanism:
@@ -55,6 +55,7 @@ MECHANISMS = {
     b"LOGIN": Mechanism("login", CHECKPASSWORD),
     b"PLAIN": Mechanism("plain", CHECKPASSWORD),
     b"CRAM-MD5": Mechanism("cram_md5", CHECKPASSWORD),
+    b"EXTERNAL": Mechanism("external", CERTIFICATE),
 }
 
 
@@ -69,13 +70,15 @@ class Broken(Exception):
 class Context:
     """What an exchange is told of the session.
 
-    `challenge` is one for CRAM-MD5 that was never given before.
+    `challenge` is one for CRAM-MD5 that was never given before; `certified`, the
+    user that control/tlsclients names for the client's certificate.
     """
 
-    __slots__ = ("challenge",)
+    __slots__ = ("challenge", "certified")
 
-    def __init__(self, challenge: bytes = b"") -> None:
+    def __init__(self, challenge: bytes = b"", certified: bytes | None = None) -> None:
         self.challenge = challenge
+        self.certified = certified
 
 
 class Answer:

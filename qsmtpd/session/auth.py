@@ -17,7 +17,7 @@ from .verifiers import Checkpassword
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import AuthSettings
-    from ..facts import Peer, Reply
+    from ..facts import Client, Reply
     from ..net.channel import Channel
 
 
@@ -54,15 +54,18 @@ class _Broken(sasl.Broken):
         self.reply = reply
 
 
-def authenticate(channel: Channel, argument: bytes, settings: AuthSettings, peer: Peer) -> Result:
+def authenticate(
+    channel: Channel, argument: bytes, settings: AuthSettings, client: Client
+) -> Result:
     """Carry out `AUTH argument`.  Raises what the channel raises, but LineTooLong."""
     name, _, initial = argument.partition(b" ")
     name, initial = name.upper(), initial.lstrip(b" ")
-    if name not in settings.mechanisms:
+    if name not in settings.offered(client.tls):
         return Result(replies.AUTH_UNKNOWN)
-    host = peer.local_host if settings.host is None else settings.host
-    context = sasl.Context(_make_challenge(host))
-    verifier = Checkpassword(settings, peer.environ)
+    host = client.peer.local_host if settings.host is None else settings.host
+    certified = None if client.tls is None else client.tls.user
+    context = sasl.Context(_make_challenge(host), certified)
+    verifier = Checkpassword(settings, client.peer.environ)
     try:
         first = _decode_initial(initial)
         answer = _converse(channel, sasl.MECHANISMS[name].begin(first, context), verifier)

@@ -154,8 +154,9 @@ class Commands:
             lines.append(b"SMTPUTF8")
         if self._provider is not None and self._client.tls is None:
             lines.append(b"STARTTLS")
-        if self._may_authenticate() and self._client.auth is None:
-            lines.append(b"AUTH " + b" ".join(self._settings.auth.mechanisms))
+        mechanisms = self._settings.auth.offered(self._client.tls)
+        if mechanisms and self._client.auth is None:
+            lines.append(b"AUTH " + b" ".join(mechanisms))
         more = self._hooks.capabilities(self._client)
         if more is None:
             return replies.PLUGIN_TROUBLE
@@ -182,21 +183,17 @@ class Commands:
             return replies.TLS_UNAVAILABLE
         raise TlsStarted(tls)
 
-    def _may_authenticate(self) -> bool:
-        wanted = self._settings.auth
-        return bool(wanted.mechanisms) and (self._client.tls is not None or wanted.in_clear)
-
     def _auth(self, argument: bytes) -> Reply:
         if self._client.auth is not None:
             return replies.AUTH_AGAIN
-        if not self._may_authenticate():
+        if self._client.tls is None and not self._settings.auth.in_clear:
             return replies.AUTH_NEEDS_TLS
         from .. import sasl
         from ..facts import Auth
         from . import auth
 
-        settings, peer = self._settings.auth, self._client.peer
-        result = auth.authenticate(self._channel, argument, settings, peer)
+        settings = self._settings.auth
+        result = auth.authenticate(self._channel, argument, settings, self._client)
         if result.verdict is None:
             return result.reply
         accepted = result.verdict == sasl.ACCEPTED

@@ -13,19 +13,39 @@ _OF_NOTHING = (
 )
 
 
-def parse(settings: Settings, entries: list[bytes], wrong: list[ControlError]) -> frozenset[bytes]:
-    """Who is listed; an entry that names nobody is left out, and in `wrong`."""
-    found = set()
+def parse(
+    settings: Settings, entries: list[bytes], wrong: list[ControlError]
+) -> dict[bytes, bytes]:
+    """Who is listed: a fingerprint or an address, and the user that is named for it, or b"".
+
+    An entry that makes no sense is left out, and in `wrong`.
+    """
+    found: dict[bytes, bytes] = {}
     for entry in entries:
         try:
-            found.add(_client(entry))
+            client, user = _entry(entry)
+            if found.setdefault(client, user) != user:
+                raise ValueError("names a client that another user is named for")
         except ValueError as error:
             wrong.append(settings.bad_entry("tlsclients", entry, str(error)))
-    return frozenset(found)
+    return found
+
+
+def _entry(entry: bytes) -> tuple[bytes, bytes]:
+    """An entry of tlsclients: a client, and, with blanks between, a user.  Raises ValueError."""
+    client, *users = entry.split()
+    if len(users) > 1 or entry[:1] in b" \t":
+        raise ValueError("is neither a client nor a client and a user")
+    user = users[0] if users else b""
+    if user.startswith(b"#"):
+        raise ValueError("has a comment, which stands on a line of its own")
+    if any(byte < 32 or byte == 127 for byte in user):
+        raise ValueError("has a control character")
+    return _client(client), user
 
 
 def _client(entry: bytes) -> bytes:
-    """An entry of tlsclients: an address, or `sha256:` and a fingerprint, colons allowed.
+    """The client of an entry: an address, or `sha256:` and a fingerprint, colons allowed.
 
     Raises ValueError.
     """

@@ -127,9 +127,12 @@ class TlsSettings:
     def judge(self, tls: Tls) -> Tls:
         """Say of a client's certificate whether control/tlsclients names it."""
         # An address without @ is none: it could have the form of a fingerprint.
-        tls.listed = tls.fingerprint in self.clients or any(
-            b"@" in address and address.lower() in self.clients for address in tls.addresses
-        )
+        names = [name.lower() for name in tls.addresses if b"@" in name]
+        if tls.fingerprint is not None:
+            names.insert(0, tls.fingerprint)
+        users = [self.clients[name] for name in names if name in self.clients]
+        tls.listed = bool(users)
+        tls.user = next(filter(None, users), None)
         tls.remarks += [f"{name}: {reason}" for name, reason in self.remarks]
         if not tls.listed and tls.unverified is not None:
             tls.remarks.append(tls.unverified)
@@ -173,11 +176,11 @@ def _once(files: ControlFiles, what: str, look: Callable[[], T]) -> T:
     return files.kept[what]  # type: ignore[return-value]  # what is kept here is a T
 
 
-def _clients(settings: Settings, wrong: list[ControlError]) -> frozenset[bytes]:
-    """Who is in control/tlsclients; an entry that is none is left out, and in `wrong`."""
+def _clients(settings: Settings, wrong: list[ControlError]) -> dict[bytes, bytes]:
+    """Who is in control/tlsclients, as clients.parse()."""
     entries = settings.optional(lambda: settings.lines("tlsclients"), None, wrong)
     if not entries:
-        return frozenset()
+        return {}
     from .clients import parse
 
     return parse(settings, entries, wrong)
