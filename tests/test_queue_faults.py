@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from child import Child, descriptors
-from harness import BIN, PROGRAMS, ROOT, Home, Variables
+from harness import BIN, PROGRAMS, ROOT, Home, Variables, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -238,6 +238,46 @@ def test_exit_0_without_reading_it_all(home: Home, script: str, body: bytes) -> 
     reply, log = fault(home, script + "\n", body)
     assert reply == READ_ERROR
     assert log["exit"] == "0, but did not read everything"
+
+
+@pytest.mark.parametrize("close", ["exec <&-", "head -c 10 >/dev/null; exec <&-"])
+@pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])
+def test_who_closes_the_message_is_given_no_envelope(home: Home, close: str, body: bytes) -> None:
+    """It might queue what it has: it is to see that nobody has said who it is for."""
+    closed, envelope = home.path / "closed", home.path / "envelope"
+    program = home.script(f"{close}; touch {closed}; cat <&1 >{envelope}\n")
+    talk = start(home, QMAILQUEUE=program)
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
+    talk.send(SMALL)
+    wait_for(closed.exists)
+    assert talk.ask(body + b".") == READ_ERROR
+    assert envelope.read_bytes() == b""
+    run = talk.end()
+    assert float(run.event("message")["seconds"]) < 4
+    assert run.children == []
+
+
+def test_closes_the_message_and_goes_on(home: Home) -> None:
+    """A pipe that nobody reads any more is not one that is full: it is not waited for."""
+    closed = home.path / "closed"
+    program = home.script(f"exec <&-; touch {closed}; exec sleep 1000\n")
+    talk = start(home, QMAILQUEUE=program)
+    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
+    wait_for(closed.exists)
+    assert talk.ask(BIG + b".") == CRASHED
+    run = talk.end()
+    assert float(run.event("message")["seconds"]) < 12  # those for an end by itself, and no more
+    assert run.children == []
+
+
+def test_closes_the_envelope_and_goes_on(home: Home) -> None:
+    """Nobody reads that: it is as one who does not."""
+    program = home.script("exec >&-; cat >/dev/null; exec sleep 1000\n")
+    talk = start(home, QMAILQUEUE=program, QUEUETIMEOUT="1")
+    assert talk.deliver(SMALL) == TIMEOUT
+    run = talk.end()
+    assert 1 <= float(run.event("message")["seconds"]) < 10
+    assert run.children == []
 
 
 @pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])

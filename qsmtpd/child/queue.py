@@ -12,7 +12,6 @@ not an exit 0 of a program that we know did not read everything.
 
 from __future__ import annotations
 
-import fcntl
 import posix as os
 import select
 from time import monotonic
@@ -133,6 +132,7 @@ class Queue:
         "_settings",
         "_message",
         "_envelope",
+        "_envelope_reader",
         "_error",
         "_process",
         "_said",
@@ -152,12 +152,15 @@ class Queue:
             for _ in range(3):
                 pipes.extend(os.pipe())
             # Of our ends alone: the program's are other open files.
-            for fd in (pipes[1], pipes[3], pipes[4]):
+            for fd in (pipes[1], pipes[3]):
                 os.set_blocking(fd, False)
         except OSError as error:
             close_all(pipes)
             raise CannotStart(error.strerror) from error
         message, self._message, envelope, self._envelope, self._error, said = pipes
+        # Kept, to learn what of it was read.  Nothing is written to this pipe before the commit;
+        # what then finds no reader is found when the program has exited.
+        self._envelope_reader = envelope
         try:
             self._process = Process(
                 [settings.program],
@@ -170,7 +173,7 @@ class Queue:
                 raise CannotStart(error.strerror) from error
             raise CannotExec(error.strerror) from error
         self.pid = self._process.pid
-        close_all([message, envelope, said])
+        close_all([message, said])
 
     def feed(self, data: bytes) -> None:
         """Give it more of the message.  A failure shows in the verdict.  Raises Shutdown."""
@@ -183,25 +186,19 @@ class Queue:
         Only here can the message become queued.
         """
         deadline = monotonic() + self._settings.timeout
-        readers = [_reading_end(self._message)]
+        message_reader = _reading_end(self._message)
         self._close_message()
         if not self._broken:
-            envelope = [b"F", sender, b"\0"]
-            for recipient in recipients:
-                envelope += (b"T", recipient, b"\0")
-            envelope.append(b"\0")
-            self._write(self._envelope, b"".join(envelope), deadline)
+            to = b"".join([b"T%b\0" % recipient for recipient in recipients])
+            self._write(self._envelope, b"F%b\0%b\0" % (sender, to), deadline)
         committed = not self._broken
-        readers.append(_reading_end(self._envelope))
         self._close_envelope()
         ended = self._process.wait(
             deadline if committed else monotonic() + self._patience(), self._poll
         )
         if not ended:
             self._process.end()
-        if any(_unread(fd) for fd in readers):
-            self._broken = True
-        close_all([fd for fd in readers if fd >= 0])
+        self._look_back(message_reader)
         self._ended = True
         return self._judge(ambiguous=committed and not ended)
 
@@ -231,9 +228,12 @@ class Queue:
     def _write(self, fd: int, data: bytes, end: float) -> None:
         """Write all of it, if it goes on within the write timeout and before `end`."""
         view = memoryview(data)
-        while view:
+        while True:
             try:
-                view = view[os.write(fd, view) :]
+                written = os.write(fd, view)
+                if written == len(view):
+                    return
+                view = view[written:]
             except BlockingIOError:
                 if not self._writable(fd, min(end, monotonic() + self._settings.write_timeout)):
                     return
@@ -264,20 +264,37 @@ class Queue:
         if self._error >= 0:
             poll.register(self._error, select.POLLIN)
         ready = self._process.poll(poll, deadline)
-        if self._error in ready:
+        if self._error in ready and not self._process.told(ready):
             poll.unregister(self._error)
             self._hear()
         return ready
 
+    def _look_back(self, message_reader: int) -> None:
+        """It has ended: what did it leave unread, and what has it still said?"""
+        readers = [fd for fd in (message_reader, self._envelope_reader) if fd >= 0]
+        poll = select.poll()
+        for fd in (*readers, self._error):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        try:
+            full = [fd for fd, event in poll.poll(0) if event & select.POLLIN]
+        except OSError:
+            full = []  # not to be known, as of the message where there is no /proc
+        if any(fd in full for fd in readers):
+            self._broken = True
+        if self._error in full:  # only what is there: somebody else may hold it open
+            self._hear()
+        if message_reader >= 0:
+            os.close(message_reader)
+
     def _hear(self) -> None:
         """Take some of what is on the error descriptor, and keep the beginning of it all.
 
-        One read at a time: whoever writes without end must not keep us here.
+        One read at a time, and where poll() has seen something: whoever writes without end, or
+        nothing, must not keep us here.
         """
         try:
             heard = os.read(self._error, 65536)
-        except BlockingIOError:
-            return
         except OSError:
             heard = b""
         if heard:
@@ -287,8 +304,6 @@ class Queue:
         self._error = -1
 
     def _judge(self, ambiguous: bool) -> Verdict:
-        if self._error >= 0:
-            self._hear()  # only what is there: somebody else may hold it open
         self._close_rest()
         status = self._process.status
         if self._stalled or ambiguous or status is None:
@@ -330,43 +345,32 @@ class Queue:
             self._envelope = -1
 
     def _close_rest(self) -> None:
-        if self._error >= 0:
-            os.close(self._error)
-            self._error = -1
+        for fd in (self._envelope_reader, self._error):
+            if fd >= 0:
+                os.close(fd)
+        self._envelope_reader = self._error = -1
         self._process.close()
 
 
 def _enlarge(pipe: int) -> None:
     try:
+        import fcntl  # now: most messages fit
+
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except (AttributeError, OSError):
+    except (AttributeError, ImportError, OSError):
         pass  # not Linux, or it has reached a limit
 
 
 def _reading_end(pipe: int) -> int:
-    """A reading end of the pipe whose writing end this is; -1 where /proc has none.
+    """A reading end of the message's pipe, whose writing end this is; -1 where /proc has none.
 
-    It is opened when all is written, just before the writing end is closed:
-    earlier, it would hide that nobody reads any more.
+    It is opened when all is written, just before the writing end is closed: earlier, it would
+    hide that nobody reads any more, and who has closed the message must not be given the envelope.
     """
-    import termios  # noqa: F401  (now: once the mail is committed, no import may fail)
-
     try:
         return os.open(b"/proc/self/fd/%d" % pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return -1
-
-
-def _unread(fd: int) -> bool:
-    """Are there bytes in this pipe that nobody has read?"""
-    if fd < 0:
-        return False
-    import termios
-
-    try:
-        return any(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))
-    except OSError:
-        return False  # not to be known, as without /proc
 
 
 def _flatten(text: bytes) -> bytes:

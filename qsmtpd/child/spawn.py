@@ -25,6 +25,10 @@ else:
 
 #: How long a program may take to exit after TERM (seconds).
 GRACE = 5.0
+#: What a program inherits as it was before us: Python ignores SIGXFSZ, qmail-smtpd does not;
+#: both ignore SIGPIPE.  HUP is ignored where we have been asked to end.  No other one is; but
+#: of each that is not named here, glibc asks before it resets it.
+_DEFAULT = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE})
 #: How often to look where poll() cannot tell of an exit (seconds).
 BLIND_WAIT = 0.02
 #: The status of a process that somebody else has waited for.
@@ -97,9 +101,7 @@ class Process:
             file_actions=[(os.POSIX_SPAWN_DUP2, ours, its) for ours, its in places.items()],
             # A group of its own, so that what hangs can be ended whole.
             setpgroup=0,
-            # Python ignores SIGXFSZ, qmail-smtpd does not; both ignore SIGPIPE.  HUP is
-            # ignored where we have been asked to end.
-            setsigdef=[signal.SIGXFSZ, signal.SIGHUP],
+            setsigdef=_DEFAULT,
             setsigmask=[],
         )
         self.status: int | None = None  # as waitpid gives it, once it has exited; or LOST
@@ -128,6 +130,10 @@ class Process:
             sleep(BLIND_WAIT)
             return []
 
+    def told(self, ready: list[int]) -> bool:
+        """Does what poll() has returned tell of the exit?"""
+        return self._pidfd in ready
+
     def wait(self, deadline: float, once: Poll | None = None) -> bool:
         """Wait for the exit; False where it has not come by `deadline`.
 
@@ -135,11 +141,13 @@ class Process:
         """
         once = once or self.poll
         nothing_else = select.poll()
-        while not self.exited():
-            if monotonic() >= deadline:
-                return False
+        while True:
+            late = monotonic() >= deadline
             once(nothing_else, deadline)
-        return True
+            if self.exited():
+                return True
+            if late:
+                return False
 
     def end(self, grace: float = GRACE) -> None:
         """TERM, then KILL, with `grace` seconds for each."""
