@@ -16,9 +16,12 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from typing import Protocol
 
-_PLAIN = frozenset(range(33, 127)) - frozenset(b'="\\')
+#: Of such bytes alone a value needs no quotes; within quotes, blanks are as they are, too.
+_PLAIN = bytes(byte for byte in range(33, 127) if byte not in b'="\\')
+_PRINTABLE = _PLAIN + b" ="
 _ONE_LINE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
 #: LOGFORMAT -> the events that a plugin logs in that form instead, the words that
 #: its readers look for, anywhere in any line, and that plugin.
@@ -110,7 +113,7 @@ def write(line: bytes) -> bool:
 
 
 class Log:
-    """Writes lines to descriptor `fd`; `common` fields stand on every line.
+    """Writes lines to descriptor `fd`; the `common` fields stand on every line.
 
     `form` is one of FORMATS: what is logged in another form is not written here.
     """
@@ -119,26 +122,23 @@ class Log:
 
     def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
         self._write_line = write if fd == 2 else Descriptor(fd).write
-        self._common = common
         self.dropped = 0
         self.form = "qsmtpd"
+        self.begin(**common)
+
+    def begin(self, **common: bytes | str | int) -> None:
+        """Another session: these fields stand on every line from here on."""
+        self._common = _fields(common, ())
 
     def line(self, event: str, **fields: bytes | str | int | None) -> None:
         """Write one line; fields that are None are left out."""
         silenced, words, _ = FORMATS[self.form]
         if event in silenced:
             return
-        pairs: dict[str, bytes | str | int | None] = {"event": event, **self._common, **fields}
         if self.dropped:
-            pairs["dropped"] = self.dropped
-        text = b""
-        for key, value in pairs.items():
-            if value is not None:
-                word = key.encode() + b"=" + _quote(value, () if key == "verdict" else words)
-                if len(text) + 1 + len(word) > LINE_LIMIT:
-                    break  # a line is cut between fields
-                text += b" " + word if text else word
-        if self._write(text):
+            fields["dropped"] = self.dropped
+        start = b"event=" + event.encode() + self._common
+        if self._write(start + _fields(fields, words, LINE_LIMIT - len(start))):
             self.dropped = 0
 
     def raw(self, text: bytes) -> None:
@@ -200,18 +200,33 @@ def places(text: bytes, words: tuple[bytes, ...]) -> set[int]:
     return found
 
 
+def _fields(
+    fields: Mapping[str, bytes | str | int | None], words: tuple[bytes, ...], most: int = LINE_LIMIT
+) -> bytes:
+    """These fields, a blank before each, in at most so many bytes: it is cut between fields."""
+    text = b""
+    for key, value in fields.items():
+        if value is not None:
+            field = b" " + key.encode() + b"=" + _quote(value, () if key == "verdict" else words)
+            if len(text) + len(field) > most:
+                break
+            text += field
+    return text
+
+
 def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
     raw = value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace")
-    cut = len(raw) > VALUE_LIMIT
-    raw = raw[:VALUE_LIMIT]
-    hidden = places(raw, words)
-    if raw and not cut and not hidden and _PLAIN.issuperset(raw):
-        return raw
-    if not all(32 <= byte < 127 for byte in raw) or b'"' in raw or b"\\" in raw or hidden:
-        raw = b"".join(
-            b"\\x%02x" % byte
-            if not 32 <= byte < 127 or byte in b'"\\' or place in hidden
-            else bytes((byte,))
-            for place, byte in enumerate(raw)
-        )
-    return b'"' + raw + (b"..." if cut else b"") + b'"'
+    end = b'"'
+    if len(raw) > VALUE_LIMIT:
+        raw, end = raw[:VALUE_LIMIT], b'..."'
+    hidden = places(raw, words) if words else set()
+    if not hidden and not raw.translate(None, _PRINTABLE):
+        is_plain = raw and end == b'"' and not raw.translate(None, _PLAIN)
+        return raw if is_plain else b'"' + raw + end
+    return b'"%b%b' % (b"".join(_escaped(raw, hidden)), end)
+
+
+def _escaped(raw: bytes, hidden: set[int]) -> Iterator[bytes]:
+    for place, byte in enumerate(raw):
+        plain = 32 <= byte < 127 and byte not in b'"\\' and place not in hidden
+        yield bytes((byte,)) if plain else b"\\x%02x" % byte

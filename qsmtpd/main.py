@@ -13,7 +13,8 @@ from . import __version__, start, waits
 from .config.files import ControlFiles, fix_home, home
 from .log import Log, redirect
 from .net import ucspi
-from .session import connection
+from .net.descriptors import Descriptors
+from .session import connection, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,5 +104,5 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
     waits.listen()
-    files = ControlFiles(home(environ))
-    return connection.serve(client, environ, checkpassword, files, os._exit).status
+    made = plan.make(ControlFiles(home(environ)), environ, checkpassword)
+    return connection.serve(Descriptors(*client), client[0], environ, made, os._exit).status

@@ -26,7 +26,8 @@ def build(name: str, home: Path, /, log: int | None = None, **environ: bytes | s
     variables = {os.fsencode(key): _b(value) for key, value in full.items()}
     base = Settings(ControlFiles(os.fsencode(home)), variables)
     settings = base.for_plugin(name, {}, Log(NOWHERE if log is None else log))
-    return importlib.import_module(f"qsmtpd.filters.{name}").Plugin(settings)
+    plugin = importlib.import_module(f"qsmtpd.filters.{name}").Plugin(settings)
+    return plugin.for_session() if hasattr(plugin, "for_session") else plugin
 
 
 def _b(text: bytes | str) -> bytes:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from harness import Home
@@ -26,9 +27,10 @@ from qsmtpd.diagnose.dryrun import Memory
 from qsmtpd.facts import Peer
 from qsmtpd.log import Log
 from qsmtpd.net.channel import Channel
-from qsmtpd.policy import load, stages
+from qsmtpd.policy import stages
 from qsmtpd.policy.spec import Entry
 from qsmtpd.session import run
+from qsmtpd.session.plan import Plan
 from qsmtpd.smtp import chunk
 from qsmtpd.smtp.command import BareLF
 from qsmtpd.smtp.decoder import ChunkDecoder, Decoder
@@ -193,9 +195,8 @@ class Served:
         """The codes of the replies behind the greeting, and what was stored."""
         wire, log, memory = Wire(pieces), Log(self._null.fileno()), Memory()
         own = [Entry("memory", {stages.QUEUE: memory.open})]
-        hooks = load.load(self._lookup, self._settings.policy, log, own)
-        channel = Channel(wire)
-        run.run(channel, Peer(), self._settings, hooks, log, None, None, sys.exit)
+        plan = Plan(self._settings, self._lookup, log, own)
+        run.run(Channel(wire), Peer(), plan, plan.plugins.hooks(), None, sys.exit, monotonic())
         codes = [int(line[:3]) for line in wire.heard.split(b"\r\n")[:-1] if line[3:4] == b" "]
         stored = [message.partition(b"-0000\n")[2] for _, _, message in memory.messages]
         return codes[1:], stored

@@ -8,6 +8,7 @@ from harness import Home, Variables
 
 from qsmtpd.decision import ACCEPTED, Decision, defer, drop, reject
 from qsmtpd.facts import Client, ControlError, Envelope, Reply, Ruling
+from qsmtpd.filters import tarpit
 
 LATER = b"452 sorry, too many recipients (#4.5.3)"
 
@@ -46,7 +47,7 @@ def test_tarpit(
     end = b"drop 503 DATA command not accepted at this time (#5.5.1)"
     hard = environ.get("TARPITDELAY") == "999" and reply == LATER
     assert say("data", plugin.data(who, Envelope(b""))) == (end if hard else TAKEN)
-    assert "relay" in plugin.immune
+    assert "relay" in tarpit.Plugin.immune
 
 
 def test_tarpit_999_is_for_who_goes_on(home: Home) -> None:

@@ -108,7 +108,7 @@ SENDER = "sorry, your envelope sender is in my badmailfrom list"
 def test_badmailfrom(
     tmp_path: Path, entries: list[str], sender: str, host: str, refused: bool
 ) -> None:
-    plugin = badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": entries}))
+    plugin = badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": entries})).for_session()
     decision = plugin.rcpt(client(host), Envelope(sender.encode()), b"x@ok.example")
     assert said(decision) == (
         (REJECT, 553, SENDER.encode(), b"5.7.1") if refused else (DECLINE, 0, b"", b"")
@@ -118,7 +118,9 @@ def test_badmailfrom(
 @pytest.mark.parametrize("relay", [b"", b"@suffix"])
 def test_badmailfrom_and_relay_clients(tmp_path: Path, relay: bytes) -> None:
     """Only `+` asks whether the client may relay."""
-    plugin = badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": ["@a.com+", "@b.com"]}))
+    plugin = badmailfrom.Plugin(
+        settings(tmp_path, {"badmailfrom": ["@a.com+", "@b.com"]})
+    ).for_session()
     for sender, by_client, by_relay in (
         (b"x@a.com", REJECT, DECLINE),
         (b"x@b.com",) + (REJECT,) * 2,
@@ -129,7 +131,7 @@ def test_badmailfrom_and_relay_clients(tmp_path: Path, relay: bytes) -> None:
 
 def test_badmailfrom_judges_every_sender(tmp_path: Path) -> None:
     """A second transaction is another one, even from the same client."""
-    plugin = badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": ["*@a.com"]}))
+    plugin = badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": ["*@a.com"]})).for_session()
     peer = client()
     for sender, verdict in ((b"x@a.com", REJECT), (b"x@b.com", DECLINE), (b"y@a.com", REJECT)):
         envelope = Envelope(sender)
@@ -140,7 +142,7 @@ def test_badmailfrom_judges_every_sender(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["@*.a.com=", "@a?-", "@[x]+", "~*.com", "x[y@a.com", "!x\\"])
 def test_badmailfrom_entries_that_make_no_sense(tmp_path: Path, entry: str) -> None:
     with pytest.raises(ControlError) as error:
-        badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": ["good@a.com", entry]}))
+        badmailfrom.Plugin(settings(tmp_path, {"badmailfrom": ["good@a.com", entry]})).for_session()
     assert error.value.name == "control/badmailfrom"
 
 
@@ -395,6 +397,7 @@ def test_greetdelay_wants_a_number(tmp_path: Path, text: str, variable: str) -> 
 )
 def test_the_administrators_words(tmp_path, variable, files, environ, plugin) -> None:  # type: ignore[no-untyped-def]
     made = plugin.Plugin(settings(tmp_path, files, **environ, **{variable: "ring 1234"}))
+    made = made.for_session() if hasattr(made, "for_session") else made
     text = made.rcpt(client(), Envelope(b"x@a.com"), b"x@ok.example").text
     assert text.startswith(b"sorry, ")
     assert text.endswith(b" ring 1234")

@@ -30,7 +30,7 @@ from qsmtpd.log import Log
 from qsmtpd.policy import stages
 from qsmtpd.policy.backend import PluginBackEnd
 from qsmtpd.policy.hooks import HEADER_LINES, TROUBLE, Hooks
-from qsmtpd.policy.spec import AT_DATA, AT_RCPT, NOBODY_ACCEPTS, Entry
+from qsmtpd.policy.spec import AT_DATA, AT_RCPT, NOBODY_ACCEPTS, Entry, Order
 from qsmtpd.policy.timelimit import Overdue, TimeLimit
 
 NO = reject(b"no")
@@ -45,7 +45,7 @@ class Engine:
         self.asked: list[str] = []
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.limit = TimeLimit()
-        self.hooks = Hooks(lambda: entries, Log(fd), limit=self.limit)
+        self.hooks = Hooks(lambda: Order(entries), Log(fd), limit=self.limit)
         self.hooks.watch = lambda stage, plugin, said: self.asked.append(plugin)
         self.client = Client(Peer())
         self.envelope = Envelope(b"a@b")
@@ -103,7 +103,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert engine.hooks.back_end(engine.client, engine.envelope) is None
     assert engine.hooks.capabilities(engine.client) == []
     assert engine.hooks.with_lines(b"") == b""
-    assert engine.hooks.commands == set()
+    assert engine.hooks.order.commands == set()
     assert not engine.hooks.has("mail", "rcpt")
 
 
@@ -297,7 +297,7 @@ def test_immune_by_then(tmp_path: Path) -> None:
 def test_notes_end_with_starttls(tmp_path: Path) -> None:
     made: list[int] = []
 
-    def make() -> list[Entry]:
+    def make() -> Order:
         made.append(len(made))
         notes: list[int] = []
 
@@ -305,7 +305,7 @@ def test_notes_end_with_starttls(tmp_path: Path) -> None:
             notes.append(1)
             return decline(b"%d" % len(notes))
 
-        return [entry("p", "mail", mail)]
+        return Order([entry("p", "mail", mail)])
 
     hooks = Hooks(make, Log(2))
     said: list[object] = []

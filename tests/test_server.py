@@ -34,7 +34,7 @@ from qsmtpd.server.listener import Listener as ServerListener
 from qsmtpd.server.options import Options, UsageError
 from qsmtpd.server.pool import Pool
 from qsmtpd.server.rules import Rules, denies
-from qsmtpd.server.rules import apply as apply_rule
+from qsmtpd.server.rules import variables as set_by
 from qsmtpd.server.user import become
 
 pytestmark = pytest.mark.slow
@@ -80,8 +80,7 @@ def test_rules_as_tcprulescheck(tmp_path: Path, default: bool) -> None:
                 ["tcprulescheck", cdb], env=environ, capture_output=True, text=True, check=True
             )
             data = ours.find(ip.encode(), None if host is None else host.encode())
-            variables: dict[bytes, bytes] = {}
-            apply_rule(data, variables)
+            variables = set_by(data)
             theirs = dict(re.findall(r"set environment variable (\w+)=(.*)", done.stdout))
             assert {k.decode(): v.decode() for k, v in variables.items()} == theirs, (ip, host)
             assert denies(data) == ("deny connection" in done.stdout), (ip, host)

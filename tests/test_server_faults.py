@@ -427,7 +427,7 @@ def test_f06_the_process_itself() -> None:
         """
 import os, signal
 from qsmtpd.server.worker import _ProcessState
-os.umask(0o027)
+os.umask(0o027); os.chdir("/")
 before = _ProcessState()
 os.umask(0); os.chdir("/tmp")
 signal.signal(signal.SIGUSR1, lambda *_: None)

@@ -189,7 +189,7 @@ def test_what_was_wrong_before_keeps_nobody_from_a_reload(home: Home) -> None:
 
 def test_what_is_worse() -> None:
     def state(serves: bool, *problems: str) -> Configuration:
-        preloaded = Preloaded(None, "")  # type: ignore[arg-type]
+        preloaded = Preloaded(None, None, "")  # type: ignore[arg-type]
         preloaded.serves, preloaded.problems = serves, list(problems)
         return Configuration(None, {}, None, preloaded)  # type: ignore[arg-type]
 

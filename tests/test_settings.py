@@ -112,7 +112,13 @@ class NotedPlugin(_Noted, PluginSettings):
 class NotedSettings(_Noted):
     """The lookup of a session."""
 
-    def for_plugin(self, plugin: str, options: Mapping[bytes, bytes], log: Log) -> PluginSettings:
+    def for_plugin(
+        self,
+        plugin: str,
+        options: Mapping[bytes, bytes],
+        log: Log,
+        environ: Mapping[bytes, bytes] | None = None,
+    ) -> PluginSettings:
         own = NotedPlugin(self.files, self._variables, plugin, options, log)
         own.given = self.given
         return own
@@ -146,7 +152,7 @@ class Tried:
             dry = DryRun(lookup, ucspi.read_peer(raw), Log(NOWHERE), None, CHECKPASSWORD)
             tls = TlsSettings(lookup)
             self.problem, self.remarks = tls.problem, tls.remarks
-            self.plugins = [entry.name for entry in dry.hooks.entries[1:]]
+            self.plugins = [entry.name for entry in dry.hooks.order.entries[1:]]
             dry.run(commands, lambda _: None, self.replies.append)
         except ControlError as error:
             self.error = error

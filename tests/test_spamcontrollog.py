@@ -63,7 +63,7 @@ def logged(client: Client, *rulings: tuple[str, Ruling], **environ: str) -> list
     reader, writer = os.pipe()
     try:
         settings = Settings(ControlFiles(b"/nonexistent"), variables)
-        plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer)))
+        plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer))).for_session()
         for hook, ruling in rulings:
             getattr(plugin, hook)(client, ruling)
     finally:
@@ -253,7 +253,7 @@ def test_nothing_can_be_forged(helo: bytes, host: bytes, sender: bytes, recipien
 def test_other_formats() -> None:
     settings = Settings(ControlFiles(b"/nonexistent"), {b"LOGFORMAT": b"qsmtpd"})
     reader, writer = os.pipe()
-    plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer)))
+    plugin = Plugin(settings.for_plugin("spamcontrollog", {}, Log(writer))).for_session()
     plugin.deny(peer(), made("rcpt", "default", REFUSED))
     os.close(writer)
     assert os.read(reader, 100) == b""

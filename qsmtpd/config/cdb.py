@@ -6,7 +6,8 @@ data length, key, data.  All numbers are 32 bits, little-endian (cdb(5)).
 
 Such a file is to be replaced by rename(2), but `cp` writes into it while we
 read.  So it is not mapped, which would be SIGBUS; every position is checked;
-and what has been found counts only if the file is still what it was.
+and what has been found counts only if the file is still what it was, and still
+the one of its name: a warm process has it open from one session to the next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    State = tuple[int, int, int, int]
 
 _HEADER = 2048
 #: The maximum of a key and of its data (bytes): more is damage.
@@ -32,14 +35,19 @@ class Cdb:
     """The cdb file that the descriptor `fd`, now its own, is open for; `name` is for errors.
 
     Reading raises ControlError where the file is no cdb or is damaged; each
-    lookup looks again.
+    lookup looks again.  Where another file has come to `path`, open_again() has a
+    descriptor of that one; while there is none, what is open serves on.
     """
 
-    __slots__ = ("_fd", "_name", "_state", "_header")
+    __slots__ = ("_fd", "_name", "_path", "_open_again", "_state", "_header")
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(
+        self, name: str, fd: int, path: bytes, open_again: Callable[[], int | None]
+    ) -> None:
         self._fd = fd
         self._name = name
+        self._path = path
+        self._open_again = open_again
         self._load()
 
     def __del__(self) -> None:
@@ -73,7 +81,8 @@ class Cdb:
             raise ControlError(self._name, _DAMAGED)
 
     def _load(self) -> None:
-        state = self._look()
+        """Read the header of what is open now."""
+        state = _state(os.fstat(self._fd))
         header = self._bytes(0, _HEADER) if state[0] >= _HEADER else b""
         # Zeros are what is there before a writer has come to its end; the tables
         # of an empty cdb are at position 2048.
@@ -85,13 +94,23 @@ class Cdb:
             raise ControlError(self._name, _DAMAGED)
         self._state, self._header = state, header
 
-    def _look(self) -> tuple[int, int]:
-        """(size, when it has changed)"""
+    def _look(self) -> State:
+        """(size, when it has changed, device, inode)"""
         try:
-            found = os.fstat(self._fd)
+            try:
+                return _state(os.stat(self._path))
+            except FileNotFoundError:
+                return _state(os.fstat(self._fd))
         except OSError as error:
             raise ControlError(self._name, error.strerror or "unreadable") from error
-        return found.st_size, found.st_ctime_ns
+
+    def _look_again(self) -> None:
+        """It has changed: open what has its name now, and read the header."""
+        fd = self._open_again()
+        if fd is not None:
+            os.close(self._fd)
+            self._fd = fd
+        self._load()
 
     def _read(self, key: bytes, data: bool) -> bytes | None:
         for _ in range(2):  # if it has changed since the last lookup, the header is another
@@ -103,7 +122,7 @@ class Cdb:
             else:
                 if self._look() == self._state:
                     return found
-            self._load()
+            self._look_again()
         raise ControlError(self._name, "is being written")
 
     def _find(self, key: bytes, data: bool) -> bytes | None:
@@ -152,6 +171,10 @@ class Cdb:
         if len(found) != length:
             raise ControlError(self._name, _DAMAGED)
         return found
+
+
+def _state(found: os.stat_result) -> State:
+    return found.st_size, found.st_ctime_ns, found.st_dev, found.st_ino
 
 
 def _two(pair: bytes) -> tuple[int, int]:

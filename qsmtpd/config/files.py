@@ -91,7 +91,7 @@ def open_cdb(name: str, path: bytes) -> Cdb | None:
         return None
     from .cdb import Cdb
 
-    return Cdb(name, fd)
+    return Cdb(name, fd, path, lambda: open_regular(name, path))
 
 
 def _is_null(found: os.stat_result) -> bool:
@@ -120,12 +120,13 @@ class ControlFiles:
     `kept` is for what others make of the files and want to have only once.
     """
 
-    __slots__ = ("home", "kept", "_files", "_names")
+    __slots__ = ("home", "kept", "_files", "_cdbs", "_names")
 
     def __init__(self, home: bytes) -> None:
         self.home = home
         self.kept: dict[object, object] = {}
         self._files: dict[str, bytes | None] = {}
+        self._cdbs: dict[bytes, Cdb] = {}
         self._names: frozenset[bytes] | None = None
 
     def path(self, name: str) -> bytes:
@@ -173,7 +174,16 @@ class ControlFiles:
 
     def cdb(self, name: str) -> Cdb | None:
         """The cdb file of this name, open, or None where there is no such file."""
-        return open_cdb("control/" + name, self.path(name)) if self.lists(name) else None
+        return self.cdb_at("control/" + name, self.path(name)) if self.lists(name) else None
+
+    def cdb_at(self, name: str, path: bytes) -> Cdb | None:
+        """The same of any path; errors call it `name`."""
+        found = self._cdbs.get(path)
+        if found is None:
+            found = open_cdb(name, path)
+            if found is not None:
+                self._cdbs[path] = found
+        return found
 
     def _read(self, name: str) -> bytes | None:
         return read_regular("control/" + name, self.path(name)) if self.lists(name) else None

@@ -33,6 +33,7 @@ class SessionSettings:
     __slots__ = (
         "me",
         "greeting",
+        "greeting_line",
         "localiphost",
         "log_format",
         "limits",
@@ -63,6 +64,7 @@ class SessionSettings:
             what = "is missing" if me is None else "has no name in its first line"
             raise ControlError("control/me", what)
         self.greeting = greeting or me or b""
+        self.greeting_line = b"220 %b ESMTP\r\n" % self.greeting
         self.policy = PolicySettings(settings)
         if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):
             self.log_format = "qsmtpd"  # the plugin that writes the other form is switched off

@@ -14,7 +14,7 @@ from __future__ import annotations
 import posix as os
 
 from ..facts import BLANKS, ControlError
-from .files import open_cdb, open_regular
+from .files import open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +50,24 @@ class Settings:
         self.files = files
         self._variables = variables
 
-    def for_plugin(self, plugin: str, options: Mapping[bytes, bytes], log: Log) -> PluginSettings:
-        """The same lookup as a plugin has it, with the options of its line and with a log."""
-        return PluginSettings(self.files, self._variables, plugin, options, log)
+    @property
+    def environ(self) -> Mapping[bytes, bytes]:
+        """All variables; a plugin from elsewhere is given those of the connection."""
+        return self._variables
+
+    def for_plugin(
+        self,
+        plugin: str,
+        options: Mapping[bytes, bytes],
+        log: Log,
+        environ: Mapping[bytes, bytes] | None = None,
+    ) -> PluginSettings:
+        """The same lookup as a plugin has it, with the options of its line and with a log.
+
+        `environ` is that of a connection; without it, what this has.
+        """
+        variables = self._variables if environ is None else environ
+        return PluginSettings(self.files, variables, plugin, options, log)
 
     def without_options(self) -> Settings:
         """The lookup of what all plugins of a session share: options of a line do not count."""
@@ -169,7 +184,7 @@ class Settings:
     def cdb_at(self, where: str, path: bytes) -> Cdb:
         """The cdb of this path, open; it is relative to QMAILHOME, and `where` names it."""
         full, name = self._elsewhere(where, path)
-        cdb = open_cdb(name, full)
+        cdb = self.files.cdb_at(name, full)
         if cdb is None:
             raise ControlError(name, MISSING)
         return cdb
@@ -255,11 +270,6 @@ class PluginSettings(Settings):
     def without_options(self) -> Settings:
         """As of every lookup."""
         return Settings(self.files, self._variables)
-
-    @property
-    def environ(self) -> Mapping[bytes, bytes]:
-        """The environment of the connection: the process's own may be the server's."""
-        return self._variables
 
     def option(self, name: str) -> bytes | None:
         """The value of an option of the plugin's line, or None."""

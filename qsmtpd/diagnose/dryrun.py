@@ -8,13 +8,15 @@ given.  Nobody waits: pauses are remembered, too.
 from __future__ import annotations
 
 import sys
+from time import monotonic
 
 from ..child.queue import Verdict
 from ..config.session import SessionSettings
 from ..net.channel import Channel
-from ..policy import load, stages
+from ..policy import stages
 from ..policy.spec import Entry
 from ..session import run
+from ..session.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,12 +204,11 @@ class DryRun:
         self.back_end = Memory()
         self.pauses: list[float] = []
         self._peer = peer
-        self._log = log
         self._tls = tls
-        self._provider = provider
-        self._settings = SessionSettings.load(lookup, checkpassword)
-        policy = self._settings.policy
-        self.hooks = load.load(lookup, policy, log, [_in_front(self.back_end)])
+        settings = SessionSettings.load(lookup, checkpassword)
+        self._plan = Plan(settings, lookup, log, [_in_front(self.back_end)])
+        self._plan.provider = provider
+        self.hooks = self._plan.plugins.hooks()
 
     def run(
         self,
@@ -226,12 +227,11 @@ class DryRun:
         return run.run(
             channel,
             self._peer,
-            self._settings,
+            self._plan,
             self.hooks,
-            self._log,
             self._tls,
-            self._provider,
             leave,
+            monotonic(),
             dry_run=True,
         )
 

@@ -38,7 +38,7 @@ def show_hooks(environ: Mapping[bytes, bytes], home: bytes) -> int:
         hooks = load.load(lookup, PolicySettings(lookup), Log(2))
     except (ControlError, OSError) as error:
         return _wrong(error)
-    commands = sorted(verb.decode("ascii") for verb in hooks.commands)
+    commands = sorted(verb.decode("ascii") for verb in hooks.order.commands)
     for stage in (*stages.STAGES, *(f"command_{verb.lower()}" for verb in commands)):
         for entry in hooks.at(stage):
             asked = stage not in (stages.OK, stages.DENY, stages.RESET, stages.DISCONNECT)

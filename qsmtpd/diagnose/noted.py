@@ -184,7 +184,11 @@ class NotedSettings(_Noted):
         self.report = report
 
     def for_plugin(
-        self, plugin: str, options: Mapping[bytes, bytes], log: Log
+        self,
+        plugin: str,
+        options: Mapping[bytes, bytes],
+        log: Log,
+        environ: Mapping[bytes, bytes] | None = None,
     ) -> NotedPluginSettings:
         own = NotedPluginSettings(self.files, self._variables, plugin, options, log)
         own.report = self.report

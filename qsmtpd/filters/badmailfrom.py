@@ -49,7 +49,7 @@ UNKNOWN = b"unknown"
 class Plugin:
     """Refuses listed senders, relay clients included.  Raises ControlError."""
 
-    __slots__ = ("_names", "_rules", "_refusal", "_judged", "_decision")
+    __slots__ = ("_names", "_rules", "_refusal")
 
     def __init__(self, settings: Settings) -> None:
         entries = settings.lines("badmailfrom") or []
@@ -61,20 +61,35 @@ class Plugin:
             self._rules = _Rules(settings, entries)
         else:
             self._names = frozenset(form for entry in entries for form in entry_forms(entry))
+
+    def for_session(self) -> Session:
+        return Session(self)
+
+    def judge(self, client: Client, envelope: Envelope) -> Decision:
+        """What holds for the sender of this envelope."""
+        senders = spellings(envelope.sender, envelope.utf8)
+        if self._rules is not None:
+            listed = self._rules.refuse(client, senders)
+        else:
+            listed = any(s in self._names or _domain(s) in self._names for s in senders)
+        return self._refusal if listed else DECLINED
+
+
+class Session:
+    """Judges a sender once: he is the same for every recipient."""
+
+    __slots__ = ("_plugin", "_judged", "_decision")
+
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin = plugin
         self._judged: Envelope | None = None
         self._decision = DECLINED
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        if envelope is not self._judged:  # the sender is the same for every recipient
+        if envelope is not self._judged:
             self._judged = envelope
-            self._decision = self._refusal if self._refuses(client, envelope) else DECLINED
+            self._decision = self._plugin.judge(client, envelope)
         return self._decision
-
-    def _refuses(self, client: Client, envelope: Envelope) -> bool:
-        senders = spellings(envelope.sender, envelope.utf8)
-        if self._rules is not None:
-            return self._rules.refuse(client, senders)
-        return any(sender in self._names or _domain(sender) in self._names for sender in senders)
 
 
 class _Rules:

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..facts import Client, Envelope
 
+    #: (the client's right to relay, the program, the address) -> does it know that?
+    Known = dict[tuple[bytes | None, ...], bool]
+
 FILE = "control/recipients"
 UNABLE = drop(b"unable to check recipients", 421, b"4.3.0")
 #: The maximum number of answers of programs that are remembered.
@@ -106,7 +109,6 @@ class Plugin:
         "_refusal",
         "_timeout",
         "_cdbs",
-        "_known",
     )
     immune = ("relay",)
 
@@ -127,7 +129,6 @@ class Plugin:
                 except ValueError as error:
                     raise settings.bad_entry("recipients", line, str(error)) from error
         self._cdbs: dict[bytes, Cdb] = {}
-        self._known: dict[tuple[bytes | None, ...], bool] = {}
         if settings.line(None, "RECIPIENTS450") is None:
             text = settings.worded(b"sorry, no mailbox by that name", "REPLY_MAILBOX")
             self._refusal = reject(text, 550, b"5.7.1")
@@ -142,7 +143,11 @@ class Plugin:
             elif b"/" in rule.command[0]:
                 settings.expect_program(FILE, rule.command[0])
 
-    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+    def for_session(self) -> Session:
+        return Session(self)
+
+    def judge(self, client: Client, envelope: Envelope, recipient: bytes, known: Known) -> Decision:
+        """What the rules say of a recipient; `known` is what the programs have answered."""
         if recipient.lower() == b"postmaster":
             return DECLINED
         address = recipient if b"@" in recipient else recipient + b"@localhost"
@@ -157,22 +162,24 @@ class Plugin:
             listed = listed or named
             if named or rule.any:
                 try:
-                    known = any(
-                        self._asks(rule, name, form, client) for form in domains for name in names
+                    found = any(
+                        self._asks(rule, name, form, client, known)
+                        for form in domains
+                        for name in names
                     )
                 except NoAnswer:
                     return UNABLE
-                if known:
+                if found:
                     return DECLINED
         return DECLINED if self._pass_unlisted and not listed else self._refusal
 
-    def _asks(self, rule: Rule, box: bytes, domain: bytes, client: Client) -> bool:
+    def _asks(self, rule: Rule, box: bytes, domain: bytes, client: Client, known: Known) -> bool:
         address = box + b"@" + domain
         short, dash, _ = box.partition(BREAK)
         extended = bool(short and dash)
         if rule.command:
-            return self._program(rule, address, client) or (
-                extended and self._program(rule, short + b"@" + domain, client)
+            return self._program(rule, address, client, known) or (
+                extended and self._program(rule, short + b"@" + domain, client, known)
             )
         keys = [address, short + BREAK + b"@" + domain, short + b"@" + domain]
         cdb = self._cdb(rule.cdb)
@@ -182,10 +189,10 @@ class Plugin:
                 return True
         return False
 
-    def _program(self, rule: Rule, address: bytes, client: Client) -> bool:
+    def _program(self, rule: Rule, address: bytes, client: Client, known: Known) -> bool:
         question = (client.relay, *rule.command, address)
-        known = self._known.get(question)
-        if known is None:
+        found = known.get(question)
+        if found is None:
             from ..child.query import ask
             from ..child.spawn import client_environ
 
@@ -194,13 +201,26 @@ class Plugin:
             if answer.status not in (0, 1):
                 self._settings.log(program=rule.command[0], result=answer.how, to=address)
                 raise NoAnswer
-            if len(self._known) >= MEMORY:
-                self._known.clear()
-            known = self._known[question] = answer.status == 0
-        return known
+            if len(known) >= MEMORY:
+                known.clear()
+            found = known[question] = answer.status == 0
+        return found
 
     def _cdb(self, path: bytes) -> Cdb:
         cdb = self._cdbs.get(path)
         if cdb is None:
             cdb = self._cdbs[path] = self._settings.cdb_at(FILE, path)
         return cdb
+
+
+class Session:
+    """Remembers what the programs have answered."""
+
+    __slots__ = ("_plugin", "_known")
+
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin = plugin
+        self._known: Known = {}
+
+    def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+        return self._plugin.judge(client, envelope, recipient, self._known)

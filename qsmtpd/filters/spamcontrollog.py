@@ -88,15 +88,27 @@ INVALID_CONTENT = b"sorry, invalid message content"
 class Plugin:
     """Writes SPAMCONTROL's lines.  Raises ControlError."""
 
-    __slots__ = ("_log", "_sender", "_recipient", "_accepted_relay")
+    __slots__ = ("log", "accepted_relay")
 
     def __init__(self, settings: PluginSettings) -> None:
         on = settings.choice(None, "LOGFORMAT", tuple(FORMATS)) == FORM
-        self._log = settings.raw_log if on else None
-        self._sender = self._recipient = b""  # the first one that was accepted
+        self.log = settings.raw_log if on else None
         # With it, who may relay has shown to own the sender.
         owner = settings.line(None, "LOCALMFCHECK") is not None
-        self._accepted_relay = b"ORIG::Local_Sender" if owner else b"SNDR::Relay_Client"
+        self.accepted_relay = b"ORIG::Local_Sender" if owner else b"SNDR::Relay_Client"
+
+    def for_session(self) -> Session:
+        return Session(self)
+
+
+class Session:
+    """Remembers who sends to whom."""
+
+    __slots__ = ("_plugin", "_sender", "_recipient")
+
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin = plugin
+        self._sender = self._recipient = b""  # the first one that was accepted
 
     def ok(self, client: Client, ruling: Ruling) -> None:
         stage, plugin = ruling.stage, _plain_name(ruling.plugin)
@@ -104,7 +116,7 @@ class Plugin:
             self._sender, self._recipient = ruling.about, b""
         elif stage == "rcpt":
             self._recipient = self._recipient or ruling.about
-            what = self._accepted_relay if plugin == "relay" else b"RCPT::Rcpthosts_Rcptto"
+            what = self._plugin.accepted_relay if plugin == "relay" else b"RCPT::Rcpthosts_Rcptto"
             self._write(b"Accept::" + what, client, self._transaction(client, ruling))
         elif stage == "auth":
             how = client.auth.mechanism if client.auth is not None else b"unknown"
@@ -141,11 +153,12 @@ class Plugin:
         )
 
     def _write(self, what: bytes, client: Client, rest: bytes, keyword: bytes = b"") -> None:
-        if self._log is None:
+        log = self._plugin.log
+        if log is None:
             return
         keyword = keyword or protocol(client)
         place = client.peer.ip + b":" + _safe(client.peer.host)
-        self._log(b"qmail-smtpd: pid %d %b P:%b S:%b%b" % (getpid(), what, keyword, place, rest))
+        log(b"qmail-smtpd: pid %d %b P:%b S:%b%b" % (getpid(), what, keyword, place, rest))
 
 
 def _refused(ruling: Ruling) -> bytes:

@@ -35,23 +35,36 @@ NO_DATA = drop(b"DATA command not accepted at this time", 503, b"5.5.1")
 class Plugin:
     """Lets clients wait, and puts recipients off.  Raises ControlError."""
 
-    __slots__ = ("_count", "_delay", "_notorious")
+    __slots__ = ("count", "delay")
     immune = ("relay", "listed")
 
     def __init__(self, settings: Settings) -> None:
-        self._count = settings.number("tarpitcount", "TARPITCOUNT", 0)
-        self._delay = settings.number("tarpitdelay", "TARPITDELAY", 5, most=NEVER_AGAIN)
+        self.count = settings.number("tarpitcount", "TARPITCOUNT", 0)
+        self.delay = settings.number("tarpitdelay", "TARPITDELAY", 5, most=NEVER_AGAIN)
+
+    def for_session(self) -> Session:
+        return Session(self)
+
+
+class Session:
+    """Remembers whether a recipient was put off."""
+
+    __slots__ = ("_plugin", "_notorious")
+
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin = plugin
         self._notorious = False
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        if not self._count:
+        count, delay = self._plugin.count, self._plugin.delay
+        if not count:
             return DECLINED
-        if client.counters.bad_recipients >= self._count:
+        if client.counters.bad_recipients >= count:
             self._notorious = True
             return TOO_MANY
-        if client.counters.recipients > self._count and 0 < self._delay < NEVER_AGAIN:
-            client.pause(self._delay)
+        if client.counters.recipients > count and 0 < delay < NEVER_AGAIN:
+            client.pause(delay)
         return DECLINED
 
     def data(self, client: Client, envelope: Envelope) -> Decision:
-        return NO_DATA if self._notorious and self._delay == NEVER_AGAIN else DECLINED
+        return NO_DATA if self._notorious and self._plugin.delay == NEVER_AGAIN else DECLINED

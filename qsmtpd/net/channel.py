@@ -97,11 +97,16 @@ class Channel:
         self._data_bytes = 0
         self._data_rate = 0
 
-    def limit(self, timeout: float, session: float, rate: int = 500) -> None:
-        """Set the bounds (seconds, and bytes per second); the session's counts from now."""
+    def limit(
+        self, timeout: float, session: float, rate: int = 500, since: float | None = None
+    ) -> None:
+        """Set the bounds (seconds, and bytes per second); the session's counts from now.
+
+        Or from `since`, a time on the monotonic clock.
+        """
         self.timeout = timeout
         self.rate = rate
-        self._end = self._clock() + session
+        self._end = (self._clock() if since is None else since) + session
 
     # -- output ------------------------------------------------------------
 

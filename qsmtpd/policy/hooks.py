@@ -18,13 +18,13 @@ from .spec import AT_DATA, AT_RCPT, NO, NOBODY_ACCEPTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ..facts import Client, Envelope
     from ..log import Log
     from .backend import BackEnd
-    from .spec import Entry
+    from .spec import Entry, Order
     from .timelimit import TimeLimit
 
 
@@ -36,7 +36,7 @@ HEADER_LINES = 100
 class Hooks:
     """The plugins of one session, in order.
 
-    `make` builds the entries: after STARTTLS it is called again, for nothing
+    make() builds their order: after STARTTLS it is called again, for nothing
     that a plugin has noted may survive that.  `watch`, where it is set, is
     shown every single verdict: watch(stage, plugin, decision or exception, or
     None where the client is immune).  `trouble`: has a plugin raised, taken too
@@ -44,40 +44,33 @@ class Hooks:
     """
 
     __slots__ = (
-        "entries",
+        "order",
         "limit",
-        "spools",
         "watch",
         "trouble",
         "refuse",
         "_make",
         "_log",
         "_at",
-        "_granting",
         "_lines",
         "_postponed",
     )
 
     def __init__(
         self,
-        make: Callable[[], Sequence[Entry]],
+        make: Callable[[], Order],
         log: Log,
         refuse: Decision = NOBODY_ACCEPTS,
         limit: TimeLimit | None = None,
     ) -> None:
-        self.entries = make()
+        self.order = make()
         self.limit = limit
         self.refuse = refuse
         self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
         self.trouble = False
         self._make = make
         self._log = log
-        self._at: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            for stage in entry.functions:
-                self._at.setdefault(stage, []).append(entry)
-        self._granting = sum(entry.grants for entry in self.entries)
-        self.spools = any(entry.spool for entry in self._at.get(stages.DATA_POST, ()))
+        self._at = self.order.at
         #: stage -> the header lines that its decisions carried, and whether above Received
         self._lines: dict[str, list[tuple[bool, bytes]]] = {}
         #: stage -> a refusal that is to be said later, and whose it is
@@ -101,15 +94,6 @@ class Hooks:
     def has(self, *wanted: str) -> bool:
         """Is there a plugin at one of these stages?"""
         return any(stage in self._at for stage in wanted)
-
-    @property
-    def commands(self) -> set[bytes]:
-        """The verbs that plugins bring."""
-        return {
-            stage[len("command_") :].upper().encode("ascii")
-            for stage in self._at
-            if stage.startswith("command_")
-        }
 
     def at(self, stage: str) -> list[Entry]:
         """The plugins of a stage, in order."""
@@ -151,7 +135,7 @@ class Hooks:
         if due is not None:
             return due, recipient
         name, granted, reason = "default", self.refuse, b""
-        left = self._granting
+        left = self.order.grants
         lines: list[tuple[bool, bytes]] = []
         later: tuple[Entry, Decision] | None = None
         suffixed = False  # by relay: a second one, as `relay:2`, does not add it again
@@ -337,7 +321,9 @@ class Hooks:
     def _ask(self, entry: Entry, stage: str, client: Client, *facts: object) -> Decision:
         said = self._call(entry, stage, client, *facts)
         if isinstance(said, Decision):
-            late = stage not in stages.CARRYING or (stage == stages.DATA_POST and not self.spools)
+            late = stage not in stages.CARRYING or (
+                stage == stages.DATA_POST and not self.order.spools
+            )
             has_lines = said.header or said.above
             if not (has_lines and late) and (said.recipient is None or stage == stages.RCPT):
                 return said

@@ -6,20 +6,63 @@ import sys
 
 from ..facts import ControlError
 from .hooks import Hooks
-from .spec import BUILT_IN, GRANTING, TIMEOUT, Entry
+from .spec import BUILT_IN, GRANTING, TIMEOUT, Entry, Order
 from .stages import methods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
     from ..config.session import PolicySettings
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings, Settings
     from ..log import Log
     from .spec import PluginSpec
     from .timelimit import TimeLimit
+
+    Make = Callable[[Mapping[bytes, bytes] | None, TimeLimit | None], Entry]
+
+
+class Plugins:
+    """The plugins of a configuration, with `first` in front of them.  Raises ControlError.
+
+    A built-in one is made once, and all sessions share it; where it has state of a
+    session, its for_session() makes what has the hooks for one of them.  One from
+    elsewhere is made anew for each session: it may look at its environment.
+    """
+
+    __slots__ = ("external", "_refuse", "_log", "_makers", "_shared")
+
+    def __init__(
+        self, settings: Settings, policy: PolicySettings, log: Log, first: Sequence[Entry] = ()
+    ) -> None:
+        self.external = policy.external
+        self._refuse = policy.refusal
+        self._log = log
+        made = [_of(spec, settings, log, policy) for spec in policy.plugins]
+        self._makers: list[Entry | Make] = [*first, *made]
+        entries = [each for each in self._makers if isinstance(each, Entry)]
+        self._shared = Order(entries) if len(entries) == len(self._makers) else None
+
+    def hooks(
+        self, environ: Mapping[bytes, bytes] | None = None, limit: TimeLimit | None = None
+    ) -> Hooks:
+        """The hooks of one session, whose environment this is.  Raises ControlError.
+
+        Without one it is that of the settings.  `limit` is what runs the code of plugins
+        from elsewhere; one without a watchdog, if there are such plugins, is the default.
+        """
+        if limit is None and self.external:
+            from .timelimit import TimeLimit
+
+            limit = TimeLimit()
+
+        def make() -> Order:
+            made = (e if isinstance(e, Entry) else e(environ, limit) for e in self._makers)
+            return self._shared or Order(list(made))
+
+        return Hooks(make, self._log, self._refuse, limit)
 
 
 def load(
@@ -29,20 +72,8 @@ def load(
     first: Sequence[Entry] = (),
     limit: TimeLimit | None = None,
 ) -> Hooks:
-    """The hooks of one session; with `first` in front of them.  Raises ControlError.
-
-    `limit` is what runs the code of plugins from elsewhere; one without a
-    watchdog, if there are such plugins, is the default.
-    """
-    if limit is None and policy.external:
-        from .timelimit import TimeLimit
-
-        limit = TimeLimit()
-
-    def make() -> list[Entry]:
-        return [*first, *(_entry(spec, settings, log, policy, limit) for spec in policy.plugins)]
-
-    return Hooks(make, log, policy.refusal, limit)
+    """The hooks of the only session of a configuration: see Plugins.  Raises ControlError."""
+    return Plugins(settings, policy, log, first).hooks(limit=limit)
 
 
 def forget() -> dict[str, ModuleType]:
@@ -58,10 +89,8 @@ def remember(before: dict[str, ModuleType]) -> None:
         external.remember(before)
 
 
-def _entry(
-    spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings, limit: TimeLimit | None
-) -> Entry:
-    """Make the plugin of a line.  Raises ControlError."""
+def _of(spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings) -> Entry | Make:
+    """What a line asks for, or what makes it for a session.  Raises ControlError."""
     ours = spec.plugin in BUILT_IN
     options = dict(spec.options)
     timeout, given, later = (options.pop(key, None) for key in (b"timeout", b"immune", b"postpone"))
@@ -70,28 +99,43 @@ def _entry(
     if ours and timeout is not None:
         raise ControlError(spec.where, f"{spec.name}: timeout is for plugins from elsewhere")
     seconds = TIMEOUT if timeout is None else lines.seconds(timeout, spec)
-    own = settings.for_plugin(spec.name, options, log)
-    if ours:
-        module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
-        plugin: Any = module.Plugin(own)
-        functions = methods(plugin)
-    else:
+    immune = None if given is None else lines.immunities(given, spec)
+    postpone = policy.postpone if later is None else lines.later(later, spec)
+
+    def entry(module: ModuleType, plugin: Any, functions: dict[str, Callable[..., Any]]) -> Entry:
+        return Entry(
+            spec.name,
+            functions,
+            getattr(plugin, "immune", ()) if immune is None else immune,
+            getattr(plugin, "spool", False) is True,
+            seconds,
+            postpone,
+            spec.plugin in GRANTING,
+            ours,
+            getattr(module, "__file__", None),
+        )
+
+    def external(environ: Mapping[bytes, bytes] | None, limit: TimeLimit | None) -> Entry:
         from .external import make_plugin
 
         assert limit is not None
+        own = settings.for_plugin(spec.name, options, log, environ)
         module, plugin, functions = make_plugin(own, spec, limit, seconds)
+        _expect_all_used(own, spec)
+        return entry(module, plugin, functions)
+
+    if not ours:
+        return external
+    own = settings.for_plugin(spec.name, options, log)
+    module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
+    plugin = module.Plugin(own)
+    _expect_all_used(own, spec)
+    if hasattr(plugin, "for_session"):
+        return lambda environ, limit: entry(module, plugin, methods(plugin.for_session()))
+    return entry(module, plugin, methods(plugin))
+
+
+def _expect_all_used(own: PluginSettings, spec: PluginSpec) -> None:
     if own.unused:
         key = min(own.unused).decode("ascii", "backslashreplace")
         raise ControlError(spec.where, f"{spec.name} knows no option {key}")
-    immune = getattr(plugin, "immune", ()) if given is None else lines.immunities(given, spec)
-    return Entry(
-        spec.name,
-        functions,
-        immune,
-        getattr(plugin, "spool", False) is True,
-        seconds,
-        policy.postpone if later is None else lines.later(later, spec),
-        spec.plugin in GRANTING,
-        ours,
-        getattr(module, "__file__", None),
-    )

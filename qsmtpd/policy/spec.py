@@ -1,4 +1,4 @@
-"""The built-in plugins in their order, a plugin as it is asked for, and one in its place.
+"""The built-in plugins in their order; a plugin as it is asked for, one in its place, and all.
 
 A built-in filter is on where one of its control files or variables is there (BUILT_IN);
 what control/plugins and QSMTPD_PLUGINS make of that is in lines.py.
@@ -10,7 +10,7 @@ from ..decision import reject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from ..facts import Client
@@ -125,3 +125,27 @@ class Entry:
             or ("auth" in self.immune and client.auth is not None)
             or ("listed" in self.immune and client.listed)
         )
+
+
+class Order:
+    """Plugins in their order, and who of them is at which stage.
+
+    `spools`: one of them wants the message in a file.  `grants`: how many can let
+    a recipient in.  `commands` are the verbs that they bring.
+    """
+
+    __slots__ = ("entries", "at", "spools", "grants", "commands")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.at: dict[str, list[Entry]] = {}
+        for entry in entries:
+            for stage in entry.functions:
+                self.at.setdefault(stage, []).append(entry)
+        self.spools = any(entry.spool for entry in self.at.get("data_post", ()))
+        self.grants = sum(entry.grants for entry in entries)
+        self.commands = {
+            stage.removeprefix("command_").upper().encode("ascii")
+            for stage in self.at
+            if stage.startswith("command_")
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import socket
 
 TYPE_CHECKING = False
@@ -14,34 +15,31 @@ NAMES = (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST")
 
 
 class Accepted:
-    """An accepted connection: its descriptor, and what distinguishes its environment.
+    """An accepted connection: its descriptor, and what distinguishes it from others.
 
-    `network` is what counts as one client (see network()).  `needs_rule`: the
-    rule has still to be found, because it may depend on the client's name.
+    `network` is what counts as one client (see network()).  `facts` are variables
+    of its environment that say who is there.  `rule` are the instructions for this
+    client; None: they have still to be found, because they may depend on its name.
     """
 
-    __slots__ = ("fd", "network", "environ", "needs_rule")
+    __slots__ = ("fd", "network", "facts", "rule")
 
     def __init__(
-        self, fd: int, network: str, environ: dict[bytes, bytes], needs_rule: bool
+        self, fd: int, network: str, facts: dict[bytes, bytes], rule: bytes | None
     ) -> None:
         self.fd = fd
         self.network = network
-        self.environ = environ
-        self.needs_rule = needs_rule
+        self.facts = facts
+        self.rule = rule
 
     def pack(self) -> bytes:
         """All but the descriptor, as bytes for another process; unpack() reads them."""
-        entries = [name + b"=" + value for name, value in self.environ.items()]
-        return b"\0".join([b"?" if self.needs_rule else b"", self.network.encode(), *entries])
+        return marshal.dumps((self.network, self.facts, self.rule))
 
 
 def unpack(fd: int, packed: bytes) -> Accepted:
     """The connection that pack() has packed, with its descriptor in this process."""
-    needs_rule, network, *entries = packed.split(b"\0")
-    pairs = [entry.partition(b"=") for entry in entries]
-    environ = {name: value for name, _, value in pairs}
-    return Accepted(fd, network.decode(), environ, bool(needs_rule))
+    return Accepted(fd, *marshal.loads(packed))
 
 
 def variables(ip: str, port: int, local: tuple[str, int]) -> dict[bytes, bytes]:

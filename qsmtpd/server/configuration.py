@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from ..facts import ControlError
+from ..session import plan
+from . import rules
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..config.files import ControlFiles
+    from ..session.plan import NoPlan, Plan
     from .options import Options
     from .rules import Rules
+
+
+#: So many distinct rules have plans that are kept.
+PLANS_LIMIT = 1000
 
 
 class Preloaded:
     """What was read, imported and built at the start, or on HUP (see warmup.py).
 
-    `external_plugins`: may a session have plugins that did not come with this
-    program?  `problems` are sentences about what is wrong.  `serves`: is there
-    anything but 421 for a client?  `expires` says when the first of the
-    certificates does, and `read` when all this was read.
+    `plan` is that of clients without a rule.  `external_plugins`: may a session have
+    plugins that did not come with this program?  `problems` are sentences about what
+    is wrong.  `serves`: is there anything but 421 for a client?  `expires` says when
+    the first of the certificates does, and `read` when all this was read.
     """
 
-    __slots__ = ("files", "external_plugins", "problems", "serves", "expires", "read")
+    __slots__ = ("files", "plan", "external_plugins", "problems", "serves", "expires", "read")
 
-    def __init__(self, files: ControlFiles, read: str) -> None:
+    def __init__(self, files: ControlFiles, made: Plan | NoPlan, read: str) -> None:
         self.files = files
+        self.plan = made
         self.external_plugins = True
         self.problems: list[str] = []
         self.serves = False
@@ -38,21 +48,52 @@ class Configuration:
     A HUP makes a new Configuration, with the same options and rules.
     """
 
-    __slots__ = ("options", "environ", "rules", "files", "external_plugins", "preloaded")
+    __slots__ = ("options", "environ", "rules", "external_plugins", "preloaded", "_plans")
 
     def __init__(
         self,
         options: Options,
         environ: Mapping[bytes, bytes],
-        rules: Rules | None,
+        client_rules: Rules | None,
         preloaded: Preloaded,
     ) -> None:
         self.options = options
         self.environ = environ
-        self.rules = rules
+        self.rules = client_rules
         self.preloaded = preloaded
-        self.files = preloaded.files
+        self._plans: dict[bytes, Plan | NoPlan] = {b"": preloaded.plan}
         self.external_plugins = preloaded.external_plugins
+
+    def make_plans(self) -> None:
+        """Make those of all rules, so that what they ask for is read with all the rest."""
+        try:
+            found = {} if self.rules is None else self.rules.all()
+        except ControlError:  # each client hears of it
+            return
+        served = [rule for rule in found.values() if not rules.denies(rule)]
+        for rule in served[:PLANS_LIMIT]:
+            self.plan(rule)
+
+    def plan(self, rule: bytes) -> Plan | NoPlan:
+        """The plan of the clients whose rule has these instructions."""
+        found = self._plans.get(rule)
+        if found is None:
+            environ = {**self.environ, **rules.variables(rule)}
+            if len(self._plans) >= PLANS_LIMIT:
+                self._plans = {b"": self._plans[b""]}
+            found = plan.make(self.preloaded.files, environ, self.options.checkpassword)
+            self._plans[rule] = found
+        return found
+
+    def environ_of(
+        self, made: Plan | NoPlan, rule: bytes, facts: Mapping[bytes, bytes]
+    ) -> dict[bytes, bytes]:
+        """The environment of one connection; what its rule says is stronger than the facts."""
+        environ = {**made.environ, **facts}
+        if rule:
+            own = rules.variables(rule)
+            environ.update({name: own[name] for name in own if name in facts})
+        return environ
 
     def worse_than(self, other: Configuration) -> list[str]:
         """What is wrong here and is not there.  Nothing is worse than to serve nobody."""

@@ -61,7 +61,7 @@ class Worker:
     def assign(self, accepted: Accepted) -> None:
         """It serves this client from now on."""
         self.network = accepted.network
-        self.ip = accepted.environ[b"TCPREMOTEIP"]
+        self.ip = accepted.facts[b"TCPREMOTEIP"]
         self.used = True
 
     def release(self) -> None:

@@ -107,19 +107,19 @@ class Listener:
         local = connection.getsockname()
         if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
-        environ = variables(ip, port, local)
+        facts = variables(ip, port, local)
         if options.local_name is not None:
-            environ[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
-        needs_rule = self._rules is not None and options.remote_names
-        if self._rules is not None and not needs_rule:
+            facts[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
+        rule: bytes | None = b""
+        if self._rules is not None and options.remote_names:
+            rule = None
+        elif self._rules is not None:
             rule = self._rules.find(ip.encode(), None)
-            denied = rules.denies(rule)
-            rules.apply(rule, environ)
-            if denied:
+            if rules.denies(rule):
                 if options.verbose >= STATUS:
-                    status.verdict("deny", os.getpid(), environ)
+                    status.verdict("deny", os.getpid(), {**facts, **rules.variables(rule)})
                 return None
-        return Accepted(connection.fileno(), client, environ, needs_rule)
+        return Accepted(connection.fileno(), client, facts, rule)
 
 
 def _reject(connection: socket.socket, ip: str, port: int, reply: bytes, end: str) -> None:

@@ -63,7 +63,10 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     fix_home(base)
 
     def load() -> Configuration:
-        return Configuration(options, base, rules, warmup.preload(base, options.checkpassword))
+        preloaded = warmup.preload(base, options.checkpassword)
+        configuration = Configuration(options, base, rules, preloaded)
+        configuration.make_plans()
+        return configuration
 
     master = Master(listeners, load)
     if options.print_port:

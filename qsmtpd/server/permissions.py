@@ -13,7 +13,8 @@ from ..net.ip import canonical
 from . import sockets, warmup
 from .accepted import without_names
 from .names import ALLOWED
-from .rules import Rules, apply, denies
+from .rules import Rules, denies
+from .rules import variables as set_by
 from .user import become
 
 TYPE_CHECKING = False
@@ -157,9 +158,7 @@ def _is_byte(text: bytes) -> bool:
 
 def _set(environ: Mapping[bytes, bytes], data: bytes) -> dict[bytes, bytes]:
     """The environment with what these instructions set."""
-    variables = without_names(environ)
-    apply(data, variables)
-    return variables
+    return {**without_names(environ), **set_by(data)}
 
 
 def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[tuple[str, str]]:

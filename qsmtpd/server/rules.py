@@ -100,16 +100,18 @@ def denies(data: bytes) -> bool:
     return any(entry.startswith(b"D") for entry in data.split(b"\0"))
 
 
-def apply(data: bytes, environ: dict[bytes, bytes]) -> None:
-    """Set in the environment of a connection what these instructions say.
+def variables(data: bytes) -> dict[bytes, bytes]:
+    """What these instructions set in the environment of a connection.
 
     But for QMAILHOME, which would be another one for programs than for the session:
     the control files have been read by then.
     """
+    found = {}
     for entry in data.split(b"\0"):
         name, equals, value = entry[1:].partition(b"=")
         if entry.startswith(b"+") and equals and name not in (b"", b"QMAILHOME"):
-            environ[name] = value
+            found[name] = value
+    return found
 
 
 def report(error: ControlError) -> None:

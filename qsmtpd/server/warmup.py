@@ -18,7 +18,7 @@ import os
 import time
 
 from ..config.files import ControlFiles, home
-from ..config.session import UTF8_OFF, SessionSettings
+from ..config.session import UTF8_OFF
 from ..config.settings import Settings
 from ..diagnose.dryrun import DryRun
 from ..facts import ControlError, Peer
@@ -26,15 +26,16 @@ from ..log import Log, log_trouble
 from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
-from ..session.connection import enter
+from ..session import plan
+from ..session.plan import NoPlan
 from ..smtp import utf8
-from ..tls import provider
 from ..tls.errors import Unavailable
-from ..tls.settings import IMPLICIT, STARTTLS, TlsSettings
+from ..tls.settings import IMPLICIT, STARTTLS
 from .configuration import Preloaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..session.plan import Plan
     from ..tls.provider import TlsProvider
 
 #: pyOpenSSL is not among them: to load a certificate is to import it.
@@ -97,28 +98,30 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
     What is wrong is logged, and in the problems of what is returned; each
     session will find it again.
     """
-    log = Log(2, pid=os.getpid())
-    loaded = Preloaded(ControlFiles(home(environ)), _now())
-    limit = TimeLimit()
     import_all()
+    warm_up()
+    load.forget()
+    files = ControlFiles(home(environ))
+    made = plan.make(files, dict(environ), checkpassword)
+    made.log.begin(pid=os.getpid())
+    loaded = Preloaded(files, made, _now())
+    limit = TimeLimit()
     try:
-        lookup = enter(loaded.files, environ)
-        settings = SessionSettings.load(lookup, checkpassword)
-        warm_up()
-        load.forget()
-        hooks = load.load(lookup, settings.policy, log, limit=limit)
-        loaded.external_plugins = any(not entry.ours for entry in hooks.entries)
+        if isinstance(made, NoPlan):
+            raise made.error
+        hooks = made.plugins.hooks(limit=limit)
+        loaded.external_plugins = any(not entry.ours for entry in hooks.order.entries)
         if loaded.external_plugins:
             _import(_FOR_PLUGINS)
         loaded.serves = True
-        _prepare_tls(settings.tls, log, loaded)
-        if settings.utf8 != UTF8_OFF:
+        _prepare_tls(made, loaded)
+        if made.settings.utf8 != UTF8_OFF:
             utf8.library()
     except ControlError as error:
-        log.line("control", name=error.name, reason=error.reason)
+        made.log.line("control", name=error.name, reason=error.reason)
         loaded.problems.append(f"{error.name}: {error.reason}")
     except Exception as error:  # HUP must not end a server, whatever it finds
-        log_trouble(log, error)
+        log_trouble(made.log, error)
         loaded.problems.append(f"{type(error).__name__}: {error}")
     finally:
         limit.stop()
@@ -161,15 +164,18 @@ def _import(names: tuple[str, ...]) -> None:
         __import__(name)
 
 
-def _prepare_tls(tls: TlsSettings, log: Log, loaded: Preloaded) -> None:
+def _prepare_tls(made: Plan, loaded: Preloaded) -> None:
     """Have all of TLS in this process: modules, the contexts, those of SNI, dry runs."""
+    tls, log, way = made.settings.tls, made.log, made.provider
+    problem = made.unavailable
     try:
-        way = provider.find(tls)
         if way is not None:
             way.prepare()
     except Unavailable as error:
-        log.line("tls", verdict="unavailable", reason=str(error))
-        loaded.problems.append(str(error))
+        problem = str(error)
+    if problem is not None:
+        log.line("tls", verdict="unavailable", reason=problem)
+        loaded.problems.append(problem)
         return
     wrong = tls.remarks
     if way is not None and tls.mode in (STARTTLS, IMPLICIT):

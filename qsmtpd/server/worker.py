@@ -21,6 +21,7 @@ import sys
 
 from .. import waits
 from ..facts import ControlError, Outcome
+from ..net.descriptors import Descriptors
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
 from ..session import connection
@@ -122,41 +123,39 @@ def _serve(configuration: Configuration, accepted: Accepted, running: Running | 
     """Serve a connection from the first byte to the last."""
     waits.begin_session()
     options = configuration.options
-    environ = {**configuration.environ, **accepted.environ}
-    denied = False
+    facts, rule = accepted.facts, accepted.rule
     if options.remote_names or options.local_name is None:
-        _add_names(environ, options)
-    if accepted.needs_rule:
+        _add_names(facts, options)
+    if rule is None:
         assert configuration.rules is not None
         try:
-            rule = configuration.rules.find(environ[b"TCPREMOTEIP"], environ.get(b"TCPREMOTEHOST"))
+            rule = configuration.rules.find(facts[b"TCPREMOTEIP"], facts.get(b"TCPREMOTEHOST"))
         except ControlError as error:
             rules.report(error)
             return Outcome(_DENIED_END, 111)
-        denied = rules.denies(rule)
-        rules.apply(rule, environ)
+    denied = rules.denies(rule)
+    plan = configuration.plan(rule)
+    environ = configuration.environ_of(plan, rule, facts)
     if options.verbose >= STATUS:
         pid = os.getpid()
         status.say(f"pid {pid} from {_text(environ, b'TCPREMOTEIP')}")
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
         return Outcome(_DENIED_END, DENIED)
-    client = (accepted.fd, accepted.fd)
     limit = None
     if running is not None:
         # The master says which plugin it was, so a traceback can go to /dev/null (0).
         limit = TimeLimit(0, running)
-    return connection.serve(
-        client, environ, options.checkpassword, configuration.files, os._exit, limit
-    )
+    transport = Descriptors(accepted.fd, accepted.fd)
+    return connection.serve(transport, accepted.fd, environ, plan, os._exit, limit)
 
 
-def _add_names(environ: dict[bytes, bytes], options: Options) -> None:
+def _add_names(facts: dict[bytes, bytes], options: Options) -> None:
     if options.local_name is None:
-        _add(environ, b"TCPLOCALHOST", names.name_of(_text(environ, b"TCPLOCALIP")))
+        _add(facts, b"TCPLOCALHOST", names.name_of(_text(facts, b"TCPLOCALIP")))
     if options.remote_names:
-        remote = names.name_of(_text(environ, b"TCPREMOTEIP"), options.paranoid)
-        _add(environ, b"TCPREMOTEHOST", remote)
+        remote = names.name_of(_text(facts, b"TCPREMOTEIP"), options.paranoid)
+        _add(facts, b"TCPREMOTEHOST", remote)
 
 
 def _text(environ: dict[bytes, bytes], name: bytes) -> str:
@@ -165,9 +164,8 @@ def _text(environ: dict[bytes, bytes], name: bytes) -> str:
 
 
 def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
-    """Set a variable, unless a rule has set it already."""
     if value is not None:
-        environ.setdefault(name, value)
+        environ[name] = value
 
 
 class _ProcessState:
@@ -177,6 +175,7 @@ class _ProcessState:
     """
 
     def __init__(self, others: int = 0) -> None:
+        self._home = os.getcwdb()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._environ = dict(os.environb)
@@ -187,7 +186,7 @@ class _ProcessState:
     def is_restored(self) -> bool:
         """Restore it.  False where a descriptor, a thread or a process is left over."""
         os.umask(self._umask)
-        os.chdir("/")  # the next session goes to its QMAILHOME
+        os.chdir(self._home)
         signal.setitimer(signal.ITIMER_REAL, 0)
         if os.environb != self._environ:
             os.environb.clear()

@@ -107,7 +107,7 @@ class Commands:
             self.by_verb[b"STARTTLS"] = self._starttls
         if settings.auth.mechanisms:
             self.by_verb[b"AUTH"] = self._auth
-        for verb in hooks.commands:
+        for verb in hooks.order.commands:
             self.by_verb[verb] = self._of_plugin(verb)
 
     def begin(self) -> None:

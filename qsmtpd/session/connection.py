@@ -1,4 +1,4 @@
-"""One connection: its settings, its encryption, its session.
+"""One connection: its encryption, its session, its end.
 
 For the cold child and for a process of qsmtpd-server alike.
 """
@@ -6,48 +6,53 @@ For the cold child and for a process of qsmtpd-server alike.
 from __future__ import annotations
 
 import posix as os
+from time import monotonic
 
 from .. import waits
-from ..config.session import SessionSettings
-from ..config.settings import Settings
 from ..facts import ControlError, Lost, Outcome
-from ..log import Log, log_hang, log_trouble
+from ..log import log_hang, log_trouble
 from ..net import ucspi
 from ..net.channel import Channel
-from ..net.descriptors import Descriptors
-from ..policy import load
 from ..smtp import replies
-from ..tls.settings import EXTERNAL, IMPLICIT, OFF
+from ..tls.settings import EXTERNAL
 from . import run
 from .ending import QUIT, ending_of
+from .plan import NoPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..config.files import ControlFiles
     from ..facts import Peer, Reply, Tls
+    from ..log import Log
+    from ..net.transport import Transport
     from ..policy.timelimit import TimeLimit
     from ..tls.provider import TlsProvider
+    from ..tls.settings import TlsSettings
+    from .plan import Plan
 
 
 def serve(
-    client: tuple[int, int],
-    environ: dict[bytes, bytes],
-    checkpassword: list[bytes],
-    files: ControlFiles,
+    transport: Transport,
+    fd: int,
+    environ: Mapping[bytes, bytes],
+    plan: Plan | NoPlan,
     leave: Callable[[int], object],
     limit: TimeLimit | None = None,
+    since: float | None = None,
+    greeted: bool = False,
 ) -> Outcome:
-    """Serve the client on these two descriptors, which may be one.  Raises nothing.
+    """Serve the client on this transport.  Raises nothing.
 
-    What `files` has read already is not read again; leave(status) ends the
-    process; `limit` is what runs the code of plugins from elsewhere, if there
-    are any.
+    `fd` says who is there where `environ`, the environment of this connection,
+    does not; leave(status) ends the process; `limit` is what runs the code of
+    plugins from elsewhere, if there are any.  `since` is when the client came
+    (monotonic seconds; None: now), and `greeted`, whether it has been greeted.
     """
-    channel = Channel(Descriptors(*client))
-    peer = ucspi.read_peer(environ, client[0])
-    outcome = _serve(channel, peer, environ, checkpassword, files, leave, limit)
+    channel = Channel(transport)
+    peer = ucspi.read_peer(environ, fd)
+    since = monotonic() if since is None else since
+    outcome = _serve(channel, peer, plan, leave, limit, since, greeted)
     channel.drain(clean=outcome.end == QUIT)
     return outcome
 
@@ -55,15 +60,16 @@ def serve(
 def _serve(
     channel: Channel,
     peer: Peer,
-    environ: dict[bytes, bytes],
-    checkpassword: list[bytes],
-    files: ControlFiles,
+    plan: Plan | NoPlan,
     leave: Callable[[int], object],
     limit: TimeLimit | None,
+    since: float,
+    greeted: bool,
 ) -> Outcome:
     """All of it, but for what comes after the last word."""
-    log = Log(2, pid=os.getpid(), ip=peer.ip)
-    implicit = False  # nothing that we could say before the handshake would be understood
+    log = plan.log
+    log.begin(pid=os.getpid(), ip=peer.ip)
+    implicit = plan.implicit  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit when it is made: this is the end."""
@@ -74,59 +80,47 @@ def _serve(
         channel.drain(clean=False)
         leave(outcome.status)
 
-    try:
-        lookup = enter(files, environ)
-        settings = SessionSettings.load(lookup, checkpassword)
-        implicit = settings.tls.mode == IMPLICIT
-        log.form = settings.log_format
-        limits = settings.limits
-        channel.limit(limits.timeout, limits.session, settings.data.min_rate)
-        channel.helper = settings.tls.mode == EXTERNAL
-        tls = _external_tls(settings, environ)
-        if settings.policy.external:
-            limit = limit or _time_limit()
-            limit.escape = stop
-        hooks = load.load(lookup, settings.policy, log, limit=limit)
-        way = _provider(settings, log)
-        if implicit:
-            if way is None:
-                return _end(log, "tls-unavailable", 111)
-            from ..tls.errors import HandshakeFailed
-
-            try:
-                tls = _handshake(channel, way, log)
-            except HandshakeFailed as error:
-                return _end(log, ending_of(error, log).word, 1)
-            implicit = False
-        elif tls is not None:
-            from . import starttls
-
-            starttls.log_tls(log, tls)
-        return run.run(channel, peer, settings, hooks, log, tls, way, leave)
-    except ControlError as error:
-        log.line("control", name=error.name, reason=error.reason)
-        return _refuse(channel, log, replies.NO_CONTROLS, 1)
-    except Exception as error:
+    def fail(error: Exception) -> Outcome:
+        if isinstance(error, ControlError):
+            log.line("control", name=error.name, reason=error.reason)
+            return _refuse(channel, log, replies.NO_CONTROLS, 1)
         log_trouble(log, error)
         if implicit:
             return _end(log, "trouble", 111)
         return _refuse(channel, log, replies.TROUBLE, 111)
+
+    if isinstance(plan, NoPlan):
+        return fail(plan.error)
+    try:
+        settings = plan.settings
+        limits = settings.limits
+        channel.limit(limits.timeout, limits.session, settings.data.min_rate, since)
+        channel.helper = settings.tls.mode == EXTERNAL
+        if plan.plugins.external:
+            limit = limit or _time_limit()
+            limit.escape = stop
+        hooks = plan.plugins.hooks(peer.environ, limit)
+        if plan.unavailable is not None:
+            log.line("tls", verdict="unavailable", reason=plan.unavailable)
+        tls = None
+        if implicit:
+            if plan.provider is None:
+                return _end(log, "tls-unavailable", 111)
+            from ..tls.errors import HandshakeFailed
+
+            try:
+                tls = _handshake(channel, plan.provider, log)
+            except HandshakeFailed as error:
+                return _end(log, ending_of(error, log).word, 1)
+            implicit = False
+        elif settings.tls.mode == EXTERNAL:
+            tls = _external_tls(settings.tls, peer, log)
+        return run.run(channel, peer, plan, hooks, tls, leave, since, greeted)
+    except Exception as error:
+        return fail(error)
     finally:
         if limit is not None:
             limit.stop()
-
-
-def enter(files: ControlFiles, environ: Mapping[bytes, bytes]) -> Settings:
-    """Go to QMAILHOME, as qmail's programs do and the queue program expects.
-
-    Returns the lookup of settings there.  Raises ControlError.
-    """
-    try:
-        os.chdir(files.home)
-    except OSError as error:
-        name = files.home.decode("ascii", "backslashreplace")
-        raise ControlError(name, error.strerror or "cannot be entered") from error
-    return Settings(files, environ)
 
 
 def _time_limit() -> TimeLimit:
@@ -135,33 +129,16 @@ def _time_limit() -> TimeLimit:
     return TimeLimit(traceback=2)
 
 
-def _external_tls(settings: SessionSettings, environ: dict[bytes, bytes]) -> Tls | None:
-    """What a front end says of the encryption that it does; None where there is none."""
-    if settings.tls.mode == EXTERNAL:
-        from ..tls import provider
-
-        return provider.external(settings.tls, environ)
-    # Nobody in front of us does TLS: what says so is a leftover, or a lie.
-    for name in [name for name in environ if name.startswith(b"SSL_")]:
-        del environ[name]
-    return None
-
-
-def _provider(settings: SessionSettings, log: Log) -> TlsProvider | None:
-    """The way to TLS, ready to be used where the first byte needs it; None where there is none."""
-    if settings.tls.mode in (OFF, EXTERNAL):
-        return None
+def _external_tls(settings: TlsSettings, peer: Peer, log: Log) -> Tls | None:
+    """What a front end says of the encryption that it does; None where it did none."""
     from ..tls import provider
-    from ..tls.errors import Unavailable
 
-    try:
-        way = provider.find(settings.tls)
-        if way is not None and settings.tls.mode == IMPLICIT:
-            way.prepare()
-        return way
-    except Unavailable as error:
-        log.line("tls", verdict="unavailable", reason=str(error))
-        return None
+    tls = provider.external(settings, peer.environ)
+    if tls is not None:
+        from . import starttls
+
+        starttls.log_tls(log, tls)
+    return tls
 
 
 def _handshake(channel: Channel, way: TlsProvider, log: Log) -> Tls:

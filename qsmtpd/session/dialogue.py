@@ -58,7 +58,7 @@ class Dialogue:
         ruling = self._hooks.ask(stages.CONNECT, self._client)
         if ruling.decision.verdict in REFUSALS:
             return self._refused_at_start(stages.reply_to(ruling))
-        self._channel.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
+        self._channel.write(self._settings.greeting_line)
         return None
 
     def welcome(self) -> Ending | None:

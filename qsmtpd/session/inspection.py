@@ -55,7 +55,7 @@ class Inspection:
         self._back_end = back_end
         self._first = first
         self._message = Message()
-        self._spool = Spool() if hooks.spools else None
+        self._spool = Spool() if hooks.order.spools else None
         self._gap = b"\n"  # the empty line between header and body is not shown
 
     @property

@@ -5,8 +5,6 @@ There is a second dialogue only after STARTTLS.
 
 from __future__ import annotations
 
-from time import monotonic
-
 from ..facts import Client, Counters, Outcome
 from ..log import log_hang
 from ..net import ucspi
@@ -19,36 +17,36 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..config.session import SessionSettings
     from ..facts import Peer, Tls
-    from ..log import Log
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
-    from ..tls.provider import TlsProvider
+    from .plan import Plan
 
 
 def run(
     channel: Channel,
     peer: Peer,
-    settings: SessionSettings,
+    plan: Plan,
     hooks: Hooks,
-    log: Log,
     tls: Tls | None,
-    provider: TlsProvider | None,
     leave: Callable[[int], object],
+    since: float,
+    greeted: bool = False,
     dry_run: bool = False,
 ) -> Outcome:
     """Speak SMTP with the client until one side has enough.  Raises nothing.
 
-    `tls` is the encryption that there is already; `provider`, how STARTTLS
-    gets it; `dry_run`: nothing will be queued.  `leave(status)` ends the
-    process, where a plugin cannot be stopped.
+    `tls` is the encryption that there is already; `dry_run`: nothing will be
+    queued; `since` and `greeted` as in connection.serve().  leave(status) ends
+    the process, where a plugin cannot be stopped.
     """
-    counters = Counters(monotonic())
+    settings, log = plan.settings, plan.log
+    counters = Counters(since)
+    if greeted:
+        channel.bytes_out += len(settings.greeting_line)
     if peer.local_host == ucspi.UNKNOWN and settings.me:
         peer.local_host = settings.me
     listed = settings.immune.names(peer)
-    greeted = False
     over = False  # the last reply has been said
 
     def stop(plugin: str, hook: str) -> None:
@@ -67,12 +65,12 @@ def run(
         client.dry_run = dry_run
         client.pause = lambda seconds: hooks.suspended(channel.pause, seconds)
         client.speaks = lambda seconds: bool(hooks.suspended(channel.speaks, seconds))
-        return Dialogue(channel, client, settings, hooks, log, provider)
+        return Dialogue(channel, client, settings, hooks, log, plan.provider)
 
     hooks.on_hang(stop)
     dialogue = begin(tls)
     try:
-        ending = dialogue.greet()
+        ending = None if greeted else dialogue.greet()
         greeted = ending is None
         while ending is None:
             try:
