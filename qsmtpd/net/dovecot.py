@@ -1,0 +1,263 @@
+"""Dovecot's authentication protocol 1.x, as the side that asks.
+
+Two sockets speak it: an auth client asks whether somebody is who it says, by any
+mechanism that Dovecot has; on a userdb socket one asks who exists.  Lines are fields
+separated by TAB, in which \\001 escapes.  Facts: "Authentication Protocol" in
+Dovecot's documentation, and Dovecot 2.3.19.
+"""
+
+from __future__ import annotations
+
+import binascii
+import posix as os
+
+from .daemon import Daemon, NoAnswer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .daemon import Address
+
+#: Bytes of all that Dovecot says in one conversation: its own limit of a line is 16384.
+LIMIT = 65536
+#: The number of our request: a connection has one at a time.
+_FIRST = 1
+_ESCAPED = {0x30: 0x00, 0x31: 0x01, 0x74: 0x09, 0x6E: 0x0A, 0x72: 0x0D}  # 0 1 t n r
+#: A mechanism of these lets in whom nobody knows, or is for Dovecot's own programs.
+_NEVER = frozenset((b"anonymous", b"private"))
+#: Of a client's certificate Dovecot knows nothing.
+_UNSUPPORTED = (b"EXTERNAL",)
+_NAME = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")  # RFC 4422, 3.1
+_NAME_LIMIT = 20
+#: So that the line of EHLO stays below the limit of a reply (RFC 5321, 4.5.3.1.5).
+_NAMES_LIMIT = 400
+NONSENSE = "talks nonsense"
+
+
+class Line:
+    """A line: its command, its request (None where there is none), and the other fields.
+
+    `words` are the fields without a `=`, `values` those with one; of two of the same
+    name the first counts.
+    """
+
+    __slots__ = ("command", "id", "fields", "words", "values")
+
+    def __init__(self, line: bytes) -> None:
+        fields = [unescape(field) for field in line.split(b"\t")]
+        self.command = fields[0]
+        self.id = number(fields[1]) if len(fields) > 1 else None
+        self.fields = fields[2:]
+        self.words = {field for field in self.fields if b"=" not in field}
+        self.values: dict[bytes, bytes] = {}
+        for field in self.fields:
+            name, equals, value = field.partition(b"=")
+            if equals:
+                self.values.setdefault(name, value)
+
+
+def unescape(field: bytes) -> bytes:
+    """A field without Dovecot's escapes: any other byte behind \\001 is itself, none is nothing."""
+    if b"\1" not in field:
+        return field
+    found = bytearray()
+    escaped = False
+    for byte in field:
+        if escaped:
+            found.append(_ESCAPED.get(byte, byte))
+            escaped = False
+        elif byte == 1:
+            escaped = True
+        else:
+            found.append(byte)
+    return bytes(found)
+
+
+def number(text: bytes) -> int | None:
+    """A number of 1 to 10 digits, or None."""
+    return int(text) if 0 < len(text) <= 10 and text.isdigit() else None
+
+
+def is_safe(text: bytes) -> bool:
+    """Can it be a field as it is, and is it a name that a log and a header can show?"""
+    return bool(text) and not any(byte < 32 or byte == 127 for byte in text)
+
+
+class Said:
+    """What Dovecot says to a message of the client's: one of the three.
+
+    `challenge` is what the client is asked next, else None; `user`, whom it has shown to
+    be, else None; else it is refused, `temporary` for now, or for good.  `code` is
+    Dovecot's word for why, for the log.  Of a refusal, `claimed` is whom Dovecot takes it
+    to be about.
+    """
+
+    __slots__ = ("challenge", "user", "temporary", "code", "claimed")
+
+    def __init__(
+        self,
+        challenge: bytes | None = None,
+        user: bytes | None = None,
+        temporary: bool = False,
+        code: bytes = b"",
+        claimed: bytes = b"",
+    ) -> None:
+        self.challenge = challenge
+        self.user = user
+        self.temporary = temporary
+        self.code = code
+        self.claimed = claimed
+
+
+#: Words of Dovecot before 2.3 for what is `code=` since.
+_CODES = {
+    b"temp": b"temp_fail",
+    b"authz": b"authz_fail",
+    b"user_disabled": b"user_disabled",
+    b"pass_expired": b"pass_expired",
+}
+TEMPORARY = b"temp_fail"
+
+
+def said(text: bytes) -> Said:
+    """What a line says of our request.  Raises ValueError where it is none of the answers."""
+    line = Line(text)
+    if line.id != _FIRST:
+        raise ValueError("of another request")
+    if line.command == b"CONT":
+        if len(line.fields) > 1:
+            raise ValueError("more than a challenge")
+        return Said(challenge=binascii.a2b_base64(b"".join(line.fields), strict_mode=True))
+    user = line.values.get(b"user", b"")
+    if line.command == b"OK":
+        if not is_safe(user):
+            raise ValueError("without a user")
+        return Said(user=user)
+    if line.command != b"FAIL":
+        raise ValueError("no answer")
+    codes = [code for word, code in _CODES.items() if word in line.words]
+    code = line.values.get(b"code") or b" ".join(codes)
+    temporary = TEMPORARY in (code, *codes)
+    return Said(temporary=temporary, code=code, claimed=user if is_safe(user) else b"")
+
+
+class Authentication:
+    """One exchange with the auth socket, on a connection of its own: begin(), then go_on().
+
+    `mechanisms` are those that Dovecot has for a client, in its order, each with whether
+    it shows the password.  `seconds` is what Dovecot may take for all of it.  Raises
+    NoAnswer or Shutdown, as all its methods do.
+    """
+
+    __slots__ = ("mechanisms", "_daemon")
+
+    def __init__(self, address: Address, seconds: float) -> None:
+        daemon = self._daemon = Daemon(address, seconds, LIMIT)
+        try:
+            daemon.send(b"VERSION\t1\t1\nCPID\t%d\n" % os.getpid())
+            self.mechanisms = handshake(daemon.line)
+        except BaseException:
+            daemon.close()
+            raise
+
+    def begin(self, mechanism: bytes, facts: Sequence[bytes], response: bytes | None) -> Said:
+        """Begin with a mechanism; `facts` are fields, `response` the initial one."""
+        fields = [b"AUTH", b"%d" % _FIRST, mechanism, b"service=smtp", *facts]
+        if response is not None:  # behind it nothing counts
+            fields.append(b"resp=" + _base64(response))
+        return self._ask(fields)
+
+    def go_on(self, response: bytes) -> Said:
+        """The client's answer to the last challenge."""
+        return self._ask([b"CONT", b"%d" % _FIRST, _base64(response)])
+
+    def _ask(self, fields: Sequence[bytes]) -> Said:
+        self._daemon.send(b"\t".join(fields) + b"\n")
+        try:
+            return said(self._daemon.line())
+        except ValueError as error:  # binascii.Error is one
+            self.close()
+            raise NoAnswer(NONSENSE) from error
+
+    def close(self) -> None:
+        """Whatever was under way is over: for Dovecot as well."""
+        self._daemon.close()
+
+
+def handshake(line: Callable[[], bytes]) -> dict[bytes, bool]:
+    """The mechanisms of an auth socket, from its first lines: see Authentication.
+
+    line() returns the next one.  Raises NoAnswer.
+    """
+    found: dict[bytes, bool] = {}
+    length = 0
+    _expect_version(line())
+    while (text := line()) != b"DONE":
+        words = text.split(b"\t")
+        if words[0] == b"VERSION" or b"" in words[:1]:
+            raise NoAnswer(NONSENSE)
+        name = words[1].upper() if words[0] == b"MECH" and len(words) > 1 else b""
+        if not (0 < len(name) <= _NAME_LIMIT and _NAME.issuperset(name)):
+            continue
+        length += 1 + len(name)
+        if name not in _UNSUPPORTED and _NEVER.isdisjoint(words) and length <= _NAMES_LIMIT:
+            found[name] = b"plaintext" in words
+    return found
+
+
+def _expect_version(line: bytes) -> None:
+    words = line.split(b"\t")
+    if words[0] != b"VERSION" or len(words) < 2 or words[1] != b"1":
+        raise NoAnswer(NONSENSE)
+
+
+class Users:
+    """A connection to a userdb socket: knows().  Raises NoAnswer or Shutdown.
+
+    Each question may take `seconds`.
+    """
+
+    __slots__ = ("_daemon", "_seconds", "_id")
+
+    def __init__(self, address: Address, seconds: float) -> None:
+        self._seconds = seconds
+        self._id = 0
+        daemon = self._daemon = Daemon(address, seconds, LIMIT)
+        try:
+            daemon.send(b"VERSION\t1\t0\n")
+            _expect_version(daemon.line())
+            if not daemon.line().startswith(b"SPID\t"):
+                raise NoAnswer("is no userdb socket")
+        except BaseException:
+            daemon.close()
+            raise
+
+    def is_open(self) -> bool:
+        """Can another question be asked?  Not where Dovecot has ended since."""
+        return self._daemon.renew(self._seconds, LIMIT)
+
+    def knows(self, user: bytes) -> bool:
+        """Is there a user of this name, which is_safe()?"""
+        self._id += 1
+        self._daemon.send(b"USER\t%d\t%b\tservice=smtp\n" % (self._id, user))
+        line = Line(self._daemon.line())
+        if line.id == self._id and line.command in (b"USER", b"NOTFOUND"):
+            return line.command == b"USER"
+        self.close()
+        if line.id == self._id and line.command == b"FAIL":
+            raise NoAnswer(_why(line.values))
+        raise NoAnswer(NONSENSE)
+
+    def close(self) -> None:
+        """No more questions."""
+        self._daemon.close()
+
+
+def _why(values: Mapping[bytes, bytes]) -> str:
+    reason = values.get(b"reason", b"")
+    return "has a problem" + (": " + reason.decode("ascii", "backslashreplace") if reason else "")
+
+
+def _base64(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False)

@@ -1,0 +1,110 @@
+"""Daemons of a test's own: each connection is served by a script, in a thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from client import PATIENCE
+
+
+class Line:
+    """One connection, as the daemon has it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(PATIENCE)
+        self.socket = connection
+        self._input = connection.makefile("rb")
+
+    def say(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def hear(self) -> bytes:
+        """The next line, with its LF; b"" at the end."""
+        return self._input.readline()
+
+    def wait_for_end(self) -> None:
+        """Read until the other side has closed."""
+        while self._input.read(65536):
+            pass
+
+
+Script = Callable[[Line], None]
+
+
+class Peer:
+    """A daemon at an address; a context manager, which ends with its connections.
+
+    `connections` counts them; `heard` has every line that a script has put there.
+    """
+
+    def __init__(self, script: Script, path: Path | None = None) -> None:
+        self.script = script
+        self.path = path
+        self.connections = 0
+        self.heard: list[bytes] = []
+        self._open: set[socket.socket] = set()
+        self._listener = self._listen()
+
+    def _listen(self) -> socket.socket:
+        if self.path is None:
+            listener = socket.create_server(("127.0.0.1", 0))
+        else:
+            self.path.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(os.fspath(self.path))
+            listener.listen()
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return listener
+
+    @property
+    def address(self) -> str:
+        """As a setting names it."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host, port = self._listener.getsockname()
+        return f"inet:{host}:{port}"
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            self.script(Line(connection))
+        except OSError:  # the other side had enough
+            pass
+        finally:
+            self._open.discard(connection)
+            connection.close()
+
+    def stop(self) -> None:
+        """No more connections, and an end of those that there are."""
+        for one in (self._listener, *self._open):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self._listener.close()
+
+    def restart(self) -> None:
+        """The daemon ends, and another one begins at the same address."""
+        assert self.path is not None
+        self.stop()
+        self._listener = self._listen()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
