@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run import parse_log
 
+from qsmtpd.child.spawn import Environ, child_environ
 from qsmtpd.facts import Client, ControlError, Peer
 from qsmtpd.log import Log
 from qsmtpd.net import ip as address
@@ -28,6 +29,33 @@ from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import parse_parameters, parse_path
 from qsmtpd.smtp.command import parse_command
 from qsmtpd.smtp.received import received
+
+# -- the environment of programs --------------------------------------------
+
+VARIABLES = st.dictionaries(
+    st.sampled_from(
+        b"|A|TCPREMOTEIP|TCPREMOTEHOST|RELAYCLIENT|SMTPUTF8|KEYFILE|KEYFILE:x|LD_X|PYTHONX".split(
+            b"|"
+        )
+    ),
+    st.sampled_from([b"", b"x", b"y", b"() {", b"() { :;}; echo no", b"()"]),
+)
+
+
+@given(common=VARIABLES, several=st.lists(VARIABLES, min_size=1, max_size=3), again=VARIABLES)
+def test_an_environment_in_two_parts(
+    common: dict[bytes, bytes], several: list[dict[bytes, bytes]], again: dict[bytes, bytes]
+) -> None:
+    """What is common is looked through once, and it is as if all had been each time."""
+    for shared in (common, again, common):
+        for facts in several:
+            whole = {**shared, **facts}
+            environ = Environ(shared, facts)
+            assert environ == whole
+            found = child_environ(environ)
+            assert found == child_environ(whole)
+            found[b"A"] = b"of this one alone"
+
 
 # -- ucspi -----------------------------------------------------------------
 

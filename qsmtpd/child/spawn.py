@@ -34,18 +34,37 @@ BLIND_WAIT = 0.02
 #: The status of a process that somebody else has waited for.
 LOST = -1
 
-_TLS_NAMES = frozenset(
+_KEPT_BACK = frozenset(
+    # Of TLS.
     b"SSLCTLFD SSLREADFD SSLWRITEFD UCSPITLS SERVERCERT SERVERKEY CERTFILE KEYFILE DHFILE"
-    b" CADIR CAFILE CCAFILE CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID"
-    b" TLS_GID".split()
+    b" CADIR CAFILE CCAFILE CERTCHAINFILE CIPHERS SSL_UID SSL_GID SSL_CHROOT TLS_UID TLS_GID"
+    # What says who the client is and what it may do: we say so, or nobody does.
+    b" RELAYCLIENT AUTHUSER AUTHPROTOCOL SMTPAUTHUSER SMTP_AUTH_USER"
+    # To us a setting, to a program a fact of the message.
+    b" SMTPUTF8".split()
 )
-#: What says who the client is and what it may do: we say so, or nobody does.
-_RIGHTS = frozenset(b"RELAYCLIENT AUTHUSER AUTHPROTOCOL SMTPAUTHUSER SMTP_AUTH_USER".split())
-#: To us a setting, to a program a fact of the message.
-_SETTINGS = (b"SMTPUTF8",)
 #: So a value begins that is a function to a shell of before 2014.
 FUNCTION = b"() {"
 _LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
+
+
+class Environ(dict[bytes, bytes]):
+    """The environment of one connection of many: `common` to all of them, and its own `facts`.
+
+    What no program may know is then looked for in what is common once, and not for each message.
+    """
+
+    __slots__ = ("common", "facts")
+
+    def __init__(self, common: Mapping[bytes, bytes], facts: Mapping[bytes, bytes]) -> None:
+        super().__init__(common)
+        self.update(facts)
+        self.common = common
+        self.facts = facts
+
+
+_common: Mapping[bytes, bytes] = {}  # the last one
+_passed_on: dict[bytes, bytes] = {}  # what is passed on of it
 
 
 def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -53,13 +72,25 @@ def child_environ(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
     It is without what would give a child our keys, or load code into it.
     """
+    global _common, _passed_on
+    if not isinstance(environ, Environ):
+        return _pass_on(environ)
+    if _common is not environ.common:
+        _passed_on = _pass_on(environ.common)
+        _common = environ.common
+    own = _pass_on(environ.facts)
+    found = {**_passed_on, **own}
+    for name in environ.facts.keys() - own:  # what is common under this name does not hold here
+        found.pop(name, None)
+    return found
+
+
+def _pass_on(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {
         name: value
         for name, value in environ.items()
         if name  # posix_spawn() takes none without a name; some parents make one
-        and name not in _TLS_NAMES
-        and name not in _RIGHTS
-        and name not in _SETTINGS
+        and name not in _KEPT_BACK
         and not name.startswith(_LOADER_PREFIXES)
         and not value.startswith(FUNCTION)
     }

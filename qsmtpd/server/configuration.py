@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..child.spawn import Environ
 from ..facts import ControlError
 from ..session import plan
 from . import rules
@@ -89,11 +90,10 @@ class Configuration:
         self, made: Plan | NoPlan, rule: bytes, facts: Mapping[bytes, bytes]
     ) -> dict[bytes, bytes]:
         """The environment of one connection; what its rule says is stronger than the facts."""
-        environ = {**made.environ, **facts}
         if rule:
             own = rules.variables(rule)
-            environ.update({name: own[name] for name in own if name in facts})
-        return environ
+            facts = {**facts, **{name: own[name] for name in own if name in facts}}
+        return Environ(made.environ, facts)
 
     def worse_than(self, other: Configuration) -> list[str]:
         """What is wrong here and is not there.  Nothing is worse than to serve nobody."""
