@@ -1,0 +1,115 @@
+"""What a session costs, counted: system calls, settings looked up.
+
+Of all our processes; those of the queue program do not count, from the moment
+when there is a process for it.  The clients wait for each reply.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from client import Client
+from harness import BIN, PROGRAMS, Home, needs
+from listeners import Server, make_rules
+
+pytestmark = pytest.mark.slow
+
+MESSAGE = b"Subject: x\r\n\r\n" + (b"x" * 62 + b"\r\n") * 16 + b"."
+REFUSED = [b"EHLO me.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<x@no.example>", b"QUIT"]
+ACCEPTED = [*REFUSED[:2], b"RCPT TO:<x@ok.example>", b"DATA", MESSAGE, b"QUIT"]
+#: load -> what the client says; the maximum of system calls of a session in a process of
+#: qsmtpd-server, and of a cold child beyond those of an interpreter that does nothing.
+LOADS = {
+    "greeting, QUIT": ([b"QUIT"], 36, 320),
+    "refused at RCPT": (REFUSED, 50, 335),
+    "a message of 1 KB": (ACCEPTED, 92, 410),
+}
+#: The first sessions of a process are not counted, and of so many more the mean.
+FIRST, COUNTED = 3, 10
+
+
+def talk(client: Client, commands: list[bytes]) -> None:
+    assert client.reply() == b"220 mx.example ESMTP"
+    *said, goodbye = client.answers(*commands)
+    assert goodbye == b"221 mx.example"
+    assert client.rest() == b""
+    if said:
+        assert said[-1].startswith((b"553 ", b"250 ok "))
+
+
+def ours(trace: str) -> list[str]:
+    """The calls in a trace of strace -f, one a line, without those of other programs."""
+    lines = [line.split(maxsplit=1) for line in trace.splitlines()]
+    first = lines[0][0]
+    others = {pid for pid, call in lines if call.startswith("execve(") and pid != first}
+    for pid, call in lines:
+        started = re.search(r"(?:clone3?|vfork)\W.* = (\d+)$", call)
+        if started and pid in others:
+            others.add(started[1])
+    return [call for pid, call in lines if pid not in others and call[0] not in "+-"]
+
+
+def calls(lines: list[str]) -> list[str]:
+    """Each call once, also where strace writes it in two parts."""
+    return [line for line in lines if " resumed>" not in line]
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_system_calls_in_a_warm_process(home: Home, load: str) -> None:
+    commands, limit, _ = LOADS[load]
+    trace = home.path / "trace"
+    strace = [needs("strace"), "-D", "-f", "-qq", "-s", "200", "-o", str(trace)]
+    with Server(home, "-Q", "--sessions", "100", command=strace) as server:
+        for _ in range(FIRST + COUNTED + 1):
+            with server.client() as client:
+                talk(client, commands)
+        server.signal(15)
+        server.wait()
+    assert len(home.messages()) == (FIRST + COUNTED + 1 if commands is ACCEPTED else 0)
+    lines = ours(trace.read_text())
+    accepted = [n for n, line in enumerate(lines) if re.search(r"accept4?[( ].*\) += \d+$", line)]
+    assert len(accepted) == FIRST + COUNTED + 1
+    counted = calls(lines[accepted[FIRST] : accepted[FIRST + COUNTED]])
+    assert len(counted) / COUNTED <= limit, "\n".join(calls(lines[accepted[-2] : accepted[-1]]))
+    # Nothing is imported, and no control file is read or looked for.
+    for line in counted:
+        assert not re.search(r"\.(py|pyc|so)\"|/control/", line), line
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_system_calls_of_a_cold_child(home: Home, load: str) -> None:
+    commands, _, limit = LOADS[load]
+    counts = []
+    for program in (f"{BIN}/python3 -IS -c pass", str(BIN / "qsmtpd")):
+        trace = home.path / "trace"
+        wrapper = home.script(f"exec {needs('strace')} -f -qq -o {trace} {program}\n")
+        with home.launch([wrapper], home.environ) as child:
+            if "qsmtpd" in program:
+                talk(child, commands)
+            else:
+                child.rest()
+            child.ended()
+        counts.append(len(calls(ours(trace.read_text()))))
+    bare, whole = counts
+    assert whole - bare <= limit
+
+
+def test_no_setting_is_looked_up_in_a_warm_session(home: Home) -> None:
+    """With rules, which have plans of their own: those are made before a client comes."""
+    looked_up = home.path / "looked up"
+    rules = make_rules(home.path / "rules.cdb", '127.0.0.2:allow,DATABYTES="5000"', ":allow")
+    counting = (sys.executable, PROGRAMS / "counts_lookups", looked_up)
+    with Server(home, "-x", str(rules), run=counting) as server:
+        made = looked_up.read_text()
+        for source in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            for commands, _, _ in LOADS.values():
+                with server.client(source) as client:
+                    talk(client, commands)
+        sessions = len(server.events("session"))
+    assert sessions == 9
+    assert {line.split()[0] for line in made.splitlines()} == {str(server.pid)}
+    assert "DATABYTES" in made
+    assert looked_up.read_text() == made
