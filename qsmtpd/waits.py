@@ -4,6 +4,9 @@ Every wait has a deadline on the monotonic clock, and none asks the system for
 more than it takes.  After listen(), TERM, INT and HUP end no process where it
 stands.  They end the wait under way, and check() tells of them: so who must not
 be interrupted, as one who waits for the queue program's verdict, does not ask.
+
+USR1 asks a process of qsmtpd-server to finish: check() tells of it where no mail
+transaction is open, or when that has ended.
 """
 
 from __future__ import annotations
@@ -29,16 +32,25 @@ NEVER = float("inf")
 GRACE, LITTLE = 5.0, 1.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_requested = False  # one of them has come
-_since = NEVER  # when the first did
+FINISH = signal.SIGUSR1
+_requested = False  # one of SIGNALS has come
+_finishing = False  # FINISH has
+_since = NEVER  # when the last of all did
+_patience = NEVER  # seconds that a verdict may take after FINISH
+_verdict_by = NEVER  # until when it may, after FINISH
+_in_transaction = False
 _ending = False  # what goes on ends by itself: there is nothing to cut short
 _idle: Callable[[], object] | None = None
+_interrupt: Callable[[], object] | None = None
 _wake = -1  # readable after a signal, also one just before poll(): a handler alone would miss that
 
 
-def listen() -> None:
-    """Handle TERM, INT and HUP.  A second TERM or INT ends the process at once."""
-    global _wake
+def listen(finish: float | None = None) -> None:
+    """Handle TERM, INT and HUP.  A second TERM or INT ends the process at once.
+
+    And FINISH, if there is a number: after it a verdict may take so many seconds.
+    """
+    global _wake, _patience
     try:
         _wake, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -47,55 +59,94 @@ def listen() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, _on_signal)
+    if finish is not None:
+        _patience = finish
+        signal.signal(FINISH, _on_finish)
 
 
 def idle(leave: Callable[[], object]) -> None:
     """There is no session: such a signal calls leave(), which ends the process."""
-    global _idle
-    _idle = leave
-    if _requested:
+    global _idle, _interrupt
+    _idle, _interrupt = leave, None
+    if requested():
         leave()
 
 
 def begin_session() -> None:
     """There is one, and such a signal is to end it."""
-    global _idle, _ending
-    _idle, _ending = None, False
+    global _idle, _ending, _in_transaction
+    _idle, _ending, _in_transaction = None, False, False
 
 
 def end_session() -> None:
     """It ends anyway, within seconds: nothing is to be cut short any more."""
-    global _ending
-    _ending = True
+    global _ending, _in_transaction
+    _ending, _in_transaction = True, False
+
+
+def transaction(is_open: bool) -> None:
+    """Is a mail transaction under way?  FINISH waits for its end."""
+    global _in_transaction
+    _in_transaction = is_open
+
+
+def on_request(interrupt: Callable[[], object] | None) -> None:
+    """What makes a read return that is no wait() here; the signal handler calls it.
+
+    Not where nothing is to be cut short: within a transaction TERM calls it, FINISH
+    does not.  A signal between check() and the read's system call is missed by it.
+    """
+    global _interrupt
+    _interrupt = interrupt
 
 
 def requested() -> bool:
-    """Has one of these signals come?"""
-    return _requested
+    """Has a signal come that asks for the end now?"""
+    return _requested or (_finishing and not _in_transaction)
 
 
 def check() -> None:
     """Raise Shutdown where one has come, and the end has not begun."""
-    if _requested and not _ending:
+    if (_requested or (_finishing and not _in_transaction)) and not _ending:
         raise Shutdown("asked to end")
 
 
 def shorter(deadline: float) -> float:
     """This deadline; a sooner one where such a signal has come and somebody is to hear that."""
-    if not _requested:
+    if not requested():
         return deadline
     return min(deadline, max(_since + GRACE, monotonic() + LITTLE))
 
 
+def verdict(deadline: float) -> float:
+    """This deadline for the queue program; a sooner one where the server ends and waits for it."""
+    return min(deadline, _verdict_by)
+
+
 def _on_signal(number: int, frame: object) -> None:
-    global _requested, _since
-    _requested, _since = True, monotonic()
+    global _requested
+    _requested = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # systemd (SendSIGHUP=) and others send HUP with TERM: that is one request.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _act()
+
+
+def _on_finish(number: int, frame: object) -> None:
+    global _finishing, _verdict_by
+    if not _finishing:
+        _finishing, _verdict_by = True, monotonic() + _patience
+    _act()
+
+
+def _act() -> None:
+    global _since
+    _since = monotonic()
     if _idle is not None:
         _idle()
+    elif _interrupt is not None and requested() and not _ending:
+        _interrupt()
 
 
 # -- waits -------------------------------------------------------------------
@@ -125,5 +176,5 @@ def sleep(seconds: float) -> None:
     """Wait that long, or until this process is asked to end."""
     deadline = monotonic() + seconds
     nothing = select.poll()
-    while (_ending or not _requested) and monotonic() < deadline:
+    while (_ending or not requested()) and monotonic() < deadline:
         wait(nothing, deadline)

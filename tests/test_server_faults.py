@@ -266,7 +266,7 @@ def test_f05_terminate(home: Home, options: tuple[str, ...]) -> None:
         wait_for(lambda: len(server.children()) == 1)  # the idle ones have gone
         client.send(b"\r\n.\r\n")
         assert client.reply().startswith(b"250 ")
-        client.quit()
+        assert client.rest() == b"421 shutting down, try again later (#4.3.2)\r\n"
         assert server.wait() == 0
     assert len(home.messages()) == 1
 

@@ -265,10 +265,11 @@ def test_no_time_is_too_long(inside: Home) -> None:
 def test_a_long_drain(home: Home, seconds: str) -> None:
     with Server(home, "--drain", seconds) as server, server.client() as client:
         client.reply()
+        client.ask(b"MAIL FROM:<a@b>")
         server.signal(signal.SIGTERM)
         wait_for(lambda: len(server.children()) == 1)
         assert client.ask(b"NOOP") == b"250 ok"
-        client.quit()
+        assert client.ask(b"RSET") == b"250 flushed"
         assert server.wait() == 0
     assert "Traceback" not in server.log()
 

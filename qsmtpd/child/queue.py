@@ -194,7 +194,9 @@ class Queue:
         committed = not self._broken
         self._close_envelope()
         ended = self._process.wait(
-            deadline if committed else monotonic() + self._patience(), self._poll
+            deadline if committed else monotonic() + self._patience(),
+            self._poll,
+            verdict=committed,
         )
         if not ended:
             self._process.end()
@@ -248,6 +250,7 @@ class Queue:
         poll = select.poll()
         poll.register(fd, select.POLLOUT)
         while True:
+            deadline = waits.verdict(deadline)
             ready = self._poll(poll, deadline)
             if fd in ready:
                 return True

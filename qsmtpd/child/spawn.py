@@ -165,14 +165,17 @@ class Process:
         """Does what poll() has returned tell of the exit?"""
         return self._pidfd in ready
 
-    def wait(self, deadline: float, once: Poll | None = None) -> bool:
+    def wait(self, deadline: float, once: Poll | None = None, verdict: bool = False) -> bool:
         """Wait for the exit; False where it has not come by `deadline`.
 
         `once` may stand in for poll(), to look after something else meanwhile.
+        `verdict`: the deadline may move when the server ends (see waits.py).
         """
         once = once or self.poll
         nothing_else = select.poll()
         while True:
+            if verdict:
+                deadline = waits.verdict(deadline)
             late = monotonic() >= deadline
             once(nothing_else, deadline)
             if self.exited():

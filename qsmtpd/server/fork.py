@@ -22,6 +22,10 @@ else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
 
 
+#: What a new process must not miss before it handles it itself.
+_SIGNALS = (*waits.SIGNALS, waits.FINISH)
+
+
 class Worker:
     """What the master knows of a worker process.
 
@@ -95,10 +99,10 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
             ours.setblocking(False)
         # Until the new process handles them itself, the master's handlers would
         # swallow what is sent to it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, waits.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
     except OSError:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, waits.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for end in (ours, theirs):
             if end is not None:
                 end.close()
@@ -114,7 +118,7 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
             log_trouble(Log(2, pid=os.getpid()), error)
         finally:
             os._exit(111)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, waits.SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     if theirs is not None:
         theirs.close()
     worker = Worker(pid, ours, page)

@@ -111,9 +111,10 @@ class Master:
                 self._reload.pid = None
 
     def _drain(self) -> None:
-        """No more clients: let sessions end, for a while, then end them."""
+        """No more clients: let mail transactions end, for a while, then end them."""
         self._listener.close()
         self._pool.dismiss()
+        self._pool.kill(waits.FINISH)
         self._reload.cancel()
         self._wait(self._options.drain, lambda: self._signals.terminations > 1)
         for number in (signal.SIGTERM, signal.SIGKILL):

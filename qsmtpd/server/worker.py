@@ -61,7 +61,7 @@ def work(
     deaths.py).
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    waits.listen()
+    waits.listen(configuration.options.drain)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were blocked over the fork
     gc.enable()  # what was there before the fork is frozen: this costs nothing
     running = None if page is None else Running(page)

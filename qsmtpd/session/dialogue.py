@@ -6,6 +6,7 @@ does is commands.py; what is refused to whom is policy (policy/).
 
 from __future__ import annotations
 
+from .. import waits
 from ..config.session import AUTH_LIMIT
 from ..decision import ACCEPTED, REFUSALS
 from ..facts import Reply, Ruling
@@ -82,6 +83,7 @@ class Dialogue:
             return Ending(word, None if reply is None else self._settings.in_form(reply))
         while True:
             self._commands.begin()
+            waits.transaction(self._state != states.IDLE)
             try:
                 line = self._channel.line(self._settings.limits.line, LONGER)
             except LineTooLong as error:

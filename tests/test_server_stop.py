@@ -1,0 +1,107 @@
+"""qsmtpd-server's end: who hears of it at once, who may finish, and what is waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from client import Client
+from harness import Home, wait_for
+from listeners import Server, gone
+from test_shutdown import AT_WORK, IN_DATA, LAST
+
+pytestmark = pytest.mark.slow
+MAIL, RCPT, _ = IN_DATA
+
+
+def told(client: Client) -> bool:
+    """Has it heard, now and as the last thing, that the server ends?"""
+    return client.rest() == LAST + b"\r\n"
+
+
+@pytest.fixture
+def slow(home: Home) -> Home:
+    """Its queue program has all of the message, and waits to be told to go on."""
+    os.mkfifo(home.spool / "go")
+    home.environ["QMAILQUEUE"] = home.script(AT_WORK)
+    return home
+
+
+def at_work(home: Home, client: Client) -> None:
+    """The client's message is with the queue program."""
+    client.ask(*IN_DATA)
+    client.send(b"x\r\n.\r\n")
+    wait_for((home.spool / "at-work").exists)
+
+
+@pytest.mark.parametrize("begun", [(), (b"EHLO x",), (MAIL, b"RSET"), (MAIL, RCPT, b"EHLO x")])
+def test_finish_without_a_transaction(home: Home, begun: tuple[bytes, ...]) -> None:
+    with Server(home, "--drain", "60") as server, server.client() as client:
+        client.reply()
+        client.ask(b"NOOP", *begun)
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGUSR1)
+        assert told(client)
+        wait_for(lambda: server.events("session"))
+        assert server.events("session")[0]["end"] == "shutdown"
+
+
+@pytest.mark.parametrize("begun", [(MAIL,), (MAIL, RCPT)])
+@pytest.mark.parametrize("last", [(b"RSET", b"250 flushed"), (b"HELO x", b"250 mx.example")])
+def test_finish_within_a_transaction(
+    home: Home, begun: tuple[bytes, ...], last: tuple[bytes, bytes]
+) -> None:
+    with Server(home, "--drain", "60") as server, server.client() as client:
+        client.reply()
+        client.ask(*begun)
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGUSR1)
+        assert client.ask(RCPT) == b"250 ok"
+        assert client.ask(last[0]) == last[1]
+        assert told(client)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_finish_within_a_message(home: Home, chunks: bool) -> None:
+    with Server(home, "--drain", "60") as server, server.client() as client:
+        client.reply()
+        client.ask(MAIL, RCPT)
+        client.send(b"BDAT 1\r\nx" if chunks else b"DATA\r\n")
+        assert client.reply()[:1] in b"23"
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGUSR1)
+        client.send(b"BDAT 2 LAST\r\n\r\n" if chunks else b"x\r\n.\r\n")
+        assert client.reply().startswith(b"250 ok ")
+        assert told(client)
+        wait_for(lambda: gone(pid))
+    assert len(home.messages()) == 1
+
+
+def test_finish_while_the_queue_program_works(slow: Home) -> None:
+    with Server(slow, "--drain", "60") as server, server.client() as client:
+        client.reply()
+        at_work(slow, client)
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGTERM)  # nor does this cut it short
+        (slow.spool / "go").write_text("\n")
+        assert client.reply().startswith(b"250 ok ")
+        assert told(client)
+        assert server.wait() == 0
+        assert server.events("message")[0]["verdict"] == "accepted"
+        assert server.events("session")[0]["end"] == "shutdown"
+
+
+def test_a_verdict_has_what_is_left_of_the_drain(slow: Home) -> None:
+    with Server(slow, "--drain", "1") as server, server.client() as client:
+        client.reply()
+        at_work(slow, client)
+        started = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert client.reply() == b"451 qq timeout (#4.3.0)"
+        assert time.monotonic() - started >= 1
+        assert told(client)
+        assert server.wait() == 0
+        assert "ambiguous" in server.events("message")[0]
+        assert server.events("session")[0]["end"] == "shutdown"
