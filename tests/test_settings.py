@@ -108,6 +108,11 @@ class _Noted(Settings):
 class NotedPlugin(_Noted, PluginSettings):
     """The same for a plugin."""
 
+    def without_options(self) -> Settings:
+        found = NotedSettings(self.files, self._variables)
+        found.given = self.given
+        return found
+
 
 class NotedSettings(_Noted):
     """The lookup of a session."""
@@ -178,8 +183,9 @@ def names() -> Iterator[str]:
 
 
 @pytest.fixture
-def quiet_home(home: Home) -> Home:
-    """A home in which --check has nothing to say."""
+def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home in which --check has nothing to say, and nobody asks beyond this machine."""
+    monkeypatch.setattr("qsmtpd.net.dns.settings.RESOLV_CONF", "/nonexistent")
     home.environ["AUTHCLEAR"] = "1"
     home.environ["SMTPAUTH"] = ""
     (home.path / "users").mkdir()

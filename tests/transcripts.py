@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cdbs import make_cdb
+from dns_server import DnsServer
 from harness import PROGRAMS, Home, Message, Variables
 from plugin_lines import PLUGINS
 from run import Run
@@ -39,6 +40,7 @@ class Transcript:
         self.name = name
         self._settings: list[tuple[str, str, str]] = []  # word, name, value
         self._environ: Variables = {}
+        self._zone: list[str] = []  # lines for dns_server.py
         self._arguments: list[str] = []
         self._sent = [b""]  # before the handshake, and after it
         self.said: list[bytes] = []  # by the server
@@ -69,6 +71,8 @@ class Transcript:
             name, equals, value = rest.partition("=")
             text = os.fsdecode(unescape(value))
             self._environ[name.lstrip("-")] = text if equals else None
+        elif word == "dns:":
+            self._zone.append(rest)
         elif word == "arguments:":
             self._arguments = rest.split()
         elif word == "exit:":
@@ -121,6 +125,21 @@ class Transcript:
         checker = str(PROGRAMS / "checker")
         arguments = [checker if word == "checker" else word for word in self._arguments]
         environ: Variables = {"SEEN": str(home.path / "seen"), **self._environ, **more}
+        if not self._zone:
+            return self._have(home, arguments, over, dribble, environ, ready)
+        with DnsServer("\n".join(self._zone)) as dns:
+            environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
+            return self._have(home, arguments, over, dribble, environ, ready)
+
+    def _have(
+        self,
+        home: Home,
+        arguments: list[str],
+        over: str,
+        dribble: bool,
+        environ: Variables,
+        ready: bytes,
+    ) -> Run:
         if len(self._sent) == 1:
             return home.run(self._sent[0], *arguments, over=over, dribble=dribble, **environ)
         return self._in_tls(home, arguments, dribble, environ, ready)

@@ -14,11 +14,21 @@ from __future__ import annotations
 SETTINGS: tuple[tuple[str, str, str], ...] = (
     (
         "asks DNS, which no filter of qsmtpd does: let rblsmtpd(1) ask before it, or use a plugin",
-        "MFDNSCHECK MFCHECK DNSCHECK DNSBLLIST DNSBLSKIP DNSBLFAILCLOSED RBL SURBL SPFINFO SPF"
-        " SPFBEHAVIOR REPLY_SENDEREXIST RETURNMXCHECK SENDERCHECK HELO_DNS_CHECK RBLONLYHEADER",
-        "mfcheck dnsbllist dnsblfailclosed dnsbl_zones rhsbl_zones rbllist spfbehavior spfrules"
-        " spflocalrules nodnscheck",
+        "DNSBLLIST DNSBLSKIP DNSBLFAILCLOSED RBL SURBL SPFINFO SPF SPFBEHAVIOR RBLONLYHEADER",
+        "dnsbllist dnsblfailclosed dnsbl_zones rhsbl_zones rbllist spfbehavior spfrules"
+        " spflocalrules",
     ),
+    (
+        "is not read: MFDNSCHECK asks the DNS for the domains of senders",
+        "MFCHECK DNSCHECK RETURNMXCHECK SENDERCHECK",
+        "mfcheck",
+    ),
+    (
+        "is not read: entries ?user@domain in badmailfrom are not looked up by MFDNSCHECK",
+        "",
+        "nodnscheck",
+    ),
+    ("is not read: use HELOCHECK=A", "HELO_DNS_CHECK", ""),
     (
         "looks into messages, which no filter of qsmtpd does: let the queue program do it, or use"
         " a plugin",
@@ -180,7 +190,8 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     (
         "is not read: this setting has no file, but a variable of the same name, in capitals",
         "",
-        "bouncecheck helocheck localmfcheck rcptcheck karmalimit forcetls require_auth smtpauth",
+        "bouncecheck helocheck localmfcheck mfdnscheck rcptcheck karmalimit forcetls require_auth"
+        " smtpauth",
     ),
 )
 #: These are numbers, or switches, for which 0 is off.
@@ -193,4 +204,4 @@ NUMBERS = (
 )
 #: SPAMCONTROL's word for a filter that is off, and the variables that are SPAMCONTROL's.
 OFF = b"-"
-SPAMCONTROLS = "MFDNSCHECK BADMIMETYPE BADLOADERTYPE BASE64 QHPSI DELIVERTO"
+SPAMCONTROLS = "BADMIMETYPE BADLOADERTYPE BASE64 QHPSI DELIVERTO"

@@ -44,6 +44,7 @@ PLUGINS = {
     "helocheck": b"SNDR::Bad_Helo",
     "badmailfrom": b"ORIG::Bad_Mailfrom",
     "localmfcheck": b"ORIG::Invalid_Mailfrom",
+    "mfdnscheck": b"ORIG::DNS_MF",
     "badrcptto": b"RCPT::Bad_Rcptto",
     "tarpit": b"RCPT::Toomany_Rcptto",
     "recipients": b"RCPT::Failed_Rcptto",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from ..smtp.address import split_literal
+
 
 def canonical(text: bytes) -> bytes | None:
     """An IPv4 or IPv6 address in its one canonical spelling, or None.
@@ -24,6 +26,12 @@ def canonical(text: bytes) -> bytes | None:
     if address.version == 6 and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return str(address).encode("ascii")
+
+
+def is_literal(domain: bytes) -> bool:
+    """Is it an address in brackets, as stands for a domain (RFC 5321, 4.1.3)?"""
+    split = split_literal(b"@" + domain)
+    return split is not None and canonical(split[1]) is not None
 
 
 def is_local(text: bytes) -> bool:

@@ -33,6 +33,8 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "recipients": (("recipients",), ()),
     "validrcptto": (("validrcptto.cdb",), ("VALIDRCPTTO_CDB",)),
     "rcptcheck": ((), ("RCPTCHECK",)),
+    "mfdnscheck": ((), ("MFDNSCHECK",)),
+    "fcrdns": (("fcrdns",), ("FCRDNS",)),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),

@@ -55,10 +55,15 @@ class Dns:
             found = client.notes[NOTE] = Resolver(self._settings, client.counters)
         return found
 
-    def undecided(self, answer: Answer) -> Decision:
-        """What is to be done where the DNS could not tell; it is logged once."""
-        self.log_trouble(answer)
+    @property
+    def could_not_tell(self) -> Decision:
+        """What the filter says where the DNS could not tell."""
         return UNDECIDED if self.defers else DECLINED
+
+    def undecided(self, answer: Answer) -> Decision:
+        """The same, of an answer that is trouble; that is logged, once of each."""
+        self.log_trouble(answer)
+        return self.could_not_tell
 
     def log_trouble(self, answer: Answer) -> None:
         """Say in the log that the DNS could not tell: once of each answer."""

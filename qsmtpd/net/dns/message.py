@@ -140,8 +140,9 @@ def domain(text: bytes) -> bytes | None:
     text = text.lower().removesuffix(b".")
     if not 0 < len(text) <= NAME_LIMIT or not _IN_NAMES.issuperset(text):
         return None
-    if not all(0 < len(label) <= LABEL_LIMIT for label in text.split(b".")):
-        return None
+    labels = text.split(b".")
+    if not all(0 < len(label) <= LABEL_LIMIT for label in labels) or labels[-1].isdigit():
+        return None  # where the last label is a number, it is an address (RFC 1123, 2.1)
     return text
 
 
