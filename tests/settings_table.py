@@ -101,7 +101,7 @@ def entries(
     wrong: tuple[str, ...] = (),
     unread: tuple[str, ...] = (),
     empty: object = "0 entries",
-    **on: str,
+    **on: str | None,
 ) -> Row:
     """A list, of which each value is one entry."""
     return Row(
@@ -243,7 +243,8 @@ ROWS = [
         (b"x", b"127.0.0.1:", b"127.0.0.1:65536", b"::1%lo", b"127.0.0.1#53", b"\x01"), WRONG,
         on={"MFDNSCHECK": ""}),
     entries("resolvers", "127.0.0.1:1", "[::1]:1", "::1", empty=WRONG,
-            wrong=("x", "127.0.0.1:0", "127.0.0.1 53", "127.0.0.1 # ours", BOM), FCRDNS="note"),
+            wrong=("x", "127.0.0.1:0", "127.0.0.1 53", "127.0.0.1 # ours", BOM), FCRDNS="note",
+            DNSCACHEIP=None),
     number("dnstimeout", "DNSTIMEOUT", 1, 300, MFDNSCHECK=""),
     number("dnssessiontimeout", "DNSSESSIONTIMEOUT", 1, 3600, MFDNSCHECK=""),
     words("dnstrouble", "DNSTROUBLE", "defer", "pass", MFDNSCHECK=""),

@@ -24,6 +24,7 @@ from ..config.settings import Settings, shown
 from ..facts import BLANKS
 from ..log import Log
 from ..net import ucspi
+from ..net.dns import settings as dns
 from ..net.syslog import Syslog
 from ..policy import load
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
@@ -46,6 +47,8 @@ ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
 DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_LEAST = 64 * 1024 * 1024
+#: With dnspython: an address space of 28 MB and a data segment of 16 MB are enough.
+DNS_LEAST, DNS_DATA_LEAST = 40 * 1024 * 1024, 24 * 1024 * 1024
 #: What this check wants for idna, with all that it has loaded before; measured: 26 MB.
 UTF8_LEAST = 32 * 1024 * 1024
 
@@ -84,6 +87,7 @@ def examine(
     auth = attempt(lambda: AuthSettings(plain, checkpassword))
     policy = attempt(lambda: PolicySettings(noted))
     queue = attempt(lambda: QueueSettings(plain))
+    before = dns.made
     if policy is not None and attempt(lambda: load.load(noted, policy, Log(2))) is None:
         for spec in policy.plugins:  # nor are the others hidden by one that cannot be made
             policy.plugins = [spec]
@@ -97,7 +101,10 @@ def examine(
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
-    enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
+    asks = dns.made > before
+    enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT), asks)
+    if asks and enough:
+        attempt(lambda: _check_dns(report, plain))
     has_tls = tls is not None and tls.mode != OFF
     if tls is not None and enough:
         has_tls = bool(attempt(lambda: check_tls(report, tls)))
@@ -163,6 +170,12 @@ def _check_utf8(report: Report, settings: Settings) -> None:
     check_utf8(report, settings)
 
 
+def _check_dns(report: Report, settings: Settings) -> None:
+    from .dns import check_dns
+
+    check_dns(report, settings)
+
+
 def _check_rcpthosts(report: Report, settings: Settings, relay: bool, may_relay: bool) -> None:
     """`relay`: the client is one that may relay, `may_relay`: or could become one."""
     entries = settings.lines("rcpthosts")
@@ -187,13 +200,14 @@ def _has_key(settings: Settings, file: str) -> bool:
     return cdb is not None and any(True for _ in cdb.items())
 
 
-def _check_memory(report: Report, pyopenssl: bool) -> bool:
+def _check_memory(report: Report, pyopenssl: bool, asks_dns: bool) -> bool:
     """Is there enough for a session?  With less, loading OpenSSL can end Python."""
     enough = True
-    least_space = TLS_LEAST if pyopenssl else ADDRESS_SPACE_LEAST
+    least_space = max(ADDRESS_SPACE_LEAST, TLS_LEAST * pyopenssl, DNS_LEAST * asks_dns)
+    least_data = max(DATA_LEAST, DNS_DATA_LEAST * asks_dns)
     for name, limit, least in (
         ("address space (softlimit -a, -m)", resource.RLIMIT_AS, least_space),
-        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, DATA_LEAST),
+        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, least_data),
     ):
         soft = resource.getrlimit(limit)[0]
         if soft == resource.RLIM_INFINITY:

@@ -201,3 +201,15 @@ def library() -> None:
     except ImportError as error:
         what = f"cannot be imported, and filters that ask the DNS need it: {error}"
         raise ControlError("Python's dnspython", what) from error
+
+
+def preload() -> None:
+    """Import what answers of every type want, too: for a server.  Raises ControlError."""
+    library()
+    import dns.rdata
+    import dns.rdataclass
+    import dns.rdatatype
+
+    for number in TYPES.values():
+        kind = dns.rdataclass.IN, dns.rdatatype.RdataType(number)
+        dns.rdata.get_rdata_class(*kind)  # type: ignore[no-untyped-call]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import posix as os
 import sys
 
+from ...config.files import read_regular
 from ...config.settings import shown
 from ...facts import ControlError
 
@@ -16,6 +18,8 @@ RESOLV_CONF = "/etc/resolv.conf"
 #: resolver(3), where resolv.conf names none.
 LOCAL = b"127.0.0.1"
 SERVERS_LIMIT = 8
+#: How many of these settings there have been: more, where a filter asks the DNS.
+made = 0
 
 
 class Server:
@@ -23,14 +27,9 @@ class Server:
 
     __slots__ = ("family", "address")
 
-    def __init__(self, ip: bytes, port: int = 53) -> None:
-        import socket  # now: not all who read these settings ask
-
-        self.family = socket.AF_INET6 if b":" in ip else socket.AF_INET
-        host, _, zone = ip.decode("ascii").partition("%")
-        self.address: tuple[str | int, ...] = (host, port)
-        if zone:
-            self.address = (host, port, 0, socket.if_nametoindex(zone))
+    def __init__(self, family: int, address: tuple[str | int, ...]) -> None:
+        self.family = family
+        self.address = address
 
 
 class DnsSettings:
@@ -48,18 +47,29 @@ class DnsSettings:
             "dnssessiontimeout", "DNSSESSIONTIMEOUT", 30, least=1, most=3600
         )
         self._servers = _configured(settings)
+        global made
+        made += 1
         expect_library()
 
     def servers(self) -> list[Server]:
         """Those that are set, else those of resolv.conf: that is read now."""
         if self._servers is not None:
-            return [Server(*place) for place in self._servers]
+            return [_at(*place) for place in self._servers]
         try:
-            with open(RESOLV_CONF, "rb") as file:
-                found = of_resolv_conf(file.read(65536))
-        except OSError:
-            found = []
-        return found or [Server(LOCAL)]
+            text = read_regular(RESOLV_CONF, RESOLV_CONF.encode("ascii")) or b""
+        except (ControlError, OSError):
+            text = b""
+        return of_resolv_conf(text) or [_at(LOCAL)]
+
+
+def _at(ip: bytes, port: int = 53) -> Server:
+    """The server of this address.  Raises OSError where its zone is no interface."""
+    import socket  # now: not all who read these settings ask
+
+    host, _, zone = ip.decode("ascii").partition("%")
+    if b":" not in ip:
+        return Server(socket.AF_INET, (host, port))
+    return Server(socket.AF_INET6, (host, port, 0, socket.if_nametoindex(zone) if zone else 0))
 
 
 def _configured(settings: Settings) -> list[tuple[bytes, int]] | None:
@@ -133,33 +143,29 @@ def of_resolv_conf(text: bytes) -> list[Server]:
         if found is None:
             continue
         try:
-            servers.append(Server(found + percent + zone))
+            servers.append(_at(found + percent + zone))
         except (OSError, ValueError):
             continue  # an interface that is not there
     return servers[:SERVERS_LIMIT]
 
 
-_there = False
+_found = False
 
 
 def expect_library() -> None:
     """Make sure that dnspython is there; it is not imported.  Raises ControlError."""
-    global _there
-    if _there or "dns" in sys.modules or _find():
-        _there = True
-        return
-    import site
+    global _found
+    if not (_found or "dns" in sys.modules or _find()):
+        import site
 
-    site.main()  # our launcher started Python without site, and so without its packages
-    if not _find():
-        what = "is not there, and filters that ask the DNS need it"
-        raise ControlError("Python's dnspython", what)
-    _there = True
+        site.main()  # our launcher started Python without site, and so without its packages
+        if not _find():
+            what = "is not there, and filters that ask the DNS need it"
+            raise ControlError("Python's dnspython", what)
+    _found = True
 
 
 def _find() -> bool:
-    import posix as os
-
     for folder in sys.path:
         try:
             os.stat(f"{folder}/dns/message.py")
