@@ -224,6 +224,7 @@ class Reply:
         facts = self.code, self.status, self.text, self.error, self.end
         reply = Reply(*facts, ruling, self.iana)
         reply._front = self._front
+        reply._wire = self._wire
         return reply
 
     def enhanced(self) -> Reply:
@@ -233,6 +234,7 @@ class Reply:
         """
         reply = self.of(self.ruling)
         reply._front = self.code < 300 or self.code >= 400
+        reply._wire = b""
         return reply
 
     def wire(self) -> bytes:

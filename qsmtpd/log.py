@@ -16,12 +16,13 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from typing import Protocol
 
-#: Of such bytes alone a value needs no quotes; within quotes, blanks are as they are, too.
-_PLAIN = bytes(byte for byte in range(33, 127) if byte not in b'="\\')
-_PRINTABLE = _PLAIN + b" ="
+_NEVER = frozenset((*range(32), *b'"\\', *range(127, 256)))
+#: Tables that change such bytes as cannot stand there without quotes, or as they are.
+_PLAIN = bytes(byte ^ (byte in _NEVER or byte in b" =") for byte in range(256))
+_PRINTABLE = bytes(byte ^ (byte in _NEVER) for byte in range(256))
 _ONE_LINE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
 #: LOGFORMAT -> the events that a plugin logs in that form instead, the words that
 #: its readers look for, anywhere in any line, and that plugin.
@@ -122,23 +123,27 @@ class Log:
 
     def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
         self._write_line = write if fd == 2 else Descriptor(fd).write
+        self._common = _fields(common, ())
         self.dropped = 0
         self.form = "qsmtpd"
-        self.begin(**common)
 
-    def begin(self, **common: bytes | str | int) -> None:
-        """Another session: these fields stand on every line from here on."""
-        self._common = _fields(common, ())
+    def begin(self, pid: int, ip: bytes) -> None:
+        """Another session: this process, with a client of this address."""
+        self._common = b" pid=%d ip=%b" % (pid, ip)  # it is one, or `unknown` (net/ucspi.py)
 
-    def line(self, event: str, **fields: bytes | str | int | None) -> None:
-        """Write one line; fields that are None are left out."""
+    def line(self, event: str, tail: bytes = b"", /, **fields: bytes | str | int | None) -> None:
+        """Write one line; fields that are None are left out.
+
+        `tail` stands behind them: what needs no quotes, each with a blank before it.
+        """
         silenced, words, _ = FORMATS[self.form]
         if event in silenced:
             return
         if self.dropped:
             fields["dropped"] = self.dropped
         start = b"event=" + event.encode() + self._common
-        if self._write(start + _fields(fields, words, LINE_LIMIT - len(start))):
+        room = LINE_LIMIT - len(start) - len(tail)
+        if self._write(start + _fields(fields, words, room) + tail):
             self.dropped = 0
 
     def raw(self, text: bytes) -> None:
@@ -204,14 +209,15 @@ def _fields(
     fields: Mapping[str, bytes | str | int | None], words: tuple[bytes, ...], most: int = LINE_LIMIT
 ) -> bytes:
     """These fields, a blank before each, in at most so many bytes: it is cut between fields."""
-    text = b""
+    parts = []
     for key, value in fields.items():
         if value is not None:
-            field = b" " + key.encode() + b"=" + _quote(value, () if key == "verdict" else words)
-            if len(text) + len(field) > most:
+            field = b" %b=%b" % (key.encode(), _quote(value, () if key == "verdict" else words))
+            most -= len(field)
+            if most < 0:
                 break
-            text += field
-    return text
+            parts.append(field)
+    return b"".join(parts)
 
 
 def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
@@ -219,14 +225,16 @@ def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
     end = b'"'
     if len(raw) > VALUE_LIMIT:
         raw, end = raw[:VALUE_LIMIT], b'..."'
-    hidden = places(raw, words) if words else set()
-    if not hidden and not raw.translate(None, _PRINTABLE):
-        is_plain = raw and end == b'"' and not raw.translate(None, _PLAIN)
-        return raw if is_plain else b'"' + raw + end
-    return b'"%b%b' % (b"".join(_escaped(raw, hidden)), end)
+    hidden = places(raw, words) if words else None
+    if not hidden:
+        if raw and raw.translate(_PLAIN) == raw and end == b'"':
+            return raw
+        if raw.translate(_PRINTABLE) == raw:
+            return b'"%b%b' % (raw, end)
+    return b'"%b%b' % (b"".join(_escaped(raw, hidden or ())), end)
 
 
-def _escaped(raw: bytes, hidden: set[int]) -> Iterator[bytes]:
+def _escaped(raw: bytes, hidden: Container[int]) -> Iterator[bytes]:
     for place, byte in enumerate(raw):
         plain = 32 <= byte < 127 and byte not in b'"\\' and place not in hidden
         yield bytes((byte,)) if plain else b"\\x%02x" % byte

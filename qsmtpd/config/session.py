@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
 UTF8_LOCAL, UTF8_ON, UTF8_OFF = "local", "on", "off"
+#: The greatest value that LIMITS can say (RFC 9422, 3: six digits).
+SAYABLE_LIMIT = 999_999
+QUIT = "quit"  # the end of a session in the log
 AUTH_LIMIT = 12288  # bytes of a response in base64 (RFC 4954, 4)
 
 
@@ -34,6 +37,9 @@ class SessionSettings:
         "me",
         "greeting",
         "greeting_line",
+        "hello",
+        "goodbye",
+        "_ehlo",
         "localiphost",
         "log_format",
         "limits",
@@ -65,6 +71,9 @@ class SessionSettings:
             raise ControlError("control/me", what)
         self.greeting = greeting or me or b""
         self.greeting_line = b"220 %b ESMTP\r\n" % self.greeting
+        self.hello = Reply(250, b"", self.greeting)
+        self.goodbye = Reply(221, b"", self.greeting, end=QUIT)
+        self._ehlo: dict[tuple[bool, tuple[bytes, ...]], Reply] = {}
         self.policy = PolicySettings(settings)
         if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):
             self.log_format = "qsmtpd"  # the plugin that writes the other form is switched off
@@ -76,6 +85,31 @@ class SessionSettings:
     def in_form(self, reply: Reply) -> Reply:
         """The reply with its enhanced status code where this configuration has it."""
         return reply.enhanced() if self.enhanced else reply
+
+    def ehlo(
+        self, starttls: bool, mechanisms: tuple[bytes, ...], more: Sequence[bytes] = ()
+    ) -> Reply:
+        """The answer to EHLO: with STARTTLS, these mechanisms of AUTH, and lines of plugins."""
+        if not more and (starttls, mechanisms) in self._ehlo:
+            return self._ehlo[starttls, mechanisms]
+        lines = [self.greeting, b"PIPELINING", b"8BITMIME"]
+        if self.chunking:
+            lines.append(b"CHUNKING")
+        if self.enhanced:
+            lines.append(b"ENHANCEDSTATUSCODES")
+        if self.limits.recipients <= SAYABLE_LIMIT:
+            lines.append(b"LIMITS RCPTMAX=%d" % self.limits.recipients)
+        lines.append(b"SIZE %d" % self.data.databytes)  # 0: no limit (RFC 1870, 3)
+        if self.utf8 != UTF8_OFF:
+            lines.append(b"SMTPUTF8")
+        if starttls:
+            lines.append(b"STARTTLS")
+        if mechanisms:
+            lines.append(b"AUTH " + b" ".join(mechanisms))
+        reply = Reply(250, b"", b"\n".join([*lines, *more]))
+        if not more:
+            self._ehlo[starttls, mechanisms] = reply
+        return reply
 
     @classmethod
     def load(cls, settings: Settings, checkpassword: Sequence[bytes] = ()) -> SessionSettings:

@@ -215,16 +215,19 @@ class Channel:
         Waits only as long as the bytes that have come leave it open.
         """
         deadline = self._clock() + self.timeout
-        while True:
-            undecided = False
-            for prefix in prefixes:
-                head = bytes(self._input[: len(prefix)])
-                if head == prefix:
-                    return prefix
-                undecided = undecided or prefix.startswith(head)
-            if not undecided:
-                return None
+        if not self._input:
             self._input += self._read(deadline)
+        start = bytes(self._input[:1])
+        candidates = [prefix for prefix in prefixes if prefix.startswith(start)]
+        while candidates:
+            for prefix in candidates:
+                if self._input.startswith(prefix):
+                    return prefix
+            start = bytes(self._input)
+            candidates = [prefix for prefix in candidates if prefix.startswith(start)]
+            if candidates:
+                self._input += self._read(deadline)
+        return None
 
     def start_data(self, rate: int) -> None:
         """From here on chunk() wants `rate` bytes per second, once `timeout` has passed.

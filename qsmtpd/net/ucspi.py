@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     End = tuple[bytes | None, bytes | None]
 
 UNKNOWN = b"unknown"
+#: So many IPv4 addresses a process remembers as such: most of its clients come again.
+SEEN_LIMIT = 1000
+_seen: set[bytes] = set()
 _FAMILIES = (b"TCP", b"TCP6", b"SSL")
 
 
@@ -41,18 +44,16 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
     if family is not None:
         # One family only: a variable of another one is a leftover of some
         # other server up the chain.
-        def ours(name: bytes) -> bytes | None:
-            return environ.get(family + name)
-
-        local_ip = _address(ours(b"LOCALIP"))
+        get = environ.get
+        local_ip = _address(get(family + b"LOCALIP"))
         return Peer(
-            ip=_address(ours(b"REMOTEIP")) or UNKNOWN,
-            port=_port(ours(b"REMOTEPORT")),
-            host=ours(b"REMOTEHOST") or UNKNOWN,
-            info=ours(b"REMOTEINFO"),
+            ip=_address(get(family + b"REMOTEIP")) or UNKNOWN,
+            port=_port(get(family + b"REMOTEPORT")),
+            host=get(family + b"REMOTEHOST") or UNKNOWN,
+            info=get(family + b"REMOTEINFO"),
             local_ip=local_ip,
-            local_port=_port(ours(b"LOCALPORT")),
-            local_host=ours(b"LOCALHOST") or local_ip or UNKNOWN,
+            local_port=_port(get(family + b"LOCALPORT")),
+            local_host=get(family + b"LOCALHOST") or local_ip or UNKNOWN,
             relay=relay,
             environ=environ,
         )
@@ -117,11 +118,16 @@ def _family(environ: Mapping[bytes, bytes]) -> bytes | None:
 def _address(text: bytes | None) -> bytes | None:
     if not text:
         return None
+    if text in _seen:
+        return text
     octets = text.split(b".")
     if len(octets) == 4 and all(
         0 < len(o) <= 3 and o.isdigit() and int(o) < 256 and (o == b"0" or o[0] != 0x30)
         for o in octets
     ):
+        if len(_seen) >= SEEN_LIMIT:
+            _seen.clear()
+        _seen.add(text)
         return text
     from . import ip as address
 

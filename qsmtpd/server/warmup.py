@@ -106,7 +106,7 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
     load.forget()
     files = ControlFiles(home(environ))
     made = plan.make(files, dict(environ), checkpassword)
-    made.log.begin(pid=os.getpid())
+    log = Log(pid=os.getpid())
     loaded = Preloaded(files, made, _now())
     limit = TimeLimit()
     try:
@@ -117,14 +117,14 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
         if loaded.external_plugins:
             _import(_FOR_PLUGINS)
         loaded.serves = True
-        _prepare_tls(made, loaded)
+        _prepare_tls(made, log, loaded)
         if made.settings.utf8 != UTF8_OFF:
             utf8.library()
     except ControlError as error:
-        made.log.line("control", name=error.name, reason=error.reason)
+        log.line("control", name=error.name, reason=error.reason)
         loaded.problems.append(f"{error.name}: {error.reason}")
     except Exception as error:  # HUP must not end a server, whatever it finds
-        log_trouble(made.log, error)
+        log_trouble(log, error)
         loaded.problems.append(f"{type(error).__name__}: {error}")
     finally:
         limit.stop()
@@ -169,9 +169,9 @@ def _import(names: tuple[str, ...]) -> None:
         __import__(name)
 
 
-def _prepare_tls(made: Plan, loaded: Preloaded) -> None:
+def _prepare_tls(made: Plan, log: Log, loaded: Preloaded) -> None:
     """Have all of TLS in this process: modules, the contexts, those of SNI, dry runs."""
-    tls, log, way = made.settings.tls, made.log, made.provider
+    tls, way = made.settings.tls, made.provider
     problem = made.unavailable
     try:
         if way is not None:

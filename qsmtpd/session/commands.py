@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from time import monotonic
 
-from ..config.session import UTF8_OFF
 from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
 from ..facts import Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
 from ..smtp.command import content
 from . import envelope
-from .ending import QUIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +25,6 @@ if TYPE_CHECKING:
     from .data import Transfer
 
     Fields = dict[str, bytes | str | int]
-
-
-#: The greatest value that LIMITS can say (RFC 9422, 3: six digits).
-SAYABLE_LIMIT = 999_999
 
 
 class TlsStarted(Exception):
@@ -89,26 +83,15 @@ class Commands:
         self.message_over = False
         self.last_chunk = False
         self._transfer: ChunkedTransfer | None = None
-        self.by_verb: dict[bytes, Callable[[bytes], Reply]] = {
-            b"HELO": self._helo,
-            b"EHLO": self._ehlo,
-            b"MAIL": self._mail,
-            b"RCPT": self._rcpt,
-            b"DATA": self._data,
-            b"RSET": lambda argument: replies.FLUSHED,
-            b"NOOP": lambda argument: replies.OK,
-            b"VRFY": lambda argument: replies.VRFY,
-            b"HELP": lambda argument: replies.HELP,
-            b"QUIT": self._quit,
-        }
+        self.by_verb = dict(_ALWAYS)
         if settings.chunking:
-            self.by_verb[b"BDAT"] = self._bdat
+            self.by_verb[b"BDAT"] = Commands._bdat
         if provider is not None or client.tls is not None:
-            self.by_verb[b"STARTTLS"] = self._starttls
+            self.by_verb[b"STARTTLS"] = Commands._starttls
         if settings.auth.mechanisms:
-            self.by_verb[b"AUTH"] = self._auth
+            self.by_verb[b"AUTH"] = Commands._auth
         for verb in hooks.order.commands:
-            self.by_verb[verb] = self._of_plugin(verb)
+            self.by_verb[verb] = _of_plugin(verb)
 
     def begin(self) -> None:
         """Another command comes."""
@@ -136,31 +119,20 @@ class Commands:
         return _judged(ruling, replies.UNIMPLEMENTED)
 
     def _helo(self, argument: bytes) -> Reply:
-        return self._hello(argument, False, Reply(250, b"", self._settings.greeting))
+        return self._hello(argument, False, self._settings.hello)
 
     def _ehlo(self, argument: bytes) -> Reply:
         reply = self._hello(argument, True, replies.OK)
         if reply.refused:
             return reply
-        lines = [self._settings.greeting, b"PIPELINING", b"8BITMIME"]
-        if self._settings.chunking:
-            lines.append(b"CHUNKING")
-        if self._settings.enhanced:
-            lines.append(b"ENHANCEDSTATUSCODES")
-        if self._settings.limits.recipients <= SAYABLE_LIMIT:
-            lines.append(b"LIMITS RCPTMAX=%d" % self._settings.limits.recipients)
-        lines.append(b"SIZE %d" % self._settings.data.databytes)  # 0: no limit (RFC 1870, 3)
-        if self._settings.utf8 != UTF8_OFF:
-            lines.append(b"SMTPUTF8")
-        if self._provider is not None and self._client.tls is None:
-            lines.append(b"STARTTLS")
-        mechanisms = self._settings.auth.offered(self._client.tls)
-        if mechanisms and self._client.auth is None:
-            lines.append(b"AUTH " + b" ".join(mechanisms))
+        starttls = self._provider is not None and self._client.tls is None
+        mechanisms: tuple[bytes, ...] = ()
+        if self._client.auth is None:
+            mechanisms = self._settings.auth.offered(self._client.tls)
         more = self._hooks.capabilities(self._client)
         if more is None:
             return replies.PLUGIN_TROUBLE
-        return Reply(250, b"", b"\n".join(lines + more), ruling=reply.ruling)
+        return self._settings.ehlo(starttls, mechanisms, more).of(reply.ruling)
 
     def _hello(self, name: bytes, esmtp: bool, reply: Reply) -> Reply:
         """HELO or EHLO: this reply, or a refusal."""
@@ -364,19 +336,35 @@ class Commands:
         return reply
 
     def _quit(self, argument: bytes) -> Reply:
-        return Reply(221, b"", self._settings.greeting, end=QUIT)
+        return self._settings.goodbye
 
-    def _of_plugin(self, verb: bytes) -> Callable[[bytes], Reply]:
-        """A command that a plugin brings."""
-        stage = "command_" + verb.decode("ascii").lower()
 
-        def carry_out(argument: bytes) -> Reply:
-            ruling = self._hooks.ask(stage, self._client, argument)
-            if ruling.decision.verdict == ACCEPT:
-                return stages.reply_to(ruling)
-            return _judged(ruling, replies.UNIMPLEMENTED)
+#: Those that every client can give; the others are by configuration.
+_ALWAYS: dict[bytes, Callable[[Commands, bytes], Reply]] = {
+    b"HELO": Commands._helo,
+    b"EHLO": Commands._ehlo,
+    b"MAIL": Commands._mail,
+    b"RCPT": Commands._rcpt,
+    b"DATA": Commands._data,
+    b"RSET": lambda commands, argument: replies.FLUSHED,
+    b"NOOP": lambda commands, argument: replies.OK,
+    b"VRFY": lambda commands, argument: replies.VRFY,
+    b"HELP": lambda commands, argument: replies.HELP,
+    b"QUIT": Commands._quit,
+}
 
-        return carry_out
+
+def _of_plugin(verb: bytes) -> Callable[[Commands, bytes], Reply]:
+    """A command that a plugin brings."""
+    stage = "command_" + verb.decode("ascii").lower()
+
+    def carry_out(commands: Commands, argument: bytes) -> Reply:
+        ruling = commands._hooks.ask(stage, commands._client, argument)
+        if ruling.decision.verdict == ACCEPT:
+            return stages.reply_to(ruling)
+        return _judged(ruling, replies.UNIMPLEMENTED)
+
+    return carry_out
 
 
 def _judged(ruling: Ruling, reply: Reply) -> Reply:

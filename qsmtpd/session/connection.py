@@ -9,6 +9,7 @@ import posix as os
 from time import monotonic
 
 from .. import waits
+from ..config.session import QUIT
 from ..facts import ControlError, Lost, Outcome
 from ..log import log_hang, log_trouble
 from ..net import ucspi
@@ -16,7 +17,7 @@ from ..net.channel import Channel
 from ..smtp import replies
 from ..tls.settings import EXTERNAL
 from . import run
-from .ending import QUIT, ending_of
+from .ending import ending_of
 from .plan import NoPlan
 
 TYPE_CHECKING = False
@@ -68,7 +69,7 @@ def _serve(
 ) -> Outcome:
     """All of it, but for what comes after the last word."""
     log = plan.log
-    log.begin(pid=os.getpid(), ip=peer.ip)
+    log.begin(os.getpid(), peer.ip)
     implicit = plan.implicit  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:

@@ -98,7 +98,7 @@ class Dialogue:
                 self._counters.commands += 1
                 refusal = self._refusal(line, verb)
                 if refusal is None:
-                    reply = self._commands.by_verb[verb](argument)
+                    reply = self._commands.by_verb[verb](self._commands, argument)
                 elif self._is_chunk(verb):
                     reply = self._commands.skip_chunk(argument, refusal)
                 else:

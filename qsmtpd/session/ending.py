@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from .. import waits
+from ..config.session import QUIT
 from ..facts import TLS_FAILED, ControlError, Lost, Shutdown
 from ..log import log_trouble
 from ..net.channel import SessionOver
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from ..log import Log
     from ..net.channel import Channel
 
-QUIT, SHUTDOWN = "quit", "shutdown"
+_NUMBERS = b" seconds=%.3f bytes_in=%d bytes_out=%d commands=%d messages=%d refused=%d errors=%d"
+SHUTDOWN = "shutdown"
 
 #: What is raised, the more special before the more general, and how it ends the
 #: session: the last reply.  Where nothing is said, it is Lost.end.
@@ -81,18 +83,21 @@ def say_goodbye(channel: Channel, ending: Ending) -> None:
 
 def log_session(log: Log, channel: Channel, peer: Peer, counters: Counters, ending: Ending) -> None:
     """The line event=session."""
+    numbers = _NUMBERS % (
+        monotonic() - counters.start,
+        channel.bytes_in,
+        channel.bytes_out,
+        counters.commands,
+        counters.messages,
+        counters.refused,
+        counters.errors,
+    )
     log.line(
         "session",
+        numbers,
         end=ending.word,
         reply=None if ending.reply is None else ending.reply.wire(),
         port=peer.port,
         local_ip=peer.local_ip,
         local_port=peer.local_port,
-        seconds=f"{monotonic() - counters.start:.3f}",
-        bytes_in=channel.bytes_in,
-        bytes_out=channel.bytes_out,
-        commands=counters.commands,
-        messages=counters.messages,
-        refused=counters.refused,
-        errors=counters.errors,
     )
