@@ -33,7 +33,7 @@ class Line:
             pass
 
 
-Script = Callable[[Line], None]
+Script = Callable[[Line], object]
 
 
 class Peer:
@@ -108,3 +108,30 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+#: The first lines of Dovecot's sockets: of an auth client's, and of userdb.
+AUTH_HELLO = (
+    b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
+    b"MECH\tSCRAM-SHA-256\tmutual-auth\nSPID\t7\nCUID\t1\nCOOKIE\tab\nDONE\n"
+)
+USERDB_HELLO = b"VERSION\t1\t2\nSPID\t7\n"
+
+
+def userdb(*known: bytes) -> Script:
+    """Dovecot's userdb socket: knows these; has a problem with a name that begins with `bad`."""
+
+    def script(line: Line) -> None:
+        line.say(USERDB_HELLO)
+        assert line.hear() == b"VERSION\t1\t0\n"
+        while text := line.hear():
+            command, number, name, *rest = text[:-1].split(b"\t")
+            assert (command, rest) == (b"USER", [b"service=smtp"])
+            if name.startswith(b"bad"):
+                line.say(b"FAIL\t%b\treason=no\x01tdatabase\n" % number)
+            elif name in known:
+                line.say(b"USER\t%b\tJoe\tuid=1\thome=/x\n" % number)
+            else:
+                line.say(b"NOTFOUND\t%b\n" % number)
+
+    return script

@@ -37,11 +37,16 @@ class Row:
     on: Variables = field(default_factory=dict)
     says: str = ""
     tls: bool = False
+    empty_file: object = None  # as `empty`, where it is another of the file than of the variable
 
     @property
     def name(self) -> str:
         """What --check calls it."""
         return self.file or self.variable or ""
+
+    def means_empty(self, file: bool) -> object:
+        """What an empty file, or an empty variable, is."""
+        return self.empty_file if file and self.empty_file is not None else self.empty
 
 
 #: This one is there, with a user.
@@ -119,6 +124,11 @@ BOM = "\ufeffexample.org"
 NEVER = ("a b@example.org #", "user@example.org # ours", BOM, "example.org")
 NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.org", "!a.example",
              "example.org:25", "x" * 256, BOM)  # fmt: skip
+#: Of a socket at which Dovecot is; of none; and of one at which nobody is.
+USERDB = b"users/userdb"
+NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
+              b"/" + b"x" * 120)  # fmt: skip
+NO_DAEMON = (b"/no/such/socket", b"no/such/socket", b"inet:127.0.0.1:1")
 
 ROWS = [
     # qsmtpd-control(5)
@@ -232,6 +242,11 @@ ROWS = [
     number(None, "RECIPIENTSTIMEOUT", 1, there="recipients"),
     reply("REPLY_MAILBOX", RCPTCHECK=""),
     Row(None, "VALIDRCPTTO_CDB", {RIGHT_CDB: RIGHT_CDB.decode()}, (b"no/such.cdb", b"\x01"), ""),
+    Row("dovecotusers", "DOVECOTUSERS", {USERDB: USERDB.decode(), b"unix:" + USERDB: None},
+        NO_ADDRESS, "", NO_DAEMON, empty_file=WRONG),
+    Row(None, "DOVECOTDELIMITER", {b"+": "+", b"-_.": "-_."}, (b"a", b"+1", b"@", b"x" * 1001), "",
+        on={"DOVECOTUSERS": ""}),
+    number(None, "DOVECOTUSERSTIMEOUT", 1, DOVECOTUSERS=""),
     Row(None, "RCPTCHECK", {b"/bin/true": "/bin/true"}, (b"nosuch", b"/no/such", b"\x01"), "",
         (b"/etc/passwd", b"/tmp")),
     text(None, "RCPTCHECKRELAYCLIENT", "0", "1", RCPTCHECK="/bin/true"),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from client import PATIENCE
+from daemons import AUTH_HELLO as HELLO
+from daemons import USERDB_HELLO as USERS
 from daemons import Line as Connection
-from daemons import Peer
+from daemons import Peer, userdb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,11 +19,6 @@ from qsmtpd.net import dovecot
 from qsmtpd.net.daemon import NoAnswer, parse_address
 from qsmtpd.net.dovecot import Authentication, Line, Said, Users, said, unescape
 
-HELLO = (
-    b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
-    b"MECH\tSCRAM-SHA-256\tmutual-auth\nSPID\t7\nCUID\t1\nCOOKIE\tab\nDONE\n"
-)
-USERS = b"VERSION\t1\t2\nSPID\t7\n"
 SHORT = 0.2  # seconds, for who does not answer
 
 
@@ -306,23 +303,8 @@ def test_who_does_not_go_on(tmp_path: Path, text: bytes) -> None:
 # -- the userdb socket -------------------------------------------------------
 
 
-def userdb(line: Connection) -> None:
-    """Knows joe; has a problem with each name that begins with `bad`."""
-    line.say(USERS)
-    assert line.hear() == b"VERSION\t1\t0\n"
-    while text := line.hear():
-        command, number, name, *rest = text[:-1].split(b"\t")
-        assert (command, rest) == (b"USER", [b"service=smtp"])
-        if name == b"joe":
-            line.say(b"USER\t%b\tJoe\tuid=1\thome=/x\n" % number)
-        elif name.startswith(b"bad"):
-            line.say(b"FAIL\t%b\treason=no\x01tdatabase\n" % number)
-        else:
-            line.say(b"NOTFOUND\t%b\n" % number)
-
-
 def test_users(tmp_path: Path) -> None:
-    with Peer(userdb, tmp_path / "auth-userdb") as peer:
+    with Peer(userdb(b"joe"), tmp_path / "auth-userdb") as peer:
         users = Users(parse_address(peer.address.encode()), PATIENCE)
         assert [users.knows(name) for name in (b"joe", b"ann", b"joe", b"\xff")] == [1, 0, 1, 0]
         assert users.is_open()
@@ -333,7 +315,7 @@ def test_users(tmp_path: Path) -> None:
 
 
 def test_a_dovecot_that_was_restarted(tmp_path: Path) -> None:
-    with Peer(userdb, tmp_path / "auth-userdb") as peer:
+    with Peer(userdb(b"joe"), tmp_path / "auth-userdb") as peer:
         address = parse_address(peer.address.encode())
         users = Users(address, PATIENCE)
         assert users.knows(b"joe")

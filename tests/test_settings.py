@@ -12,6 +12,7 @@ import odd_files
 import pytest
 import settings_table
 from cdbs import make_cdb
+from daemons import Peer, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
 from settings_table import ROWS, UNREAD, WRONG, Row
@@ -194,7 +195,10 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     home.environ["SMTPAUTH"] = ""
     (home.path / "users").mkdir()
     make_cdb(home.path / os.fsdecode(settings_table.RIGHT_CDB), {b":joe@ok.example": b""})
-    with DnsServer() as dns:
+    with (
+        DnsServer() as dns,
+        Peer(userdb(b"x@ok.example"), home.path / os.fsdecode(settings_table.USERDB)),
+    ):
         home.environ["DNSCACHEIP"] = dns.where
         yield home
 
@@ -301,12 +305,13 @@ def test_values(quiet_home: Home, row: Row) -> None:
             is_unread(Tried(home, put(home, row, file, value)), row, (file, value))
         for blank in (b"", WHITE):
             tried = Tried(home, put(home, row, file, blank))
-            if row.empty is WRONG:
+            empty = row.means_empty(file)
+            if empty is WRONG:
                 is_fault(tried, row, (file, "blank"))
-            elif row.empty is UNREAD:
+            elif empty is UNREAD:
                 is_unread(tried, row, (file, "blank"))
             else:
-                is_right(tried, row, row.empty, (file, "blank"))
+                is_right(tried, row, empty, (file, "blank"))
         if file:
             (home.control_dir / (row.file or "")).unlink()
 
@@ -352,14 +357,15 @@ def test_files_that_are_none(quiet_home: Home, row: Row) -> None:
         path.rmdir() if kind == "directory" else path.unlink()
     path.symlink_to("/dev/null")
     tried = Tried(home, environ)
-    if row.empty is WRONG or row.file in settings_table.CDBS:
+    empty = row.means_empty(file=True)
+    if empty is WRONG or row.file in settings_table.CDBS:
         is_fault(tried, row, "/dev/null", ["control/" + row.file])
     elif row.file == "rcpthosts":
         assert tried.error is None and tried.shown("rcpthosts") == "0 entries"
-    elif row.empty is UNREAD:
+    elif empty is UNREAD:
         is_unread(tried, row, "/dev/null")
     else:
-        is_right(tried, row, row.empty, "/dev/null")
+        is_right(tried, row, empty, "/dev/null")
 
 
 @pytest.mark.parametrize("file", settings_table.CDBS)
@@ -431,7 +437,7 @@ def test_the_least_and_the_greatest_numbers(home: Home, which: Any) -> None:
         for row in NUMBER_ROWS
         if row.variable not in ("REQUIRE_AUTH", "TARPITDELAY", "RECIPIENTSTIMEOUT")
     }
-    environ |= {"RCPTCHECK": "/bin/true"}
+    environ |= {"RCPTCHECK": "/bin/true", "DOVECOTUSERS": ""}
     if which is min:
         environ |= {"DATABYTES": "10", "MAXERRORS": "9"}
     assert len(environ) > 25

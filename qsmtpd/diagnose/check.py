@@ -30,6 +30,7 @@ from ..policy import load
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
 from .auth import check_auth
+from .daemons import check_filters
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
 from .programs import check_others, check_queue
@@ -101,6 +102,8 @@ def examine(
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
+    if policy is not None:
+        attempt(lambda: check_filters(report, plain, policy))
     asks = dns.made > before
     enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT), asks)
     if asks and enough:

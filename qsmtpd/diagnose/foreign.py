@@ -24,6 +24,8 @@ COMPANIONS = {
     "RBLHEADER": "rblsmtpd",
     "RECIPIENTS450": "recipients",
     "RECIPIENTSTIMEOUT": "recipients",
+    "DOVECOTUSERSTIMEOUT": "dovecotusers",
+    "DOVECOTDELIMITER": "dovecotusers",
     "RCPTCHECKRELAYCLIENT": "rcptcheck",
     "RCPTCHECKTIMEOUT": "rcptcheck",
 }

@@ -49,6 +49,7 @@ PLUGINS = {
     "tarpit": b"RCPT::Toomany_Rcptto",
     "recipients": b"RCPT::Failed_Rcptto",
     "validrcptto": b"RCPT::Failed_Rcptto",
+    "dovecotusers": b"RCPT::Failed_Rcptto",
     "rcptcheck": b"RCPT::Failed_Rcptto",
 }
 #: The type of a refusal by any other plugin, whose name is the condition.

@@ -12,11 +12,14 @@ import select
 from time import monotonic
 
 from .. import waits
+from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Socket
     from typing import NoReturn
+
+    from ..config.settings import Settings
 
 UNIX, INET, INET6 = "unix", "inet", "inet6"
 #: Bytes of a path in sockaddr_un, with a NUL behind it (unix(7)).
@@ -81,6 +84,23 @@ def _inet(text: bytes, rest: bytes) -> Address:
     except (OSError, ValueError):
         raise ValueError("has no IP address, IPv6 in brackets, and no localhost") from None
     return Address(text, family, (name, int(port)))
+
+
+def address_of(settings: Settings, file: str, variable: str) -> Address | None:
+    """The address in a setting; None where it is not set, or the variable is empty.
+
+    Raises ControlError.
+    """
+    text = settings.line(file, variable)
+    if text is None:
+        return None
+    where, _ = settings.text(file, variable) or (variable, b"")
+    if not text and where == variable:  # for some clients it is switched off
+        return None
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ControlError(where, str(error)) from error
 
 
 class Daemon:

@@ -32,6 +32,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bouncecheck": ((), ("BOUNCECHECK",)),
     "recipients": (("recipients",), ()),
     "validrcptto": (("validrcptto.cdb",), ("VALIDRCPTTO_CDB",)),
+    "dovecotusers": (("dovecotusers",), ("DOVECOTUSERS",)),
     "rcptcheck": ((), ("RCPTCHECK",)),
     "mfdnscheck": ((), ("MFDNSCHECK",)),
     "fcrdns": (("fcrdns",), ("FCRDNS",)),

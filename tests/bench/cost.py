@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 from cdbs import make_cdb
+from daemons import Peer, userdb
 
 from bench.place import SOURCE
 
@@ -55,6 +57,7 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "bouncecheck": ({}, {"BOUNCECHECK": "1"}),
     "recipients, a cdb": ({"recipients": "control/users.cdb", "users.cdb": ":x@ok.example"}, {}),
     "validrcptto": ({"validrcptto.cdb": "x@ok.example"}, {}),
+    "dovecotusers": ({"dovecotusers": "userdb"}, {}),
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
@@ -100,13 +103,16 @@ def cpu(environ: dict[str, str]) -> float:
 
 def main() -> None:
     """Measure, and print the table."""
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         queue = Path(folder, "queue")
         subprocess.run(["cc", "-O2", "-o", queue, SOURCE], check=True)
         environs = {}
         for number, (name, (files, variables)) in enumerate(ROWS.items()):
             home = Path(folder, str(number))
             prepare(home, files)
+            if name == "dovecotusers":
+                stack.enter_context(Peer(userdb(b"x@ok.example"), home / "userdb"))
             environs[name] = {
                 "PATH": os.environ["PATH"],
                 "QMAILHOME": str(home),

@@ -1,0 +1,46 @@
+"""For `qsmtpd --check`: do the daemons that a session asks answer?
+
+Each is asked as a session would ask it, as the user who runs the check.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..log import Log
+from ..net.daemon import Address, NoAnswer, address_of
+from ..net.dovecot import Users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..config.session import PolicySettings
+    from ..config.settings import Settings
+    from .report import Report
+
+#: What is waited for each (seconds).
+WAIT = 5.0
+
+
+def check_filters(report: Report, settings: Settings, policy: PolicySettings) -> None:
+    """Those of filters.  Raises ControlError."""
+    for spec in policy.plugins:
+        if spec.plugin == "dovecotusers":
+            own = settings.for_plugin(spec.name, spec.options, Log(2))
+            address = address_of(own, "dovecotusers", "DOVECOTUSERS")
+            if address is not None:
+                where = (own.text("dovecotusers", "DOVECOTUSERS") or ("",))[0]
+                _check_users(report, where, address)
+
+
+def _check_users(report: Report, where: str, address: Address) -> None:
+    try:
+        Users(address, WAIT).close()
+    except NoAnswer as error:
+        report.wrong(where, no_answer(address, error))
+    else:
+        report.note("Dovecot's userdb socket", os.fsdecode(address.text), "it answers")
+
+
+def no_answer(address: Address, error: NoAnswer) -> str:
+    """What is wrong with the daemon there, behind the name of its setting."""
+    return f"{os.fsdecode(address.text)} gives no answer: {error}"
