@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from client import Client
 from harness import BIN, PROGRAMS, Home, needs
 from listeners import Server, make_rules
+from syscalls import calls, connections, ours, strace
 
 pytestmark = pytest.mark.slow
 
@@ -40,37 +40,20 @@ def talk(client: Client, commands: list[bytes]) -> None:
         assert said[-1].startswith((b"553 ", b"250 ok "))
 
 
-def ours(trace: str) -> list[str]:
-    """The calls in a trace of strace -f, one a line, without those of other programs."""
-    lines = [line.split(maxsplit=1) for line in trace.splitlines()]
-    first = lines[0][0]
-    others = {pid for pid, call in lines if call.startswith("execve(") and pid != first}
-    for pid, call in lines:
-        started = re.search(r"(?:clone3?|vfork)\W.* = (\d+)$", call)
-        if started and pid in others:
-            others.add(started[1])
-    return [call for pid, call in lines if pid not in others and call[0] not in "+-"]
-
-
-def calls(lines: list[str]) -> list[str]:
-    """Each call once, also where strace writes it in two parts."""
-    return [line for line in lines if " resumed>" not in line]
-
-
 @pytest.mark.parametrize("load", LOADS)
 def test_system_calls_in_a_warm_process(home: Home, load: str) -> None:
     commands, limit, _ = LOADS[load]
     trace = home.path / "trace"
-    strace = [needs("strace"), "-D", "-f", "-qq", "-s", "200", "-o", str(trace)]
-    with Server(home, "-Q", "--sessions", "100", command=strace) as server:
+    traced = strace(needs("strace"), trace)
+    with Server(home, "-Q", "--sessions", "100", command=traced) as server:
         for _ in range(FIRST + COUNTED + 1):
             with server.client() as client:
                 talk(client, commands)
         server.signal(15)
         server.wait()
     assert len(home.messages()) == (FIRST + COUNTED + 1 if commands is ACCEPTED else 0)
-    lines = ours(trace.read_text())
-    accepted = [n for n, line in enumerate(lines) if re.search(r"accept4?[( ].*\) += \d+$", line)]
+    lines = ours(trace, home.environ["QMAILQUEUE"])
+    accepted = connections(lines)
     assert len(accepted) == FIRST + COUNTED + 1
     counted = calls(lines[accepted[FIRST] : accepted[FIRST + COUNTED]])
     assert len(counted) / COUNTED <= limit, "\n".join(calls(lines[accepted[-2] : accepted[-1]]))
@@ -92,7 +75,7 @@ def test_system_calls_of_a_cold_child(home: Home, load: str) -> None:
             else:
                 child.rest()
             child.ended()
-        counts.append(len(calls(ours(trace.read_text()))))
+        counts.append(len(calls(ours(trace, home.environ["QMAILQUEUE"]))))
     bare, whole = counts
     assert whole - bare <= limit
 

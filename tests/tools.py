@@ -57,6 +57,7 @@ BENCH = {
     "smtp-sink": "postfix",
     "smtpfront-qmail": "mailfront",
     "qpsmtpd-forkserver": "qpsmtpd",
+    "strace": "strace",
 }
 LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.

@@ -20,6 +20,14 @@ class Handler:
     def __init__(self, queue: str) -> None:
         self._queue = queue
 
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if not address.endswith("@ok.example"):
+            return "553 not here"
+        envelope.rcpt_tos.append(address)
+        return "250 ok"
+
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         reader, writer = os.pipe()
         try:

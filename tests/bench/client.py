@@ -1,4 +1,4 @@
-"""A small SMTP client that costs less than any server, for what smtp-source cannot do."""
+"""Small SMTP clients, for what smtp-source cannot do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.place import RECIPIENT, SENDER
 from bench.server import Failed
 
 PATIENCE = 120.0
+EHLO, QUIT = b"EHLO bench.example\r\n", b"QUIT\r\n"
 MAIL, RCPT = f"MAIL FROM:<{SENDER}>\r\n".encode(), f"RCPT TO:<{RECIPIENT}>\r\n".encode()
 HEADER = b"Subject: bench\r\n\r\n"
 PROSE = b"It was a bright cold day in a far valley. The bells were ringing. "
 MESSAGE_1K = HEADER + (b"x" * 62 + b"\r\n") * 16 + b".\r\n"
+#: What a session says, and how the reply to it begins.
+Session = Sequence[tuple[bytes, bytes]]
+GREETING: Session = [(QUIT, b"221")]
+REFUSED: Session = [
+    (EHLO, b"250"),
+    (MAIL, b"250"),
+    (b"RCPT TO:<x@no.example>\r\n", b"5"),
+    (QUIT, b"221"),
+]
+ACCEPTED: Session = [
+    (EHLO, b"250"),
+    (MAIL, b"250"),
+    (RCPT, b"250"),
+    (b"DATA\r\n", b"354"),
+    (MESSAGE_1K, b"250"),
+    (QUIT, b"221"),
+]
 
 
 def tls_context() -> ssl.SSLContext:
@@ -56,42 +75,47 @@ class Client:
 
     def starttls(self, context: ssl.SSLContext) -> None:
         """STARTTLS and the handshake."""
-        self.say(b"EHLO bench.example\r\n")
+        self.say(EHLO)
         self.say(b"STARTTLS\r\n", b"220")
         self._socket = context.wrap_socket(self._socket)
+
+    def session(self, said: Session) -> None:
+        """All of it, and the server's end."""
+        for line, code in said:
+            self.say(line, code)
+        while self._socket.recv(4096):
+            pass
 
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
 
 
-def starttls_session(port: int, context: ssl.SSLContext) -> None:
-    """One message of 1 KB in TLS, in a connection of its own."""
+def one_session(port: int, said: Session, context: ssl.SSLContext | None = None) -> None:
+    """A session in a connection of its own; in TLS, if there is a context."""
     client = Client(port)
     try:
-        client.starttls(context)
-        for line in (b"EHLO bench.example\r\n", MAIL, RCPT):
-            client.say(line)
-        client.say(b"DATA\r\n", b"354")
-        client.say(MESSAGE_1K)
-        client.say(b"QUIT\r\n", b"221")
+        if context is not None:
+            client.starttls(context)
+        client.session(said)
     finally:
         client.close()
 
 
-def starttls_load(port: int, sessions: int) -> tuple[float, float]:
-    """That many such sessions from one process per core: seconds, and our own CPU seconds."""
-    context = tls_context()
-    cores = os.cpu_count() or 1
+def python_load(
+    port: int, sessions: int, at_a_time: int, said: Session, tls: bool = False
+) -> tuple[float, float]:
+    """That many sessions, from one process for each at a time: seconds, and our CPU seconds."""
+    context = tls_context() if tls else None
     started = time.monotonic()
     children = []
-    for number in range(cores):
+    for number in range(at_a_time):
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                for _ in range(number, sessions, cores):
-                    starttls_session(port, context)
+                for _ in range(number, sessions, at_a_time):
+                    one_session(port, said, context)
                 status = 0
             finally:
                 os._exit(status)
@@ -102,7 +126,7 @@ def starttls_load(port: int, sessions: int) -> tuple[float, float]:
         cpu += usage.ru_utime + usage.ru_stime
         failed += status
     if failed:
-        raise Failed("a STARTTLS session failed")
+        raise Failed("a session failed")
     return time.monotonic() - started, cpu
 
 
@@ -119,13 +143,13 @@ def send_large(port: int, message: bytes) -> float:
     """Send it in a connection of its own; the seconds from DATA to the last reply."""
     client = Client(port)
     try:
-        for line in (b"EHLO bench.example\r\n", MAIL, RCPT):
+        for line in (EHLO, MAIL, RCPT):
             client.say(line)
         started = time.monotonic()
         client.say(b"DATA\r\n", b"354")
         client.say(message)
         seconds = time.monotonic() - started
-        client.say(b"QUIT\r\n", b"221")
+        client.say(QUIT, b"221")
         return seconds
     except OSError as error:
         raise Failed(f"did not take it all: {error.strerror or error}") from error
@@ -143,7 +167,7 @@ class Idle:
             client = Client(port)
             if context is not None:
                 client.starttls(context)
-            client.say(b"EHLO bench.example\r\n")
+            client.say(EHLO)
             return client
 
         with ThreadPoolExecutor(8) as pool:  # a cold start is waited for: several at a time

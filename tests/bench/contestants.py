@@ -22,13 +22,14 @@ BIN = ROOT / ".venv" / "bin"
 #: More than the most connections that are held, and those that bring mail meanwhile.
 LIMIT = "700"
 BACKLOG = "200"
-#: Connections that one process of qsmtpd-server serves in turn.
-SESSIONS = "500"
+#: More than the most clients that are held.
+HOLD = "11000"
 
 COLD = "tcpserver qsmtpd"
 WARM = "qsmtpd-server"
-WARM_TLS = "qsmtpd-server, TLS"
-MANY = "qsmtpd-server --sessions"
+ONE = "qsmtpd-server --sessions 1"
+ONE_TLS = "qsmtpd-server --sessions 1, TLS"
+FLOOR = "bare Python"
 MAILFRONT = "tcpserver smtpfront-qmail"
 QPSMTPD = "qpsmtpd-forkserver"
 AIOSMTPD = "aiosmtpd"
@@ -49,8 +50,12 @@ class Contestant:
     package: str | None = None
     #: Whether it offers STARTTLS.
     tls: bool = False
-    #: Whether it hands messages to the queue program.
+    #: Whether it hands messages to the queue program, and knows whose mail it takes.
     queues: bool = True
+    #: Whether more than a few clients can be connected at a time.
+    many: bool = True
+    #: The same as `start`, for as many clients as there are that say nothing.
+    hold: Callable[[Place, int], tuple[list[str], dict[str, str]]] | None = None
 
     def missing(self) -> str | None:
         """What is not installed here."""
@@ -101,6 +106,11 @@ def _warm(place: Place, port: int, home: Path, *more: str) -> tuple[list[str], d
     return command, place.environ(home)
 
 
+def _hold(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
+    """Clients have many addresses, and no limit for each."""
+    return _warm(place, port, place.tls, "-C", "0", "--hold", HOLD)
+
+
 def _mailfront(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
     return _tcpserver(port, _path("smtpfront-qmail")), place.environ(place.plain)
 
@@ -135,6 +145,12 @@ def _aiosmtpd(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
     return command, place.environ(place.plain)
 
 
+def _bare(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
+    program = str(Path(__file__).with_name("bare_server.py"))
+    command = [sys.executable, "-I", "-S", program, str(port), str(place.queue)]
+    return command, place.environ(place.plain)
+
+
 def _sink(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
     command = [_path("smtp-sink"), *user, "-m", LIMIT, f"127.0.0.1:{port}", BACKLOG]
@@ -145,19 +161,20 @@ CONTESTANTS = [
     Contestant(COLD, "qsmtpd under tcpserver, with a certificate", _cold, ("tcpserver",), tls=True),
     Contestant(
         WARM,
-        "one session per process, no certificate",
-        lambda place, port: _warm(place, port, place.plain),
-    ),
-    Contestant(
-        WARM_TLS,
-        "one session per process, with a certificate: pyOpenSSL is loaded",
+        "as it is without options, with a certificate: 100 sessions per process",
         lambda place, port: _warm(place, port, place.tls),
         tls=True,
+        hold=_hold,
     ),
     Contestant(
-        MANY,
-        f"{SESSIONS} sessions per process, with a certificate",
-        lambda place, port: _warm(place, port, place.tls, "--sessions", SESSIONS),
+        ONE,
+        "one session per process, no certificate",
+        lambda place, port: _warm(place, port, place.plain, "--sessions", "1"),
+    ),
+    Contestant(
+        ONE_TLS,
+        "one session per process, with a certificate: pyOpenSSL is loaded",
+        lambda place, port: _warm(place, port, place.tls, "--sessions", "1"),
         tls=True,
     ),
     Contestant(
@@ -183,8 +200,14 @@ CONTESTANTS = [
         tls=True,
     ),
     Contestant(
+        FLOOR,
+        "the floor of a server in Python: four processes that know no limit, no error and no log",
+        _bare,
+        many=False,
+    ),
+    Contestant(
         SINK,
-        "the floor: stores nothing, starts no queue program",
+        "stores nothing, refuses nothing, starts no queue program",
         _sink,
         ("smtp-sink",),
         package="postfix",

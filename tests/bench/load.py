@@ -1,4 +1,4 @@
-"""smtp-source, and how much of it."""
+"""The clients that bring sessions, and how many sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from tools import find
 
-from bench.place import RECIPIENT, SENDER
+from bench.client import Session, python_load
+from bench.place import RECIPIENT, SENDER, Place
 from bench.server import Failed
 
 PATIENCE = 120
@@ -18,20 +19,28 @@ def smtp_source(port: int, messages: int, at_a_time: int = 1, keep: bool = False
     """Messages of 1 KB, each in a new connection, or `keep`ing the one; the seconds it took."""
     options = ["-l", "1024", "-f", SENDER, "-t", RECIPIENT, "-M", "bench.example"]
     options += ["-s", str(at_a_time), "-m", str(messages), *(["-d"] if keep else [])]
+    return _run([find("smtp-source") or "smtp-source", *options, f"127.0.0.1:{port}"])
+
+
+def sessions(place: Place, port: int, number: int, at_a_time: int, said: Session) -> float:
+    """Sessions without a message; the seconds they took."""
+    if place.client is None:
+        return python_load(port, number, at_a_time, said)[0]
+    words = [word.decode() for line, code in said for word in (code, line)]
+    return _run([str(place.client), str(port), str(number), str(at_a_time), *words])
+
+
+def _run(command: list[str]) -> float:
     started = time.monotonic()
     try:
-        done = subprocess.run(
-            [find("smtp-source") or "smtp-source", *options, f"127.0.0.1:{port}"],
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Failed(f"did not take {messages} messages in {PATIENCE} s") from error
+        raise Failed(f"did not do it in {PATIENCE} s") from error
     seconds = time.monotonic() - started
     if done.returncode != 0 or done.stderr:
+        name = command[0].rpartition("/")[2]
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise Failed(said[0] if said else f"smtp-source exited {done.returncode}")
+        raise Failed(said[0] if said else f"{name} exited {done.returncode}")
     return seconds
 
 

@@ -11,10 +11,14 @@ import ssl
 from pathlib import Path
 
 from bench.contestants import Contestant, debian_version
+from bench.place import Place
 
 
-def describe(contestants: list[Contestant], queue: str, load: float) -> list[str]:
+def describe(
+    contestants: list[Contestant], queue: str, place: Place, load: float, descriptors: int
+) -> list[str]:
     """Lines: the date, the machine, the versions; `load` is what it had before the run."""
+    client = "tests/bench/sessions.c" if place.client else "Python (no C compiler here)"
     lines = [
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         f"{os.cpu_count()} cores, {_cpu_model()}, {_memory()}",
@@ -23,7 +27,8 @@ def describe(contestants: list[Contestant], queue: str, load: float) -> list[str
         f"pyOpenSSL {importlib.metadata.version('pyopenssl')}, {ssl.OPENSSL_VERSION}; "
         f"ucspi-tcp {debian_version('ucspi-tcp')}, postfix {debian_version('postfix')}",
         f"load average before the run: {load:.1f}",
-        f"queue program: {queue}",
+        f"queue program: {queue}; client of sessions without a message: {client}",
+        f"descriptors: at most {descriptors} for each process",
     ]
     lines += [f"`{who.name}` {who.version()}: {who.about}" for who in contestants]
     return lines

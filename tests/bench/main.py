@@ -8,6 +8,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,24 +23,31 @@ from bench.plan import FULL, QUICK, Plan
 from bench.results import Results
 from bench.rows import COLD_CPU
 from bench.server import Failed, Server
-from bench.steps import Step, steps
+from bench.steps import WORDS, Bench, Step, steps
+
+#: Descriptors that a server and we have beside those of held clients.
+SPARE = 2000
 
 
 class Run:
     """One run of the benchmark."""
 
-    def __init__(self, plan: Plan, place: Place, stack: ExitStack) -> None:
+    def __init__(
+        self, plan: Plan, place: Place, stack: ExitStack, words: Sequence[str], who: Sequence[str]
+    ) -> None:
+        self.words = words
         self.plan = plan
         self.place = place
         self.results = Results()
-        self._counts = Counts(plan.seconds)
+        self._bench = Bench(place, plan, Counts(plan.seconds))
         self._costly: set[tuple[str, str]] = set()
         place.install_recorder()
         self._servers = {}
-        for who in CONTESTANTS:
-            server = self._start(who, stack)
-            if server is not None:
-                self._servers[who] = server
+        for contestant in CONTESTANTS:
+            if any(word in contestant.name for word in who):
+                server = self._start(contestant, stack)
+                if server is not None:
+                    self._servers[contestant] = server
         self.queue = place.install_donothing()
 
     @property
@@ -66,17 +74,23 @@ class Run:
 
     def round(self, number: int) -> None:
         """Measure everything that is due, once."""
+        if "cold" in self.words:
+            self._cold()
+        for place, step in enumerate(steps(self.plan)):
+            if step.word not in self.words or (step.once and number):
+                continue
+            turn = (number + place) % max(1, len(self._servers))
+            for who in [*self.contestants[turn:], *self.contestants[:turn]]:
+                rarely = step.rarely or (step.title, who.name) in self._costly
+                if step.suits(who) and self.plan.due(number, rarely):
+                    self._measure(step, who)
+
+    def _cold(self) -> None:
         try:
             for row, name, value in cold.cold_sessions(self.place, self.plan):
                 self.results.add(row, name, value)
         except (Failed, OSError) as error:
             self._fail(COLD_CPU, COLD, error)
-        for place, step in enumerate(steps(self.plan)):
-            turn = (number + place) % max(1, len(self._servers))
-            for who in [*self.contestants[turn:], *self.contestants[:turn]]:
-                rarely = step.rarely or (step.title, who.name) in self._costly
-                if (not step.tls or who.tls) and self.plan.due(number, rarely):
-                    self._measure(step, who)
 
     def _measure(self, step: Step, who: Contestant) -> None:
         failed = (step.title, who.name) in self.results.failures
@@ -84,11 +98,7 @@ class Run:
             return  # it cannot
         started = time.monotonic()
         try:
-            if step.fresh:
-                with Server(who, self.place) as server:
-                    values = step.run(server, self.plan, self._counts)
-            else:
-                values = step.run(self._servers[who], self.plan, self._counts)
+            values = step.measure(who, self._servers[who], self._bench)
         except (Failed, OSError) as error:
             self._fail(step.title, who.name, error)
             return
@@ -110,6 +120,15 @@ def _prove(who: Contestant, server: Server, place: Place) -> None:
             raise Failed("did not give the queue program the message")
 
 
+def _raise_descriptors(wanted: int) -> int:
+    """Have as many descriptors as we may, and, as root, as many as are wanted; the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < wanted and os.geteuid() == 0:
+        most = wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
 def say(text: str) -> None:
     """What goes on, for who waits."""
     print(text, flush=True)
@@ -122,26 +141,30 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only to see that it works")
     parser.add_argument("--results", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--readme", type=Path, help="README whose quote to replace")
+    parser.add_argument("--loads", default=",".join(WORDS), help=f"some of {', '.join(WORDS)}")
+    parser.add_argument("--who", default="", help="only contestants with one of these words")
     options = parser.parse_args()
+    words = options.loads.split(",")
+    if not set(words) <= set(WORDS):
+        parser.error(f"--loads {options.loads}: there are {', '.join(WORDS)}")
     plan = QUICK if options.quick else FULL
     if options.rounds:
         plan = dataclasses.replace(plan, rounds=options.rounds)
     if find("smtp-source") is None:
         parser.exit(1, "bench: smtp-source is not installed (Debian's postfix)\n")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors = _raise_descriptors(max(plan.held) + SPARE)
     os.umask(0o022)  # one contestant runs as another user
 
     started, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench.") as path, ExitStack() as stack:
-        run = Run(plan, Place(Path(path)), stack)
+        run = Run(plan, Place(Path(path)), stack, words, options.who.split(","))
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}, {time.monotonic() - started:.0f} s")
             run.round(number)
     minutes = (time.monotonic() - started) / 60
 
     names = [who.name for who in run.contestants]
-    about = machine.describe(run.contestants, run.queue, load)
+    about = machine.describe(run.contestants, run.queue, run.place, load, descriptors)
     reached = list(goals(run.results, plan))
     picture = options.results.with_suffix(".svg")
     picture.write_text(plot.draw(run.results, names, plan))
@@ -150,6 +173,6 @@ def main() -> None:
     )
     if options.readme:
         report.quote(options.readme, report.summary(run.results, names, reached, about, plan))
-    say(report.goals_table(reached))
+    say(report.goals_table([goal for goal in reached if goal.found is not None]))
     say(report.main_table(run.results, names))
     say(f"{minutes:.1f} minutes; written: {options.results}, {picture}")

@@ -13,6 +13,7 @@ SENDER = "a@sender.example"
 RECIPIENT = "x@ok.example"
 ENVELOPE = f"F{SENDER}\0T{RECIPIENT}\0\0".encode()
 SOURCE = Path(__file__).with_name("donothing.c")
+CLIENT = Path(__file__).with_name("sessions.c")
 #: The same without a compiler; slower, by a shell and two cats.
 SCRIPT = "#!/bin/sh\ncat >/dev/null && cat <&1 >/dev/null\n"
 
@@ -30,6 +31,8 @@ class Place:
         self.tls = self._home("tls")
         shutil.copy(self.certificate, self.tls / "control" / "servercert.pem")
         self.queue = path / "queue"
+        #: The client for sessions without a message; None without a compiler.
+        self.client = path / "sessions" if _compile(CLIENT, path / "sessions") else None
         self._record = path / "record"
         self._record.mkdir()
         self._record.chmod(0o777)
@@ -61,12 +64,10 @@ class Place:
     def install_donothing(self) -> str:
         """The queue program that is measured with; returns what it is."""
         new = self.path / "queue.new"
-        compiler = shutil.which("cc")
-        for options in (["-O2", "-static"], ["-O2"]):
-            command = [compiler or "false", *options, "-o", str(new), str(SOURCE)]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                new.replace(self.queue)
-                return f"tests/bench/donothing.c, compiled with {' '.join(options)}"
+        options = _compile(SOURCE, new)
+        if options:
+            new.replace(self.queue)
+            return f"tests/bench/donothing.c, compiled with {options}"
         self._install_script(SCRIPT)
         return "a shell script with two cats (no C compiler here), which slows all alike"
 
@@ -80,3 +81,13 @@ class Place:
     def environ(self, home: Path) -> dict[str, str]:
         """The environment of qmail's programs."""
         return {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "QMAILQUEUE": str(self.queue)}
+
+
+def _compile(source: Path, program: Path) -> str | None:
+    """The options with which it was compiled; None where it could not be."""
+    compiler = shutil.which("cc") or "false"
+    for options in (["-O2", "-static"], ["-O2"]):
+        command = [compiler, *options, "-o", str(program), str(source)]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return " ".join(options)
+    return None

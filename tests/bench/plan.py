@@ -17,8 +17,10 @@ class Plan:
     megabytes: int
     #: Clients at a time; all but the first two are measured in every third round only.
     at_a_time: tuple[int, ...]
-    #: Idle connections that are held.
+    #: Idle connections, each in a session.
     connections: tuple[int, ...]
+    #: Clients that have said nothing yet.
+    held: tuple[int, ...]
     #: Starts of a cold child in a round.
     cold_starts: int
     #: What takes a contestant longer than this is measured in every third round only (s).
@@ -35,6 +37,7 @@ FULL = Plan(
     megabytes=50,
     at_a_time=(1, 4, 16, 64),
     connections=(50, 500),
+    held=(5_000, 10_000),
     cold_starts=20,
     costly=8.0,
 )
@@ -44,6 +47,7 @@ QUICK = Plan(
     megabytes=1,
     at_a_time=(1, 4),
     connections=(4,),
+    held=(50,),
     cold_starts=2,
     costly=8.0,
 )

@@ -13,7 +13,8 @@ from bench.report import number
 from bench.results import Results
 
 #: Told apart also by most of those who see colours differently (Okabe and Ito's).
-COLOURS = ["#0072b2", "#56b4e9", "#009e73", "#000000", "#d55e00", "#cc79a7", "#e69f00", "#999"]
+COLOURS = ["#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00"]
+COLOURS += ["#882255", "#999999"]
 COLOUR = {who.name: colour for who, colour in zip(CONTESTANTS, COLOURS, strict=True)}
 WIDTH, LEFT, RIGHT, TOP, HEIGHT = 480, 170, 60, 34, 200
 Points = list[tuple[float, float]]
@@ -21,7 +22,9 @@ Points = list[tuple[float, float]]
 
 def draw(results: Results, names: list[str], plan: Plan) -> str:
     """The picture, as the text of its file."""
-    single = [rows.sessions(4), rows.STARTTLS, rows.SHORT, rows.LONG, rows.MESSAGES, rows.cpu(4)]
+    single = [rows.sessions(load) for load in rows.LOADS]
+    single += [rows.STARTTLS_QUIT, rows.STARTTLS, rows.MESSAGES, rows.SHORT, rows.LONG]
+    single += [rows.calls(load) for load in rows.LOADS] + [rows.cpu(rows.MESSAGE)]
     panels = [_bars(row, results, names) for row in single]
 
     def growth(title: str, xs: tuple[int, ...], row: Callable[[int], str]) -> None:
@@ -31,8 +34,15 @@ def draw(results: Results, names: list[str], plan: Plan) -> str:
             lines[name] = [(float(x), y) for x, y in found if y]
         panels.append(_lines(title, lines))
 
-    growth("sessions/s by clients at a time", plan.at_a_time, rows.sessions)
-    growth("CPU of a session, ms, by clients at a time", plan.at_a_time, rows.cpu)
+    message = rows.MESSAGE
+    growth(
+        "one message, sessions/s by clients at a time",
+        plan.at_a_time,
+        lambda n: rows.sessions(message, n),
+    )
+    growth(
+        "one message, CPU, ms, by clients at a time", plan.at_a_time, lambda n: rows.cpu(message, n)
+    )
     for tls in (False, True):
         title = f"memory per connection, KB, by idle connections{' in TLS' if tls else ''}"
         growth(title, plan.connections, lambda n, tls=tls: rows.memory(n, tls))  # type: ignore[misc]

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from bench import rows
 from bench.cold import BARE
+from bench.contestants import FLOOR
 from bench.goals import NEEDED, Goal
 from bench.plan import Plan
 from bench.results import Results
 
+#: As the README finds it.
+PICTURE = "man/bench-results.svg"
 MARKERS = ("<!-- make bench -->", "<!-- end of make bench -->")
 
 
@@ -66,9 +69,13 @@ def goals_table(goals: Iterable[Goal]) -> str:
     lines = []
     for goal in goals:
         wanted = f"{'≤' if goal.at_most else '≥'} {goal.wanted:g}"
-        found = "-" if goal.found is None else number(goal.found)
-        lines.append([f"{goal.number}. {goal.text}", wanted, found, goal.verdict()])
-    return table(["goal", "wanted", "found", ""], lines)
+        if goal.aim is not None:
+            wanted += f" ({goal.aim:g})"
+        found, floor = (
+            "-" if value is None else number(value) for value in (goal.found, goal.floor)
+        )
+        lines.append([f"{goal.number}. {goal.text}", wanted, found, floor, goal.verdict()])
+    return table(["goal", "wanted (aim)", "found", FLOOR, ""], lines)
 
 
 def needed(goals: Iterable[Goal]) -> str:
@@ -97,7 +104,8 @@ def document(
         "Written by `make bench`, which replaces it.",
         "\n".join(f"- {line}" for line in machine),
         "## Goals",
-        "Ratios are those of the medians in the table below.",
+        f"Ratios are those of the medians in the table below. `{FLOOR}` is the floor: what the\n"
+        "same would be of a server in Python that does nothing but answer.",
         goals_table(goals).rstrip(),
         "What those that are missed would need:",
         needed(goals) or "None is missed.",
@@ -121,17 +129,24 @@ each round beginning with another. In brackets the number of rounds where it is 
 4 clients at a time, and whatever takes a contestant longer than {plan.costly:g} s, are measured in
 every third round only. "-": it has no such thing, or was not there.
 
-Everything is on one machine, over 127.0.0.1; the clients share its cores with the server. Before
+Everything is on one machine, over loopback; the clients share its cores with the server. Before
 it is measured each contestant has delivered one message to a queue program that kept message and
-envelope (smtp-sink, which has none, apart). Sessions bring one message of 1 KB each in a new
-connection, by smtp-source, for about {plan.seconds:g} s. STARTTLS sessions do so with a full
-handshake each (ECDSA P-256, no resumption), by one process of our own per core, whose CPU per
-session is in the table. CPU is user and system of the server with all its descendants, queue
-program included. DATA is one message of {plan.megabytes} MB, in lines of 60 bytes and of 100 KB,
-from the command DATA to the last reply. Memory is the Private_Dirty that came with the
-connections, by their number, with a server just started; KB and MB of memory are 1,024 and
-1,048,576 bytes, MB of DATA a million. "Beside idle": 4 clients at a time, while so many other
-connections are held.{cold}"""
+envelope (smtp-sink, which has none, apart). A session has a connection of its own, and its client
+sends no command before the reply to the one before; each contestant gets as many as take about
+{plan.seconds:g} s. "{rows.REFUSED}" is EHLO, MAIL, RCPT, QUIT. A message has 1 KB and comes by
+smtp-source. STARTTLS sessions are 4 at a time with a full handshake each (ECDSA P-256, no
+resumption), by processes of our own, whose CPU per session is in the table. CPU is user and system
+of the server with all its descendants, queue program included. System calls are counted by strace
+over all processes but the queue program's, the mean of ten sessions of a server that has served
+others; once in a run, for it is the same in each round. DATA is one message of {plan.megabytes} MB,
+in lines of 60 bytes and of 100 KB, from the command DATA to the last reply.
+
+An idle connection has said EHLO. Its memory is the Private_Dirty that came with the connections, by
+their number, with a server just started; KB and MB of memory are 1,024 and 1,048,576 bytes, MB of
+DATA a million. A held client has connected and said nothing, each from an address of its own; its
+memory is the same and what the kernel's grew meanwhile (Slab, KernelStack and PageTables of
+/proc/meminfo), which is for its own end of the connection, too. Beside idle and held clients there
+are 4 others at a time.{cold}"""
 
 
 def _generator(results: Results, names: list[str]) -> str:
@@ -153,13 +168,14 @@ def summary(
     """What the README quotes."""
     most = max(plan.connections)
     connections = [rows.memory(most, False), rows.memory(most, True)]
-    wanted = [rows.sessions(1), rows.sessions(4), rows.STARTTLS, rows.SHORT, rows.LONG]
-    wanted += [rows.MESSAGES, rows.cpu(4), *connections]
+    wanted = [rows.sessions(load) for load in rows.LOADS]
+    wanted += [rows.STARTTLS_QUIT, rows.STARTTLS, rows.MESSAGES, rows.SHORT, rows.LONG]
+    wanted += [rows.calls(load) for load in rows.LOADS]
+    wanted += [rows.cpu(rows.MESSAGE), *connections, rows.held(max(plan.held))]
     verdicts = Counter(goal.verdict() for goal in goals)
     reached = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    return f"{machine[0]},\n{machine[1]},\n{machine[2]}.\nGoals: {reached}.\n\n" + main_table(
-        results, names, wanted
-    )
+    about = f"{machine[0]},\n{machine[1]},\n{machine[2]}.\nGoals: {reached}.\n\n"
+    return about + main_table(results, names, wanted) + f"\n![plot]({PICTURE})\n"
 
 
 def quote(readme: Path, text: str) -> None:

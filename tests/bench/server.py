@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.contestants import Contestant
@@ -21,16 +22,19 @@ class Failed(Exception):
 
 
 class Server:
-    """A started contestant; a context manager.  Raises Failed if it does not start."""
+    """A started contestant; a context manager.  Raises Failed if it does not start.
 
-    def __init__(self, contestant: Contestant, place: Place) -> None:
+    `under` stands in front of its command.
+    """
+
+    def __init__(self, contestant: Contestant, place: Place, under: Sequence[str] = ()) -> None:
         self.name = contestant.name
         self.port = _free_port()
         command, environ = contestant.start(place, self.port)
         self._log = place.path / f"log.{self.port}"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [*under, *command],
                 env=environ,
                 cwd=place.path,
                 stdin=subprocess.DEVNULL,
@@ -133,6 +137,15 @@ class Server:
             if match is not None:
                 found[pid] = int(match[1]) * 1024
         return found
+
+    def grown(self, before: Mapping[int, int]) -> int:
+        """The bytes that its processes have more than before, and those of new ones.
+
+        A process that was there before may also have less now, when it shares its
+        pages with those that it has forked; that is no gain of a connection's.
+        """
+        after = self.private_dirty()
+        return sum(max(0, size - before.get(pid, 0)) for pid, size in after.items())
 
 
 def _free_port() -> int:
