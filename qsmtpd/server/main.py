@@ -11,6 +11,7 @@ from . import accepted, permissions, sockets, status, warmup
 from .configuration import Configuration
 from .master import Master
 from .options import HELP, QUIET, USAGE, Options, UsageError
+from .output import unblock
 from .rules import Rules
 from .user import become
 
@@ -72,6 +73,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     if options.print_port:
         os.write(1, b"%d\n" % listeners[0].getsockname()[1])
     _settle_descriptors()
+    unblock()
     master.run()
 
 

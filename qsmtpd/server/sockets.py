@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from ..net.sockets import patient
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ def listen(options: Options, environ: Mapping[bytes, bytes]) -> list[socket.sock
     listeners = _inherited(environ) or [_bound(options)]
     for listener in listeners:
         listener.setblocking(False)
+        patient(listener)
         listener.set_inheritable(False)
     return listeners
 

@@ -21,7 +21,7 @@ import sys
 
 from .. import waits
 from ..facts import ControlError, Outcome
-from ..net.descriptors import Descriptors
+from ..net.sockets import SocketTransport
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
 from ..session import connection
@@ -146,7 +146,7 @@ def _serve(configuration: Configuration, accepted: Accepted, running: Running | 
     if running is not None:
         # The master says which plugin it was, so a traceback can go to /dev/null (0).
         limit = TimeLimit(0, running)
-    transport = Descriptors(accepted.fd, accepted.fd)
+    transport = SocketTransport(accepted.fd)
     return connection.serve(transport, accepted.fd, environ, plan, os._exit, limit)
 
 
