@@ -31,6 +31,7 @@ from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign
 from .auth import check_auth
 from .daemons import check_filters
+from .dnslists import check_dns_lists
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
 from .programs import check_others, check_queue
@@ -96,6 +97,7 @@ def examine(
     attempt(lambda: _check_name(report, plain))
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
+    attempt(lambda: check_dns_lists(report, plain))
     may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
     attempt(lambda: _check_utf8(report, plain))
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))

@@ -13,11 +13,34 @@ from __future__ import annotations
 #: that begin like it.
 SETTINGS: tuple[tuple[str, str, str], ...] = (
     (
-        "asks DNS, which no filter of qsmtpd does: let rblsmtpd(1) ask before it, or use a plugin",
-        "DNSBLLIST DNSBLSKIP DNSBLFAILCLOSED RBL SURBL SPFINFO SPF SPFBEHAVIOR RBLONLYHEADER",
-        "dnsbllist dnsblfailclosed dnsbl_zones rhsbl_zones rbllist spfbehavior spfrules"
-        " spflocalrules",
+        "is not read: control/dnsbls has lists in the DNS, `zone weight pattern` in each line",
+        "DNSBLLIST RBL",
+        "dnsbllist dnsbl_zones rbllist",
     ),
+    (
+        "is not read: control/rhsbls has lists of domains, `zone weight pattern` in each line",
+        "",
+        "rhsbl_zones",
+    ),
+    ("does not switch its filter off here: QSMTPD_PLUGINS=-dnsbl does", "DNSBLSKIP", ""),
+    (
+        "is not read: with DNSTROUBLE=defer, who cannot be looked up is put off",
+        "DNSBLFAILCLOSED",
+        "dnsblfailclosed",
+    ),
+    (
+        "is not read: lists with the weight 0 in control/dnsbls refuse nobody and are in the log",
+        "RBLONLYHEADER",
+        "",
+    ),
+    ("is not read: SPFBEHAVIOR has SPF checked, and its results in the header", "SPFINFO SPF", ""),
+    (
+        "is not read: SPF knows the records of domains alone; the entries of control/immune are"
+        " not asked about",
+        "",
+        "spfrules spflocalrules spfguess",
+    ),
+    ("is not read: what a domain says itself (exp=) is in the reply", "", "spfexp spfexplain"),
     (
         "is not read: MFDNSCHECK asks the DNS for the domains of senders",
         "MFCHECK DNSCHECK RETURNMXCHECK SENDERCHECK",
@@ -33,7 +56,7 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "looks into messages, which no filter of qsmtpd does: let the queue program do it, or use"
         " a plugin",
         "BADMIMETYPE BADLOADERTYPE BASE64 BODYCHECK VIRUSCHECK SIGNATURES BADEXT BADEXTPATTERNS"
-        " REJECTEXEC",
+        " REJECTEXEC SURBL",
         "badmimetypes badmimetypes.cdb badloadertypes badloadertypes.cdb bodycheck signatures"
         " badext badext.cdb badextpatterns",
     ),
@@ -196,9 +219,9 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
 )
 #: These are numbers, or switches, for which 0 is off.
 NUMBERS = (
-    "MFCHECK SPF SPFBEHAVIOR VALIDRCPTTO_LIMIT BRTLIMIT MAX_RCPT_ERRCOUNT MAXRCPT MAXRCPTCOUNT"
+    "MFCHECK SPF VALIDRCPTTO_LIMIT BRTLIMIT MAX_RCPT_ERRCOUNT MAXRCPT MAXRCPTCOUNT"
     " REJECTNULLSENDERS RELAYREJ FORCE_TLS DENY_TLS DISABLETLS ALLOW_CRAM ALLOW_INSECURE_AUTH"
-    " FORCEAUTHMAILFROM DNSBLFAILCLOSED SURBL QREGEX CHECKRECIPIENT mfcheck spfbehavior brtlimit"
+    " FORCEAUTHMAILFROM DNSBLFAILCLOSED SURBL QREGEX CHECKRECIPIENT mfcheck brtlimit"
     " maxrcpt dnsblfailclosed rejectnullsenders rejectrelaytest qregex bouncecheck karmalimit"
     " forcetls require_auth"
 )

@@ -28,6 +28,14 @@ COMPANIONS = {
     "DOVECOTDELIMITER": "dovecotusers",
     "RCPTCHECKRELAYCLIENT": "rcptcheck",
     "RCPTCHECKTIMEOUT": "rcptcheck",
+    "control/dnsblthreshold": "dnsbl",
+    "DNSBLTHRESHOLD": "dnsbl",
+    "control/rhsblthreshold": "rhsbl",
+    "RHSBLTHRESHOLD": "rhsbl",
+    "control/spfpermerror": "spf",
+    "SPFPERMERROR": "spf",
+    "control/spfstage": "spf",
+    "SPFSTAGE": "spf",
 }
 #: The filters that do something where nothing but their line says so.
 ACTIVE = (*spec.ALWAYS, "localmfcheck", "loop")

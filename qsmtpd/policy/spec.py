@@ -36,6 +36,9 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcptcheck": ((), ("RCPTCHECK",)),
     "mfdnscheck": ((), ("MFDNSCHECK",)),
     "fcrdns": (("fcrdns",), ("FCRDNS",)),
+    "dnsbl": (("dnsbls",), ()),
+    "rhsbl": (("rhsbls",), ()),
+    "spf": (("spfbehavior",), ("SPFBEHAVIOR",)),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME_LIMIT, LABEL_LIMIT = 253, 63  # bytes, without a dot at the end (RFC 1035, 2.3.4)
-#: Of a name that is asked for.  Hosts have letters, digits and hyphens, others more (RFC 2181, 11).
-_IN_NAMES = frozenset(range(33, 127))
+#: Of a name that is asked for.  Hosts have letters, digits and hyphens, others more (RFC 2181,
+#: 11); the macros of SPF have blanks, too.
+_IN_NAMES = frozenset(range(32, 127))
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 _ALIAS = TYPES["CNAME"]
 _IN = b"\0\1"
@@ -144,6 +145,12 @@ def domain(text: bytes) -> bytes | None:
     if not all(0 < len(label) <= LABEL_LIMIT for label in labels) or labels[-1].isdigit():
         return None  # where the last label is a number, it is an address (RFC 1123, 2.1)
     return text
+
+
+def mail_domain(text: bytes) -> bytes | None:
+    """The same of a name after an `@` or HELO: None, too, of one label, and of a literal."""
+    name = None if text.startswith(b"[") else domain(text)
+    return name if name is not None and b"." in name and b" " not in name else None
 
 
 def reverse(address: bytes) -> bytes | None:

@@ -149,26 +149,28 @@ def of_resolv_conf(text: bytes) -> list[Server]:
     return servers[:SERVERS_LIMIT]
 
 
-_found = False
+#: The libraries that have been found.
+_there: set[str] = set()
 
 
-def expect_library() -> None:
-    """Make sure that dnspython is there; it is not imported.  Raises ControlError."""
-    global _found
-    if not (_found or "dns" in sys.modules or _find()):
+def expect_library(library: str = "dnspython", file: str = "dns/message.py") -> None:
+    """Make sure that a library is there; it is not imported.  Raises ControlError."""
+    if library in _there:
+        return
+    if not _find(file):
         import site
 
         site.main()  # our launcher started Python without site, and so without its packages
-        if not _find():
+        if not _find(file):
             what = "is not there, and filters that ask the DNS need it"
-            raise ControlError("Python's dnspython", what)
-    _found = True
+            raise ControlError(f"Python's {library}", what)
+    _there.add(library)
 
 
-def _find() -> bool:
+def _find(file: str) -> bool:
     for folder in sys.path:
         try:
-            os.stat(f"{folder}/dns/message.py")
+            os.stat(f"{folder}/{file}")
         except (OSError, ValueError):
             continue
         return True
