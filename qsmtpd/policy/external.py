@@ -148,6 +148,10 @@ def forget() -> dict[str, ModuleType]:
     for module in before.values():
         sys.modules.pop(module.__name__, None)
     _loaded.clear()
+    stages.forget()
+    # Optional[C] keeps the class C, and so all of its module, for whoever asks again.
+    for clear in getattr(sys.modules.get("typing"), "_cleanups", ()):
+        clear()
     return before
 
 

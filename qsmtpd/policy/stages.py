@@ -103,3 +103,8 @@ def methods(plugin: object) -> dict[str, Callable[..., Any]]:
             name for name, what in found.items() if callable(what) and hasattr(what, "__get__")
         ]
     return {name: getattr(plugin, name) for name in _NAMES[kind]}
+
+
+def forget() -> None:
+    """Let go of all classes."""
+    _NAMES.clear()

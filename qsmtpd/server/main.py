@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
-from ..config.files import fix_home
+from ..config.files import fix_home, home
 from ..net import ucspi
 from . import accepted, permissions, sockets, status, warmup
 from .configuration import Configuration
@@ -13,6 +13,7 @@ from .master import Master
 from .options import HELP, QUIET, USAGE, Options, UsageError
 from .output import unblock
 from .rules import Rules
+from .state import INTERPRETER, PROCESS, ProcessState, Standard
 from .user import become
 
 TYPE_CHECKING = False
@@ -63,10 +64,20 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     base = _base(environ)
     fix_home(base)
 
+    before_plugins = ProcessState(INTERPRETER)
+
     def load() -> Configuration:
+        before_plugins.restore()  # what those have left that were loaded before
+        _enter(home(base))
+        state, standard = ProcessState(PROCESS), Standard()
         preloaded = warmup.preload(base, options.checkpassword)
         configuration = Configuration(options, base, rules, preloaded)
         configuration.make_plans()
+        standard.restore()
+        for name in state.restore():
+            problem = f"plugins: one of them changes the server's {name} when it is loaded"
+            status.say(f"warning: {problem}")
+            preloaded.problems.append(problem)
         return configuration
 
     master = Master(listeners, load)
@@ -75,6 +86,14 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     _settle_descriptors()
     unblock()
     master.run()
+
+
+def _enter(path: bytes) -> None:
+    """Go to QMAILHOME; where that cannot be, each session says so."""
+    try:
+        os.chdir(path)
+    except OSError:
+        pass
 
 
 def _base(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -100,13 +100,18 @@ class Master:
 
     def _reap(self) -> None:
         while len(self._pool) or self._reload.pid is not None:
-            pid, code = os.waitpid(-1, os.WNOHANG)
+            try:
+                pid, code = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._pool.reap_lost()
+                return
             if pid == 0:
                 return
             if pid != self._reload.pid:
                 self._pool.reap(pid, code)
             elif not self._signals.terminations:
                 self._reload.finish(code)
+                self._pool.reap_lost()
             else:
                 self._reload.pid = None
 

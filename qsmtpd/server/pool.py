@@ -175,6 +175,17 @@ class Pool:
         elif not worker.used and not worker.dismissed:
             status.say(f"warning: process {pid} died unused: status {code}")
 
+    def reap_lost(self) -> None:
+        """Those that have ended and cannot be waited for any more.
+
+        A plugin that was being loaded may have waited for all processes, or ignored SIGCHLD.
+        """
+        for pid in list(self._workers):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                self.reap(pid, 0)
+
     def _lose(self, worker: Worker) -> None:
         """It is at its end, though perhaps it cannot be reaped yet (as under a debugger)."""
         if worker.control is not None and not worker.used:

@@ -128,18 +128,24 @@ class Reload:
     def _replace(self) -> None:
         status.say("reading controls, plugins and certificates anew")
         thaw()
+        wrong = self._load_anew()
+        freeze()  # now that nothing refers any more to what is not used
+        if wrong:
+            self._refuse("; ".join(wrong))
+        else:
+            self._remind_at = None
+
+    def _load_anew(self) -> list[str]:
+        """Have the new configuration, or go on with what there is, and say what is wrong."""
         before = plugins.forget()
         configuration = self._load()
         wrong = configuration.worse_than(self._current)  # since the trial
         if wrong:
             plugins.remember(before)
-        freeze()
-        if wrong:
-            self._refuse("; ".join(wrong))
-            return
-        self._remind_at = None
-        self._current = configuration
-        self._pool.replace(configuration)
+        else:
+            self._current = configuration
+            self._pool.replace(configuration)
+        return wrong
 
     def _refuse(self, reason: str) -> None:
         """Go on with what there is, and say why, now and every hour."""

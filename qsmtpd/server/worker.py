@@ -13,7 +13,6 @@ what it can before the fork (see warmup.py), and this file does little.
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import socket
@@ -28,6 +27,7 @@ from ..session import connection
 from . import names, rules, status
 from .accepted import Accepted, unpack
 from .options import STATUS
+from .state import INTERPRETER, PROCESS, ProcessState, descriptors, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _serve_several(
 ) -> int:
     if configuration.rules is not None:
         configuration.rules.open()  # its descriptor is not one that a session has left
-    before = _ProcessState(others=0 if first is None else 1)
+    before = _ProcessState(None if first is None else first.fd)
     code = 0
     for left in range(configuration.options.sessions, 0, -1):
         accepted = first or _receive(control)
@@ -171,46 +171,25 @@ def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
 class _ProcessState:
     """What a session, or a plugin in it, may change in the process, as it was before.
 
-    `others`: how many of the descriptors that are open now will be closed then.
+    `other` is a descriptor that is open now and will be closed then.
     """
 
-    def __init__(self, others: int = 0) -> None:
-        self._home = os.getcwdb()
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
-        self._environ = dict(os.environb)
-        self._signals = [(number, signal.getsignal(number)) for number in range(1, signal.NSIG)]
-        self._threads = _thread._count()
-        self._descriptors = _descriptors() - others
+    def __init__(self, other: int | None = None) -> None:
+        self._state = ProcessState(PROCESS + INTERPRETER)
+        self._descriptors = descriptors()
+        if other is not None and self._descriptors:
+            self._descriptors.remove(identity(other))
 
     def is_restored(self) -> bool:
-        """Restore it.  False where a descriptor, a thread or a process is left over."""
-        os.umask(self._umask)
-        os.chdir(self._home)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if os.environb != self._environ:
-            os.environb.clear()
-            os.environb.update(self._environ)
-        for number, handler in self._signals:
-            if signal.getsignal(number) != handler:
-                signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if _thread._count() != self._threads:
+        """Restore it.  False where that cannot be, or something is left over."""
+        if self._state.restore():
             return False
-        if _descriptors() != self._descriptors:
+        if descriptors() != self._descriptors:
             gc.collect()  # objects that refer to each other still hold files, as a cdb
-            if _descriptors() != self._descriptors:
+            if descriptors() != self._descriptors:
                 return False
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return True
         return False
-
-
-def _descriptors() -> int:
-    """How many descriptors are open; 0 where there is no /proc."""
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return 0
