@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
-import spf as pyspf
 from dns_server import DnsServer
 from filters import TAKEN, build, logged, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
+from qsmtpd.filters import spflibrary, spfquery
 from qsmtpd.filters.spfquery import RECORD_LIMIT, RESULTS, TERM_LIMIT
 
 RESULT_OF = {
@@ -56,9 +57,7 @@ def no_lookups_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*asked: object) -> None:
         pytest.fail(f"pyspf has asked {asked}")
 
-    monkeypatch.setattr(pyspf, "DNSLookup", ask)
-    monkeypatch.setattr("dns.resolver.resolve", ask)
-    monkeypatch.setattr("dns.resolver.query", ask)
+    monkeypatch.setattr(spfquery.spf, "DNSLookup", ask)
 
 
 class Place:
@@ -477,7 +476,7 @@ def test_what_the_library_cannot_read_is_an_error_of_the_record(
     def fail(*arguments: object) -> None:
         raise IndexError("a fault of the library")
 
-    monkeypatch.setattr(pyspf.query, "check0", fail)
+    monkeypatch.setattr(spfquery.spf.query, "check0", fail)
     _, found = ask(place.build(), b"joe@pass.example", client(None))
     assert (found.verdict.result, found.verdict.problem) == ("permerror", b"IndexError")
     assert [(e["domain"], e["result"], e["problem"]) for e in place.events()] == [
@@ -542,9 +541,14 @@ def test_values_that_make_no_sense(place: Place, name: str, value: str) -> None:
 
 
 def test_without_the_library(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qsmtpd.net.dns.settings._there", {"dnspython"})
+    monkeypatch.setattr("qsmtpd.filters.spflibrary._there", False)
     monkeypatch.setattr("sys.path", [str(place.path)])
     monkeypatch.setattr("site.main", lambda: None)  # it would put that right
     with pytest.raises(ControlError, match="pyspf.*is not there"):
         place.build()
+    (place.path / "spf.py").write_text("import no_such_library_anywhere")
+    monkeypatch.delitem(sys.modules, "spf")
+    with pytest.raises(ControlError, match="cannot be imported: No module named 'no_such"):
+        spflibrary.load()
+    assert "DNS" not in sys.modules
     assert ask(place.build(0), b"joe@fail.example") == (TAKEN, None)

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from ..decision import DECLINED, REFUSALS, Decision, decline, defer, reject
 from ..net.dns.lookup import PASS, Dns
-from ..net.dns.settings import expect_library
+from . import spflibrary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _Filter:
         self._dns: Dns | None = None
         if self._behavior:
             self._dns = Dns(settings)
-            expect_library("pyspf", "spf.py")
+            spflibrary.expect()
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         found = self._found(client, envelope)

@@ -1,6 +1,6 @@
 """SPF's check_host() (RFC 7208, 4): by the library pyspf, which asks our resolver.
 
-Imported when it is needed: the library costs a cold start as much as dnspython.
+Imported when it is needed.
 
 Of the library only the evaluation of records is used.  Its own lookups are replaced, as
 is its idea of who the sender is: that splits an address at the first `@`.  A record is
@@ -9,16 +9,18 @@ anybody's: what the library cannot make sense of is a permanent error.
 
 from __future__ import annotations
 
-import spf
-
 from ..facts import ControlError, Lost
 from ..net.dns.message import domain as asked_name
+from . import spflibrary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ..net.dns.resolver import Resolver
+
+spf = spflibrary.load()
+_Evaluation: Any = spf.query
 
 PASS, FAIL, SOFTFAIL, NEUTRAL = "pass", "fail", "softfail", "neutral"
 NONE, TEMPERROR, PERMERROR = "none", "temperror", "permerror"
@@ -98,7 +100,7 @@ def check_host(resolver: Resolver, identity: str, subject: Subject) -> Verdict:
     return Verdict(identity, domain, result, *texts)
 
 
-class _Query(spf.query):  # type: ignore[misc]
+class _Query(_Evaluation):  # type: ignore[misc]
     """One evaluation."""
 
     def __init__(self, resolver: Resolver, subject: Subject) -> None:

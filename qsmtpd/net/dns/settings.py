@@ -149,28 +149,26 @@ def of_resolv_conf(text: bytes) -> list[Server]:
     return servers[:SERVERS_LIMIT]
 
 
-#: The libraries that have been found.
-_there: set[str] = set()
+_found = False
 
 
-def expect_library(library: str = "dnspython", file: str = "dns/message.py") -> None:
-    """Make sure that a library is there; it is not imported.  Raises ControlError."""
-    if library in _there:
-        return
-    if not _find(file):
+def expect_library() -> None:
+    """Make sure that dnspython is there; it is not imported.  Raises ControlError."""
+    global _found
+    if not (_found or "dns" in sys.modules or _find()):
         import site
 
         site.main()  # our launcher started Python without site, and so without its packages
-        if not _find(file):
+        if not _find():
             what = "is not there, and filters that ask the DNS need it"
-            raise ControlError(f"Python's {library}", what)
-    _there.add(library)
+            raise ControlError("Python's dnspython", what)
+    _found = True
 
 
-def _find(file: str) -> bool:
+def _find() -> bool:
     for folder in sys.path:
         try:
-            os.stat(f"{folder}/{file}")
+            os.stat(f"{folder}/dns/message.py")
         except (OSError, ValueError):
             continue
         return True

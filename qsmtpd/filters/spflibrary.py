@@ -1,0 +1,61 @@
+"""spflibrary: pyspf, as spfquery.py wants it."""
+
+from __future__ import annotations
+
+import posix as os
+import sys
+
+from ..facts import ControlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_there = False
+
+
+def expect() -> None:
+    """Make sure that the library is there; it is not imported.  Raises ControlError."""
+    global _there
+    if not (_there or _find()):
+        import site
+
+        site.main()  # our launcher started Python without site, and so without its packages
+        if not _find():
+            raise ControlError("Python's pyspf", "is not there, and the filter spf needs it")
+    _there = True
+
+
+def _find() -> bool:
+    for folder in sys.path:
+        try:
+            os.stat(f"{folder}/spf.py")
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def load() -> Any:
+    """The library, without one for the DNS.
+
+    It imports dnspython, or else py3dns, for lookups that are not done here; the first
+    would make a cold session four times as long.  What it wants of the second is little.
+    """
+    expect()
+    from types import ModuleType
+
+    nobody: Any = ModuleType("DNS")
+    nobody.Type = type("Type", (), {"SPF": 99})
+    nobody.DiscoverNameServers = lambda: None
+    modules: dict[str, Any] = sys.modules
+    before: dict[str, Any] = {name: modules[name] for name in ("dns", "DNS") if name in modules}
+    modules["dns"], modules["DNS"] = None, nobody
+    try:
+        import spf
+    except ImportError as error:
+        raise ControlError("Python's pyspf", f"cannot be imported: {error}") from error
+    finally:
+        del modules["dns"], modules["DNS"]
+        modules.update(before)
+    return spf
