@@ -102,6 +102,16 @@ def one_session(port: int, said: Session, context: ssl.SSLContext | None = None)
         client.close()
 
 
+def slowest(port: int, sessions: int, said: Session) -> float:
+    """The 99th percentile of the seconds that such a session takes, one after the other."""
+    took = []
+    for _ in range(sessions):
+        started = time.monotonic()
+        one_session(port, said)
+        took.append(time.monotonic() - started)
+    return sorted(took)[(99 * sessions) // 100]
+
+
 def python_load(
     port: int, sessions: int, at_a_time: int, said: Session, tls: bool = False
 ) -> tuple[float, float]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
+import time
 from pathlib import Path
 
 from bench.server import Failed
@@ -41,6 +44,34 @@ class Held:
     def __exit__(self, *_: object) -> None:
         for client in self._sockets:
             client.close()
+
+
+class Dribbling(Held):
+    """The same; each says a byte a second, and never a line."""
+
+    _pid = 0
+
+    def __init__(self, port: int, number: int) -> None:
+        super().__init__(port, number)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._dribble()
+            finally:
+                os._exit(0)
+
+    def _dribble(self) -> None:
+        while True:
+            started = time.monotonic()
+            for n, client in enumerate(self._sockets):
+                client.send(b"N")
+                time.sleep(max(0.0, started + n / len(self._sockets) - time.monotonic()))
+
+    def __exit__(self, *_: object) -> None:
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        super().__exit__()
 
 
 def _connect(port: int, source: str) -> socket.socket:

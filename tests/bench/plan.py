@@ -21,6 +21,9 @@ class Plan:
     connections: tuple[int, ...]
     #: Clients that have said nothing yet.
     held: tuple[int, ...]
+    #: Those beside which others want to be served soon, and how many sessions of these.
+    crowd: int
+    patient: int
     #: Starts of a cold child in a round.
     cold_starts: int
     #: What takes a contestant longer than this is measured in every third round only (s).
@@ -38,6 +41,8 @@ FULL = Plan(
     at_a_time=(1, 4, 16, 64),
     connections=(50, 500),
     held=(5_000, 10_000),
+    crowd=2_000,
+    patient=500,
     cold_starts=20,
     costly=8.0,
 )
@@ -48,6 +53,8 @@ QUICK = Plan(
     at_a_time=(1, 4),
     connections=(4,),
     held=(50,),
+    crowd=20,
+    patient=20,
     cold_starts=2,
     costly=8.0,
 )

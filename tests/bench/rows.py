@@ -49,6 +49,12 @@ def held(clients: int) -> str:
     return f"memory of a held client, {clients}, KB"
 
 
+def slowest(clients: int, dribble: bool) -> str:
+    """How long it takes while so many others say nothing, or a byte a second and no line."""
+    how = "that say a byte a second" if dribble else "that say nothing"
+    return f"{REFUSED}, 99th percentile, ms, beside {clients} {how}"
+
+
 def beside_held(clients: int) -> str:
     """Sessions while so many clients have said nothing yet."""
     return f"{REFUSED}, sessions/s beside {clients} held"

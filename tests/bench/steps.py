@@ -9,7 +9,7 @@ from functools import cache, partial
 from bench import client, load, rows
 from bench.contestants import Contestant
 from bench.counted import count
-from bench.held import Held, kernel_memory
+from bench.held import Dribbling, Held, kernel_memory
 from bench.load import Counts, smtp_source
 from bench.place import Place
 from bench.plan import Plan
@@ -73,7 +73,7 @@ class Step:
 
 #: The words of all steps, and of what is measured without a server.
 WORDS = ["cold", "quit", "refused", "message", "connection", "starttls", "starttls-quit"]
-WORDS += ["data", "idle", "held", "calls"]
+WORDS += ["data", "idle", "held", "crowd", "calls"]
 
 
 def steps(plan: Plan) -> list[Step]:
@@ -99,6 +99,10 @@ def steps(plan: Plan) -> list[Step]:
             flow = not tls and n == max(plan.connections)
             found.append(Step("idle", row, partial(_memory, n, tls, flow), tls=tls, fresh=True))
     found.append(Step("held", rows.beside_held(0), _held, holds=True, fresh=True))
+    for dribble in (False, True):
+        row = rows.slowest(plan.crowd, dribble)
+        run = partial(_slowest, row, Dribbling if dribble else Held)
+        found.append(Step("crowd", row, run, holds=True, fresh=True))
     for name, said in (
         (rows.QUIT, client.GREETING),
         (rows.REFUSED, client.REFUSED),
@@ -225,6 +229,13 @@ def _held(server: Server, bench: Bench) -> Values:
             values[rows.held(clients)] = grown / clients / 1024
             values |= flow(clients)
     return values
+
+
+def _slowest(row: str, crowd: type[Held], server: Server, bench: Bench) -> Values:
+    client.slowest(server.port, bench.plan.patient, client.REFUSED)  # there are processes, then
+    with crowd(server.port, bench.plan.crowd):
+        seconds = client.slowest(server.port, bench.plan.patient, client.REFUSED)
+    return {row: 1000 * seconds}
 
 
 def _calls(name: str, said: client.Session, who: Contestant, bench: Bench) -> Values:
