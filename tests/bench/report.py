@@ -146,7 +146,7 @@ their number, with a server just started; KB and MB of memory are 1,024 and 1,04
 DATA a million. A held client has connected and said nothing, each from an address of its own; its
 memory is the same and what the kernel's grew meanwhile (Slab, KernelStack and PageTables of
 /proc/meminfo), which is for its own end of the connection, too. Beside idle and held clients there
-are 4 others at a time; the 99th percentile is of {plan.patient} sessions one after the other.{cold}"""
+are 4 others at a time; the 99th percentile is of {plan.patient} sessions in turn.{cold}"""
 
 
 def _generator(results: Results, names: list[str]) -> str:
