@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: More than this is no control file.
 SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
+#: So much is read ahead (bytes).
+AHEAD_LIMIT = 16 * SIZE_LIMIT
 NOT_REGULAR = "is no regular file"
 #: inode(7): the type of a file in its mode, and two of the types.
 _TYPE, _REGULAR, _DEVICE = 0o170000, 0o100000, 0o020000
@@ -120,12 +122,13 @@ class ControlFiles:
     `kept` is for what others make of the files and want to have only once.
     """
 
-    __slots__ = ("home", "kept", "_files", "_cdbs", "_names")
+    __slots__ = ("home", "kept", "_files", "_wrong", "_cdbs", "_names")
 
     def __init__(self, home: bytes) -> None:
         self.home = home
         self.kept: dict[object, object] = {}
         self._files: dict[str, bytes | None] = {}
+        self._wrong: dict[str, str] = {}  # why a file cannot be read
         self._cdbs: dict[bytes, Cdb] = {}
         self._names: frozenset[bytes] | None = None
 
@@ -159,9 +162,34 @@ class ControlFiles:
         Any other reason for not having it is a ControlError: what cannot be
         read is never taken for absent.
         """
+        if name in self._wrong:
+            raise ControlError("control/" + name, self._wrong[name])
         if name not in self._files:
-            self._files[name] = self._read(name)
+            try:
+                self._files[name] = self._read(name)
+            except ControlError as error:
+                self._wrong[name] = error.reason
+                raise
         return self._files[name]
+
+    def read_ahead(self) -> None:
+        """Read every file, whoever may ask for it later; what is wrong is said then.
+
+        But for those that are no text: cdb files, certificates and keys.
+        """
+        try:
+            self.lists("")
+        except ControlError:
+            return
+        left = AHEAD_LIMIT
+        for entry in sorted(self._names or ()):
+            if entry.isascii() and not entry.endswith((b".cdb", b".pem")):
+                try:
+                    left -= len(self.read(entry.decode("ascii")) or b"")
+                except ControlError:
+                    pass
+                if left <= 0:
+                    break
 
     def has(self, name: str) -> bool:
         """Is there an entry of this name?  As lists(), and certain.

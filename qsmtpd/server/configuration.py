@@ -41,6 +41,13 @@ class Preloaded:
         self.expires: str | None = None
         self.read = read
 
+    def note(self, problem: str) -> bool:
+        """Add it to the problems; False where it was there."""
+        if problem in self.problems:
+            return False
+        self.problems.append(problem)
+        return True
+
 
 class Configuration:
     """The command line, the rules, and what was read and built beforehand.
@@ -65,15 +72,14 @@ class Configuration:
         self._plans: dict[bytes, Plan | NoPlan] = {b"": preloaded.plan}
         self.external_plugins = preloaded.external_plugins
 
-    def make_plans(self) -> None:
-        """Make those of all rules, so that what they ask for is read with all the rest."""
+    def make_plans(self) -> list[Plan | NoPlan]:
+        """Those of all rules, made now, so that what they ask for is read with all the rest."""
         try:
             found = {} if self.rules is None else self.rules.all()
         except ControlError:  # each client hears of it
-            return
-        served = [rule for rule in found.values() if not rules.denies(rule)]
-        for rule in served[:PLANS_LIMIT]:
-            self.plan(rule)
+            return []
+        served = {rule for rule in found.values() if not rules.denies(rule)}
+        return [self.plan(rule) for rule in sorted(served)[:PLANS_LIMIT]]
 
     def plan(self, rule: bytes) -> Plan | NoPlan:
         """The plan of the clients whose rule has these instructions."""

@@ -72,12 +72,12 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
         state, standard = ProcessState(PROCESS), Standard()
         preloaded = warmup.preload(base, options.checkpassword)
         configuration = Configuration(options, base, rules, preloaded)
-        configuration.make_plans()
+        warmup.prepare_rules(configuration)
         standard.restore()
         for name in state.restore():
             problem = f"plugins: one of them changes the server's {name} when it is loaded"
             status.say(f"warning: {problem}")
-            preloaded.problems.append(problem)
+            preloaded.note(problem)
         return configuration
 
     master = Master(listeners, load)

@@ -28,7 +28,7 @@ from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
 from ..session import plan
-from ..session.plan import NoPlan
+from ..session.plan import NoPlan, Plan
 from ..smtp import utf8
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS
@@ -36,8 +36,8 @@ from .configuration import Preloaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..session.plan import Plan
     from ..tls.provider import TlsProvider
+    from .configuration import Configuration
 
 #: pyOpenSSL is not among them: to load a certificate is to import it.
 _LATER = (
@@ -105,30 +105,65 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
     warm_up()
     load.forget()
     files = ControlFiles(home(environ))
+    files.read_ahead()
     made = plan.make(files, dict(environ), checkpassword)
-    log = Log(pid=os.getpid())
     loaded = Preloaded(files, made, _now())
-    limit = TimeLimit()
+    loaded.serves = _prepare(made, loaded)
+    if isinstance(made, Plan):
+        loaded.external_plugins = made.plugins.external
+        if made.provider is not None and made.settings.tls.mode in (STARTTLS, IMPLICIT):
+            from ..tls import context
+
+            loaded.expires = context.first_end(made.settings.tls)
+            warm_up(made.provider)
+    return loaded
+
+
+def prepare_rules(configuration: Configuration) -> None:
+    """The same for the plans of all rules."""
+    for made in configuration.make_plans():
+        _prepare(made, configuration.preloaded)
+
+
+def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
+    """Import and build what sessions of a plan want.  False where nobody can be served."""
+    log = Log(pid=os.getpid())
+    serves = False
     try:
         if isinstance(made, NoPlan):
             raise made.error
-        hooks = made.plugins.hooks(limit=limit)
-        loaded.external_plugins = any(not entry.ours for entry in hooks.order.entries)
-        if loaded.external_plugins:
+        if made.plugins.external:
             _import(_FOR_PLUGINS)
-        loaded.serves = True
+            _load_plugins(made, loaded)
+        serves = True
         _prepare_tls(made, log, loaded)
         if made.settings.utf8 != UTF8_OFF:
             utf8.library()
     except ControlError as error:
-        log.line("control", name=error.name, reason=error.reason)
-        loaded.problems.append(f"{error.name}: {error.reason}")
+        if loaded.note(f"{error.name}: {error.reason}"):
+            log.line("control", name=error.name, reason=error.reason)
     except Exception as error:  # HUP must not end a server, whatever it finds
-        log_trouble(log, error)
-        loaded.problems.append(f"{type(error).__name__}: {error}")
+        if loaded.note(f"{type(error).__name__}: {error}"):
+            log_trouble(log, error)
+    return serves
+
+
+def _load_plugins(made: Plan, loaded: Preloaded) -> None:
+    """Have the modules of plugins from elsewhere, and see whether they work.  Raises ControlError.
+
+    A rule has mostly those of all others.
+    """
+    specs = tuple(
+        (spec.name, tuple(sorted(spec.options.items()))) for spec in made.settings.policy.plugins
+    )
+    if specs in loaded.files.kept:
+        return
+    limit = TimeLimit()
+    try:
+        made.plugins.hooks(limit=limit)
     finally:
         limit.stop()
-    return loaded
+    loaded.files.kept[specs] = True
 
 
 def _now() -> str:
@@ -170,32 +205,29 @@ def _import(names: tuple[str, ...]) -> None:
 
 
 def _prepare_tls(made: Plan, log: Log, loaded: Preloaded) -> None:
-    """Have all of TLS in this process: modules, the contexts, those of SNI, dry runs."""
+    """Have all of TLS in this process: modules, the contexts, those of SNI."""
     tls, way = made.settings.tls, made.provider
-    problem = made.unavailable
     try:
         if way is not None:
             way.prepare()
     except Unavailable as error:
-        problem = str(error)
-    if problem is not None:
-        log.line("tls", verdict="unavailable", reason=problem)
-        loaded.problems.append(problem)
+        made.provider, made.unavailable = None, str(error)
+    if made.unavailable is not None:
+        if loaded.note(made.unavailable):
+            log.line("tls", verdict="unavailable", reason=made.unavailable)
         return
     wrong = tls.remarks
     if way is not None and tls.mode in (STARTTLS, IMPLICIT):
         from ..tls import context
 
+        _import(_FOR_TLS)
         wrong = [*wrong, *context.keep(tls).wrong]
         for name, trouble in context.keep_names(tls):
-            log.line("tls", verdict="unavailable", sni=name, reason=str(trouble))
-            loaded.problems.append(f"servercerts/{os.fsdecode(name)}: {trouble}")
-        loaded.expires = context.first_end(tls)
-        _import(_FOR_TLS)
-        warm_up(way)
+            if loaded.note(f"servercerts/{os.fsdecode(name)}: {trouble}"):
+                log.line("tls", verdict="unavailable", sni=name, reason=str(trouble))
     for file, reason in wrong:
-        log.line("control", name=file, reason=reason)
-        loaded.problems.append(f"{file}: {reason}")
+        if loaded.note(f"{file}: {reason}"):
+            log.line("control", name=file, reason=reason)
 
 
 class Nowhere(ControlFiles):
