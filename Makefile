@@ -98,8 +98,8 @@ long: $(VENV)/ready-for-tests
 	$(TEST) -n $(JOBS) -m 'long or hypothesis' --hypothesis-profile long --timeout 14400
 
 # QUICK=1: only whether it works; ROUNDS=3: fewer; LOADS=quit,refused: these alone (they are in
-# tests/bench/steps.py); WHO=server,mailfront: contestants with these words.  None of it replaces
-# the results.
+# tests/bench/steps.py); WHO=qsmtpd-server,smtpfront: contestants with these words.  With any of
+# them the results are not replaced.
 BENCH_RESULTS = $(if $(QUICK)$(ROUNDS)$(LOADS)$(WHO),build/bench-results.md,\
   man/bench-results.md --readme README.md)
 
