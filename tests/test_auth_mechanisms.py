@@ -30,6 +30,7 @@ UNKNOWN = b"504 auth type unimplemented (#5.5.1)"
 # -- the list --------------------------------------------------------------
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("names", "announced"),
     [
@@ -59,6 +60,7 @@ def test_the_list(
     assert done.codes == [220, 250, login, 530 if switch else 250, 221]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("names", "switch", "wrong"),
     [
@@ -120,6 +122,7 @@ def connect(home: Home, path: Path | None = None) -> Child:
     return talk
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("lines", "codes"),
     [
@@ -165,6 +168,7 @@ def test_the_user_of_a_certificate_is_the_user(external: Home) -> None:
     assert b" (HELO me) (joe@192.0.2.1)\n  by mx.example with ESMTPSA tls " in message.text
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("entries", "user"),
     [

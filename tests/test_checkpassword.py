@@ -20,6 +20,7 @@ from qsmtpd.checkpassword import users
 from qsmtpd.checkpassword.main import parse_login
 from qsmtpd.config.files import SIZE_LIMIT
 from qsmtpd.facts import ControlError
+from qsmtpd.sasl import scram
 
 PROGRAM = BIN / "qsmtpd-checkpassword"
 PASSWORD = b"correct horse \xc3\xa4"
@@ -30,6 +31,10 @@ SALT = bytes(range(16))
 KEY = hashlib.scrypt(PASSWORD, salt=SALT, n=1 << 10, r=8, p=1, dklen=32)
 JOE = b"joe:scrypt:10:8:1:%b:%b\n" % (SALT.hex().encode(), KEY.hex().encode())
 ANN = b"ann:cram:%b\n" % PASSWORD.hex().encode()
+
+SUE = b"sue:scram:4096:%b:%b:%b\n" % ((b"00" * 16, b"00" * 32, b"11" * 32))
+SEED = b":seed:%b\n" % (b"5e" * 32)
+ALL = SEED + JOE + ANN + SUE
 
 #: Runs a program with what is its standard input on fd 3.
 ON_FD_3 = ["sh", "-c", 'exec 3<&0 </dev/null "$@"', "sh"]
@@ -491,26 +496,44 @@ HASHES = st.builds(
 )
 
 
-@given(st.dictionaries(NAMES, SECRETS | HASHES))
-def test_what_is_written_is_read(known: users.Users) -> None:
+KEYS = st.builds(
+    users.Scram,
+    st.builds(
+        scram.Keys,
+        st.integers(4096, 1_000_000),
+        st.binary(min_size=16, max_size=16),
+        st.binary(min_size=32, max_size=32),
+        st.binary(min_size=32, max_size=32),
+    ),
+)
+
+
+@given(
+    st.dictionaries(NAMES, SECRETS | HASHES | KEYS),
+    st.just(b"") | st.binary(min_size=32, max_size=32),
+)
+def test_what_is_written_is_read(entries: dict[bytes, users.Entry], seed: bytes) -> None:
+    known = users.Users(entries)
+    known.seed = seed
     content = users.serialize(known)
     again = users.parse(content)
+    assert again.seed == seed
     assert users.serialize(again) == content
     assert {name: entry.fields() for name, entry in again.items()} == {
         name: entry.fields() for name, entry in known.items()
     }
 
 
-@given(st.binary(max_size=200), st.integers(0, len(JOE + ANN)), st.integers(0, 3))
+@given(st.binary(max_size=200), st.integers(0, len(ALL)), st.integers(0, 3))
 def test_any_file_is_read_or_refused(junk: bytes, start: int, less: int) -> None:
     """Never another exception; and what is read has names and entries as they must be."""
-    content = (JOE + ANN)[:start] + junk + (JOE + ANN)[start + less :]
+    content = ALL[:start] + junk + ALL[start + less :]
     try:
         known = users.parse(content)
     except ControlError as error:
         assert error.name == "control/smtpusers"
         return
-    assert content.count(b"\n") == len(known)
+    assert content.count(b"\n") == len(known) + (known.seed != b"")
     assert all(users.is_name(name) for name in known)
     # The same users, but for the case of digits and the order of lines.
     assert sorted(users.serialize(known).lower().split(b"\n")) == sorted(

@@ -13,7 +13,7 @@ import os
 
 from ..config.files import SIZE_LIMIT
 from ..facts import ControlError
-from . import users
+from . import prepare, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def run(arguments: list[bytes], files: ControlFiles) -> bool:
     match arguments:
         case [b"--add", b"--cram", name]:
             add(files, name, users.Secret)
+        case [b"--add", b"--scram", name]:
+            add_scram(files, name)
         case [b"--add", name] if not name.startswith(b"-"):
             add(files, name, users.Hashed.of)
         case [b"--remove", name]:
@@ -59,8 +61,24 @@ def add(files: ControlFiles, name: bytes, make: Callable[[bytes], users.Entry]) 
 
     def change(known: users.Users) -> None:
         known[name] = entry
+        if isinstance(entry, users.Scram) and not known.seed:
+            known.seed = os.urandom(users.SEED_SIZE)
 
     edit(files, change)
+
+
+def add_scram(files: ControlFiles, name: bytes) -> None:
+    """The same for one with the keys of SCRAM.  Raises EditRefused and ControlError."""
+    try:
+        if users.is_name(name) and prepare.prepared(name) != name:
+            raise EditRefused("clients of SCRAM cannot say this name: SASLprep changes it")
+        add(files, name, users.Scram.of)
+    except ValueError:
+        raise EditRefused(
+            "clients of SCRAM cannot say this password: SASLprep refuses it"
+        ) from None
+    except prepare.NoLibrary as error:
+        raise EditRefused(f"what is not ASCII takes {error}") from None
 
 
 def remove(files: ControlFiles, name: bytes) -> None:

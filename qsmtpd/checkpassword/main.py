@@ -31,7 +31,9 @@ TEMPORARY = 111
 
 USAGE = """\
 usage: qsmtpd-checkpassword program [argument ...]   check the login on fd 3
-       qsmtpd-checkpassword --add [--cram] name      add a user, or change the password
+       qsmtpd-checkpassword --scram                  carry out SCRAM on fds 0 and 1
+       qsmtpd-checkpassword --add [--cram | --scram] name
+                                                     add a user, or change the password
        qsmtpd-checkpassword --remove name
        qsmtpd-checkpassword --list
        qsmtpd-checkpassword --help | --version
@@ -78,6 +80,10 @@ def run(arguments: list[bytes]) -> int:
     if arguments == [b"--version"]:
         os.write(1, b"qsmtpd-checkpassword " + __version__.encode() + b"\n")
         return 0
+    if arguments == [b"--scram"]:
+        from . import scram
+
+        return scram.serve(files)
     from . import edit
 
     try:

@@ -1,13 +1,15 @@
 """The users of qsmtpd-checkpassword: the lines of control/smtpusers, and what they accept.
 
-One user a line, in one of two kinds:
+One user a line, in one of three kinds:
 
     joe:scrypt:14:8:5:SALT:KEY     a salted hash: serves PLAIN and LOGIN
     ann:cram:SECRET                the password itself: serves CRAM-MD5 as well
+    sue:scram:100000:SALT:STORED:SERVER    keys (RFC 5802, 3): serve SCRAM as well
+    :seed:SEED                     of the salts that users have who are not there
 
-SALT, KEY and SECRET are in hexadecimal.  There is nothing else in the file, and
-every line ends in a LF: what is not as it should be is damage, and then nobody
-is let in, rather than somebody by a line that was cut.
+What follows the numbers is in hexadecimal.  There is nothing else in the file,
+and every line ends in a LF: what is not as it should be is damage, and then
+nobody is let in, rather than somebody by a line that was cut.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import hmac
 import os
 
 from ..facts import ControlError
+from ..sasl import scram
+from . import prepare
 
 FILE = "smtpusers"
 NAME_LIMIT = 255  # bytes
@@ -31,6 +35,11 @@ LEAST_PARAMETERS = (10, 8, 1)
 MOST_PARAMETERS = (20, 32, 32)
 SALT_SIZE = 16
 KEY_SIZE = 32
+SEED_SIZE = 32
+#: Of SCRAM, which its clients have to compute as well; RFC 7677 asks for 4096.
+ITERATIONS = 100_000
+LEAST_ITERATIONS, MOST_ITERATIONS = 4096, 1_000_000
+_SEED = b"seed"
 
 
 class Hashed:
@@ -54,7 +63,7 @@ class Hashed:
     def parse(cls, fields: list[bytes]) -> Hashed:
         """The entry that these fields are; raises ValueError."""
         *numbers, salt, key = fields
-        log_n, r, p = map(_number, numbers)
+        log_n, r, p = (_number(number, 2) for number in numbers)
         entry = cls((log_n, r, p), binascii.unhexlify(salt), binascii.unhexlify(key))
         bounds = zip(LEAST_PARAMETERS, entry.parameters, MOST_PARAMETERS, strict=True)
         if not all(least <= number <= most for least, number, most in bounds):
@@ -105,28 +114,90 @@ class Secret:
         return hmac.compare_digest(binascii.hexlify(digest), response.lower())
 
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Entry = Hashed | Secret
-    Users = dict[bytes, Entry]
+class Scram:
+    """The keys of SCRAM-SHA-256, of which nobody has the password, nor can play the client."""
 
-KINDS: dict[bytes, type[Hashed] | type[Secret]] = {entry.kind: entry for entry in (Hashed, Secret)}
+    __slots__ = ("keys",)
+    kind = b"scram"
+
+    def __init__(self, keys: scram.Keys) -> None:
+        self.keys = keys
+
+    @classmethod
+    def of(cls, password: bytes) -> Scram:
+        """A new entry for this password, with a salt of its own.
+
+        Raises ValueError where clients would not send it as it is, and NoLibrary.
+        """
+        prepared = prepare.prepared(password)
+        if prepared is None:
+            raise ValueError("SASLprep")
+        return cls(scram.Keys.of(prepared, os.urandom(SALT_SIZE), ITERATIONS))
+
+    @classmethod
+    def parse(cls, fields: list[bytes]) -> Scram:
+        """The entry that these fields are; raises ValueError."""
+        number, *others = fields
+        salt, stored, server = map(binascii.unhexlify, others)
+        iterations = _number(number, len(b"%d" % MOST_ITERATIONS))
+        if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS:
+            raise ValueError("iterations")
+        if (len(salt), len(stored), len(server)) != (SALT_SIZE, scram.SIZE, scram.SIZE):
+            raise ValueError("sizes")
+        return cls(scram.Keys(iterations, salt, stored, server))
+
+    def fields(self) -> list[bytes]:
+        """What `parse` takes."""
+        keys = self.keys
+        return [
+            b"%d" % keys.iterations,
+            *map(binascii.hexlify, (keys.salt, keys.stored, keys.server)),
+        ]
+
+    def is_password(self, password: bytes) -> bool:
+        """Whether it is, or another spelling of it."""
+        prepared = prepare.prepared_or_not(password)
+        keys = scram.Keys.of(prepared or password, self.keys.salt, self.keys.iterations)
+        return hmac.compare_digest(keys.stored, self.keys.stored) and prepared is not None
+
+
+Entry = Hashed | Secret | Scram
+KINDS: dict[bytes, type[Entry]] = {entry.kind: entry for entry in (Hashed, Secret, Scram)}
+
+
+class Users(dict[bytes, Entry]):
+    """Each user's entry; and the seed, which is b"" until there is one with SCRAM."""
+
+    seed = b""
+
 
 # What is checked in place of an entry that is not there, so that a client
-# cannot tell by its watch which users there are.  The first has no password.
+# cannot tell by its watch which users there are.  The first two have no password.
 _NOBODY_HASHED = Hashed(PARAMETERS, bytes(SALT_SIZE), bytes(KEY_SIZE))
+_NOBODY_SCRAM = Scram(
+    scram.Keys(ITERATIONS, bytes(SALT_SIZE), bytes(scram.SIZE), bytes(scram.SIZE))
+)
 _NOBODY_SECRET = Secret(b"nobody")
 
 
 def accepts_password(users: Users, name: bytes, password: bytes) -> bool:
-    """Whether this is the user's password.  It costs one scrypt, whoever it is."""
+    """Whether this is the user's password.
+
+    It costs one hash of each kind that the file has, whoever it is; scrypt if it has none.
+    """
     entry = users.get(name)
-    hashed = entry if isinstance(entry, Hashed) else _NOBODY_HASHED
-    right = hashed.is_password(password)
+    kinds = {type(entry) for entry in users.values()}
+    right = False
+    if Hashed in kinds or Scram not in kinds:
+        hashed = entry if isinstance(entry, Hashed) else _NOBODY_HASHED
+        right = hashed.is_password(password) and hashed is entry
+    if Scram in kinds:
+        keys = entry if isinstance(entry, Scram) else _NOBODY_SCRAM
+        right = (keys.is_password(password) and keys is entry) or right
     if isinstance(entry, Secret):
         right = entry.is_password(password)
     # No entry is made with an empty password; one made elsewhere does not count either.
-    return right and entry is not None and password != b""
+    return right and password != b""
 
 
 def accepts_response(users: Users, name: bytes, response: bytes, challenge: bytes) -> bool:
@@ -152,11 +223,14 @@ def is_secret(password: bytes) -> bool:
 def parse(content: bytes) -> Users:
     """The users of a file.  Raises ControlError, which names the line and nothing of it."""
     *lines, rest = content.split(b"\n")
-    users: Users = {}
+    users = Users()
     for number, line in enumerate(lines, 1):
         name, _, entry = line.partition(b":")
         kind, _, fields = entry.partition(b":")
         try:
+            if not name and kind == _SEED and not users.seed:
+                users.seed = _seed(fields)
+                continue
             if not is_name(name) or name in users:
                 raise ValueError("name")
             users[name] = KINDS[kind].parse(fields.split(b":"))
@@ -169,7 +243,8 @@ def parse(content: bytes) -> Users:
 
 def serialize(users: Users) -> bytes:
     """The file that `parse` takes, in the order of the names."""
-    return b"".join(
+    seed = b":%b:%b\n" % (_SEED, binascii.hexlify(users.seed)) if users.seed else b""
+    return seed + b"".join(
         b":".join([name, entry.kind, *entry.fields()]) + b"\n"
         for name, entry in sorted(users.items())
     )
@@ -183,9 +258,16 @@ def _scrypt(password: bytes, parameters: tuple[int, int, int], salt: bytes) -> b
     return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=KEY_SIZE)
 
 
-def _number(field: bytes) -> int:
+def _seed(field: bytes) -> bytes:
+    seed = binascii.unhexlify(field)
+    if len(seed) != SEED_SIZE:
+        raise ValueError("seed")
+    return seed
+
+
+def _number(field: bytes, digits: int) -> int:
     # int() would take "+5", " 5", "05" and "1_0".
-    if not (field.isdigit() and len(field) <= 2) or field.startswith(b"0"):
+    if not (field.isdigit() and len(field) <= digits) or field.startswith(b"0"):
         raise ValueError("number")
     return int(field)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from ..facts import ControlError
-from ..sasl import CHECKPASSWORD, MECHANISMS
+from ..sasl import CHECKPASSWORD, MECHANISMS, SCRAM, TOKENS
 from .settings import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .settings import Settings
 
     #: By whom a mechanism asks (see sasl): the program with its arguments, empty where it is none.
-    Programs = Mapping[str, list[bytes]]
+    Programs = dict[str, list[bytes]]
 
 FILE, VARIABLE = "authmechanisms", "AUTHMECHANISMS"
-
-
+#: The helper of our own.
+SCRAM_PROGRAM = b"qsmtpd-checkpassword --scram"
 #: What SMTPAUTH names by itself: with it, the words for CRAM-MD5 would say two things.
 _USUAL = (b"LOGIN", b"PLAIN")
+
+_LACKS = {
+    CHECKPASSWORD: "there is no checkpassword program in the arguments",
+    SCRAM: "there is no program",
+    TOKENS: "there is no program",
+}
 
 
 def available(
@@ -27,19 +31,26 @@ def available(
 ) -> tuple[bytes, ...]:
     """Those of them for which there is somebody to ask.  Raises ControlError.
 
-    `usual` are those of SMTPAUTH.
+    `usual` are those of SMTPAUTH; `programs` gets those that they ask.
     """
     names = named(settings)
     if usual != _USUAL:
         raise ControlError("SMTPAUTH", "names mechanisms, and so does " + where(settings))
+    asks = {MECHANISMS[name].asks for name in names}
+    if SCRAM in asks:
+        helper = settings.line("scramprogram", "SCRAMPROGRAM")
+        programs[SCRAM] = (SCRAM_PROGRAM if helper is None else helper).split()
+    if TOKENS in asks:
+        programs[TOKENS] = (settings.line("tokenprogram", "TOKENPROGRAM") or b"").split()
     return tuple(name for name in names if lacks(name, programs) is None)
 
 
 def lacks(name: bytes, programs: Programs) -> str | None:
     """What this mechanism wants and is not there; None where nothing is missing."""
-    if MECHANISMS[name].asks == CHECKPASSWORD and not programs[CHECKPASSWORD]:
-        return "there is no checkpassword program in the arguments"
-    return None
+    asks = MECHANISMS[name].asks
+    if asks not in _LACKS or programs[asks]:
+        return None
+    return _LACKS[asks]
 
 
 def are_named(settings: Settings) -> bool:

@@ -6,7 +6,7 @@ import os
 
 from ..config import mechanisms
 from ..facts import ControlError
-from ..sasl import CERTIFICATE, MECHANISMS
+from ..sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
 from .programs import found, names, why_not
 
 TYPE_CHECKING = False
@@ -43,46 +43,62 @@ def check_auth(
 def _check_mechanisms(
     report: Report, settings: Settings, auth: AuthSettings, tls: TlsSettings | None
 ) -> None:
-    """Those that are named and cannot be had."""
+    """Those that are named and cannot be had, and the programs of the others."""
     for name in mechanisms.named(settings):
         lack = mechanisms.lacks(name, auth.programs)
-        if MECHANISMS[name].asks == CERTIFICATE and not (tls and any(tls.clients.values())):
+        asks, how = MECHANISMS[name].asks, name.decode("ascii")
+        if asks == CERTIFICATE and not (tls and any(tls.clients.values())):
             lack = "no entry of control/tlsclients names a user"
-        if lack is not None:
-            text = f"has {name.decode('ascii')}, and {lack}"
-            report.wrong(mechanisms.where(settings), text)
+        if lack is not None and asks in (SCRAM, TOKENS):
+            report.wrong(asks, f"{lack}, and {how} needs it")
+        elif lack is not None:
+            report.wrong(mechanisms.where(settings), f"has {how}, and {lack}")
+    for what in (SCRAM, TOKENS):
+        if command := auth.programs.get(what):
+            _check_program(report, settings, what, os.fsdecode(command[0]))
+    if _place_of_ours(settings, helper := auth.programs.get(SCRAM, [])) is not None:
+        if helper[-1] != b"--scram":
+            report.wrong(SCRAM, "is qsmtpd-checkpassword without --scram")
+        _check_users(report, settings, auth)
 
 
 def _check_checkpassword(report: Report, settings: Settings, auth: AuthSettings) -> None:
     """The program in the arguments, and what it runs."""
-    what, name = "checkpassword program", os.fsdecode(auth.command[0])
+    what = "checkpassword program"
     host = os.fsdecode(auth.host or b"")
     if "/" in host or (len(auth.command) < 2 and found(host, settings) is not None):
         report.wrong("AUTHARGV", f"is host, so {host} is no program, but the name in challenges")
-    problem = why_not(name, settings, search=True)
-    if problem is None:
+    name = os.fsdecode(auth.command[0])
+    if _check_program(report, settings, what, name):
         report.note(what, name, "it is not run by this check: try a login")
-    else:
+    if len(auth.command) < 2 and os.path.basename(name) != "true":
+        report.warn(what, "has no subprogram, which most need: add `true`")
+    place = _place_of_ours(settings, auth.command)
+    if place is None:
+        return
+    _check_users(report, settings, auth)
+    ours, after = (os.fsdecode(word) for word in [*auth.command, b"true"][place : place + 2])
+    if (problem := why_not(after, settings, search=True)) is not None:
+        report.wrong(what, f"{after}, which {ours} is to run, {problem}")
+
+
+def _check_program(report: Report, settings: Settings, what: str, name: str) -> bool:
+    """Could it be started?"""
+    problem = why_not(name, settings, search=True)
+    if problem is not None:
         report.wrong(what, f"{name} {problem}")
     if os.path.basename(name) == "true":
         report.wrong(what, f"{name} says yes to every password, so everybody may relay")
-    elif len(auth.command) < 2:
-        report.warn(what, "has no subprogram, which most need: add `true`")
-    _check_ours(report, settings, auth)
+    return problem is None
 
 
-def _check_ours(report: Report, settings: Settings, auth: AuthSettings) -> None:
-    """Is it qsmtpd-checkpassword, by itself or behind `env` or `softlimit`, would it work?"""
-    words = [os.fsdecode(word) for word in auth.command]
-    for place, word in enumerate(words):
-        path = found(word, settings)
-        if path is None or "qsmtpd-checkpassword" not in names(path):
-            continue
-        _check_users(report, settings, auth)
-        after = words[place + 1] if place + 1 < len(words) else "true"
-        if (problem := why_not(after, settings, search=True)) is not None:
-            report.wrong("checkpassword program", f"{after}, which {word} is to run, {problem}")
-        return
+def _place_of_ours(settings: Settings, command: list[bytes]) -> int | None:
+    """Which word is qsmtpd-checkpassword, the first or one behind `env` or `softlimit`?"""
+    for place, word in enumerate(command):
+        path = found(os.fsdecode(word), settings)
+        if path is not None and "qsmtpd-checkpassword" in names(path):
+            return place
+    return None
 
 
 def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
@@ -98,13 +114,25 @@ def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None
     except ControlError as error:
         report.wrong(error.name, error.reason)
         return
-    secrets = sum(isinstance(entry, users.Secret) for entry in known.values())
     number = "1 user" if len(known) == 1 else f"{len(known)} users"
-    report.ok(where, f"{number}, {secrets} of them for CRAM-MD5", "qsmtpd-checkpassword")
+    kinds: dict[bytes, tuple[type[users.Entry], str]] = {
+        b"CRAM-MD5": (users.Secret, "--cram"),
+        b"SCRAM-SHA-256": (users.Scram, "--scram"),
+    }
+    able = {
+        mechanism: sum(isinstance(entry, kind) for entry in known.values())
+        for mechanism, (kind, _) in kinds.items()
+    }
+    for_what = ", ".join(f"{able[name]} of them for {name.decode('ascii')}" for name in kinds)
+    report.ok(where, f"{number}, {for_what}", "qsmtpd-checkpassword")
     if not known:
         complain = report.wrong if auth.required else report.warn
         complain(where, "has no users: see qsmtpd-checkpassword --add")
-    elif b"CRAM-MD5" in auth.mechanisms and secrets < len(known):
-        # A client that can CRAM-MD5 takes it, and such a user is then always refused.
-        complain = report.warn if secrets or len(auth.mechanisms) > 1 else report.wrong
-        complain(where, "has users without --cram, who cannot log in by CRAM-MD5")
+        return
+    for mechanism, (_, option) in kinds.items():
+        if mechanism in auth.mechanisms and able[mechanism] < len(known):
+            # A client that can do it takes it, and such a user is then always refused.
+            others = able[mechanism] or len(auth.mechanisms) > 1
+            complain = report.warn if others else report.wrong
+            how = mechanism.decode("ascii")
+            complain(where, f"has users without {option}, who cannot log in by {how}")

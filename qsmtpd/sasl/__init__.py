@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 ACCEPTED, REFUSED, TEMPORARY = "accepted", "refused", "temporary"
 
-#: Who is asked: the program in the arguments; nobody, for the certificate has said it.
+#: Who is asked: the program in the arguments; nobody, for the certificate has said it; the
+#: program of tokens; the helper that carries out SCRAM.
 CHECKPASSWORD, CERTIFICATE = "checkpassword", "certificate"
+TOKENS, SCRAM = "tokenprogram", "scramprogram"
 
 
 class Mechanism:
@@ -56,6 +58,9 @@ MECHANISMS = {
     b"PLAIN": Mechanism("plain", CHECKPASSWORD),
     b"CRAM-MD5": Mechanism("cram_md5", CHECKPASSWORD),
     b"EXTERNAL": Mechanism("external", CERTIFICATE),
+    b"SCRAM-SHA-256": Mechanism("scram_sha_256", SCRAM),
+    b"OAUTHBEARER": Mechanism("oauthbearer", TOKENS),
+    b"XOAUTH2": Mechanism("xoauth2", TOKENS),
 }
 
 

@@ -8,27 +8,29 @@ from time import time
 
 from .. import sasl
 from ..config.session import AUTH_LIMIT
+from ..facts import Lost
 from ..net.channel import LineTooLong
 from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer
 from ..smtp import replies
 from ..smtp.command import content
-from .verifiers import Checkpassword
+from .verifiers import verifier_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import AuthSettings
     from ..facts import Client, Reply
     from ..net.channel import Channel
+    from .verifiers import Verifier
 
 
 class Result:
     """What came of an AUTH: the reply, and who the client is or claimed to be.
 
     `verdict` is ACCEPTED, REFUSED or TEMPORARY, or None where the exchange
-    itself failed before there was one.
+    itself failed before there was one.  `lost`: the client has gone since.
     """
 
-    __slots__ = ("reply", "verdict", "user", "mechanism")
+    __slots__ = ("reply", "verdict", "user", "mechanism", "lost")
 
     def __init__(
         self, reply: Reply, verdict: str | None = None, user: bytes = b"", mechanism: bytes = b""
@@ -37,6 +39,7 @@ class Result:
         self.verdict = verdict
         self.user = user
         self.mechanism = mechanism
+        self.lost: Lost | None = None
 
 
 _REPLIES = {
@@ -47,17 +50,22 @@ _REPLIES = {
 
 
 class _Broken(sasl.Broken):
-    """The client has sent no response; what it is told."""
+    """The client has sent no response: what it is told; or why it hears nothing any more."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, lost: Lost | None = None) -> None:
         super().__init__()
         self.reply = reply
+        self.lost = lost
 
 
 def authenticate(
     channel: Channel, argument: bytes, settings: AuthSettings, client: Client
 ) -> Result:
-    """Carry out `AUTH argument`.  Raises what the channel raises, but LineTooLong."""
+    """Carry out `AUTH argument`.
+
+    Raises what the channel raises, but LineTooLong.  Where there was a verdict
+    before that, which has to be logged and counted, it is in the Result.
+    """
     name, _, initial = argument.partition(b" ")
     name, initial = name.upper(), initial.lstrip(b" ")
     if name not in settings.offered(client.tls):
@@ -65,22 +73,36 @@ def authenticate(
     host = client.peer.local_host if settings.host is None else settings.host
     certified = None if client.tls is None else client.tls.user
     context = sasl.Context(_make_challenge(host), certified)
-    verifier = Checkpassword(settings, client.peer.environ)
+    mechanism = sasl.MECHANISMS[name]
+    verifier = verifier_of(mechanism.asks, settings, client.peer.environ)
     try:
-        first = _decode_initial(initial)
-        answer = _converse(channel, sasl.MECHANISMS[name].begin(first, context), verifier)
+        exchange = mechanism.begin(_decode_initial(initial), context)
+        answer, broken = _converse(channel, exchange, verifier)
     except _Broken as broken:
+        if broken.lost is not None:
+            raise broken.lost from None
         return Result(broken.reply)
     except sasl.Malformed:
         return Result(replies.AUTH_MALFORMED)
     finally:
         verifier.close()
     assert answer.verdict is not None
-    return Result(_REPLIES[answer.verdict], answer.verdict, answer.user, name)
+    result = Result(_REPLIES[answer.verdict], answer.verdict, answer.user, name)
+    if broken is not None:
+        result.lost = broken.lost
+        if broken.lost is None:
+            result.reply = broken.reply
+    return result
 
 
-def _converse(channel: Channel, exchange: sasl.Exchange, verifier: Checkpassword) -> Answer:
-    """Give the mechanism what it asks for until it has what it wants."""
+def _converse(
+    channel: Channel, exchange: sasl.Exchange, verifier: Verifier
+) -> tuple[Answer, _Broken | None]:
+    """Give the mechanism what it asks for until it has what it wants.
+
+    Returns also what came instead of a response, where that changed nothing.
+    """
+    broken = None
     try:
         wanted = next(exchange)
         while True:
@@ -90,21 +112,23 @@ def _converse(channel: Channel, exchange: sasl.Exchange, verifier: Checkpassword
             channel.write(b"334 " + binascii.b2a_base64(wanted, newline=False) + b"\r\n")
             try:
                 response = _response(channel)
-            except _Broken as broken:
-                wanted = exchange.throw(broken)
+            except _Broken as error:
+                broken = error
+                wanted = exchange.throw(error)
             else:
                 wanted = exchange.send(response)
     except StopIteration as stop:
-        answer: Answer = stop.value
-        return answer
+        return stop.value, broken
 
 
 def _response(channel: Channel) -> bytes:
-    """The next line, decoded.  Raises _Broken."""
+    """The next line, decoded.  Raises _Broken, and of Lost nothing but that."""
     try:
         line = content(channel.line(AUTH_LIMIT))
     except LineTooLong:
         raise _Broken(replies.AUTH_TOO_LONG) from None
+    except Lost as lost:
+        raise _Broken(replies.AUTH_CANCELLED, lost) from lost
     if line == b"*":
         raise _Broken(replies.AUTH_CANCELLED)
     return _decode(line)

@@ -188,6 +188,8 @@ class Commands:
             user=result.user,
             reply=reply.wire(),
         )
+        if result.lost is not None:
+            raise result.lost
         if not accepted:
             self._channel.pause(settings.delay)
         return reply
