@@ -9,7 +9,7 @@
         )
         assert talk.replies[-1] == "550 no (#5.7.1)"
 
-There is no network, no queue program and no waiting; the session, the hooks
+There is no client, no queue program and no waiting; the session, the hooks
 and the settings are the real ones.
 """
 

@@ -14,8 +14,8 @@
         assert dns.asked == [("example.org", "MX")]
 
 A name without records, and without any below it, does not exist (NXDOMAIN).  It says
-what a resolver would: aliases are followed.  What is too long for UDP comes by TCP.  It
-reads and writes packets by itself: the program under test leaves that to a library.
+what a resolver would: aliases are followed.  What is too long for UDP comes by TCP.
+Nothing of it is from the program under test.
 
 What a name may DO instead, or before:
 

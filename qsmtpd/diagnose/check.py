@@ -49,8 +49,6 @@ ADDRESS_SPACE_LEAST = 20 * 1024 * 1024
 DATA_LEAST = 8 * 1024 * 1024
 #: With pyOpenSSL: at 40 MB it is 421, at 60 MB it works.
 TLS_LEAST = 64 * 1024 * 1024
-#: With dnspython: an address space of 28 MB and a data segment of 16 MB are enough.
-DNS_LEAST, DNS_DATA_LEAST = 40 * 1024 * 1024, 24 * 1024 * 1024
 #: What this check wants for idna, with all that it has loaded before; measured: 26 MB.
 UTF8_LEAST = 32 * 1024 * 1024
 
@@ -106,9 +104,8 @@ def examine(
     attempt(lambda: check_others(report, plain))
     if policy is not None:
         attempt(lambda: check_filters(report, plain, policy))
-    asks = dns.made > before
-    enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT), asks)
-    if asks and enough:
+    enough = _check_memory(report, tls is not None and tls.mode in (STARTTLS, IMPLICIT))
+    if dns.made > before:
         attempt(lambda: _check_dns(report, plain))
     has_tls = tls is not None and tls.mode != OFF
     if tls is not None and enough:
@@ -205,14 +202,13 @@ def _has_key(settings: Settings, file: str) -> bool:
     return cdb is not None and any(True for _ in cdb.items())
 
 
-def _check_memory(report: Report, pyopenssl: bool, asks_dns: bool) -> bool:
+def _check_memory(report: Report, pyopenssl: bool) -> bool:
     """Is there enough for a session?  With less, loading OpenSSL can end Python."""
     enough = True
-    least_space = max(ADDRESS_SPACE_LEAST, TLS_LEAST * pyopenssl, DNS_LEAST * asks_dns)
-    least_data = max(DATA_LEAST, DNS_DATA_LEAST * asks_dns)
+    least_space = TLS_LEAST if pyopenssl else ADDRESS_SPACE_LEAST
     for name, limit, least in (
         ("address space (softlimit -a, -m)", resource.RLIMIT_AS, least_space),
-        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, least_data),
+        ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, DATA_LEAST),
     ):
         soft = resource.getrlimit(limit)[0]
         if soft == resource.RLIM_INFINITY:

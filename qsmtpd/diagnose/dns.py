@@ -1,12 +1,13 @@
-"""For `qsmtpd --check`: can filters ask the DNS, and does it answer?"""
+"""For `qsmtpd --check`: does the DNS answer the filters that ask it?"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from time import monotonic
 
-from ..net.dns import message, settings
+from ..net.dns import settings
 from ..net.dns.exchange import Exchange
+from ..net.dns.message import Question
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ ASKED = b"localhost"
 
 
 def check_dns(report: Report, lookup: Settings) -> None:
-    """Raises ControlError where there is no library for it."""
-    message.library()
+    """Ask each server.  Raises ControlError."""
     servers = settings.DnsSettings(lookup).servers()
     problems = [(_shown(server), problem(server.family, server.address)) for server in servers]
     for name, found in problems:
@@ -37,7 +37,7 @@ def check_dns(report: Report, lookup: Settings) -> None:
 def problem(family: int, address: tuple[str | int, ...]) -> str | None:
     """What is wrong with this server, or None."""
     exchange = Exchange([settings.Server(family, address)], monotonic() + PATIENCE)
-    (answer,) = exchange.ask([message.Question(ASKED, "A")])
+    (answer,) = exchange.ask([Question(ASKED, "A")])
     return answer.trouble or None
 
 

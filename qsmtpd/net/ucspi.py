@@ -115,16 +115,21 @@ def _family(environ: Mapping[bytes, bytes]) -> bytes | None:
     return None
 
 
+def is_ipv4(text: bytes) -> bool:
+    """Is it an IPv4 address in its one canonical spelling?"""
+    octets = text.split(b".")
+    return len(octets) == 4 and all(
+        0 < len(o) <= 3 and o.isdigit() and int(o) < 256 and (o == b"0" or o[0] != 0x30)
+        for o in octets
+    )
+
+
 def _address(text: bytes | None) -> bytes | None:
     if not text:
         return None
     if text in _seen:
         return text
-    octets = text.split(b".")
-    if len(octets) == 4 and all(
-        0 < len(o) <= 3 and o.isdigit() and int(o) < 256 and (o == b"0" or o[0] != 0x30)
-        for o in octets
-    ):
+    if is_ipv4(text):
         if len(_seen) >= SEEN_LIMIT:
             _seen.clear()
         _seen.add(text)

@@ -23,7 +23,6 @@ from ..config.settings import Settings
 from ..diagnose.dryrun import DryRun
 from ..facts import ControlError, Peer
 from ..log import Log, log_trouble
-from ..net.dns import message
 from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
@@ -187,16 +186,14 @@ def import_all() -> None:
 
 
 def import_packages() -> None:
-    """Import what no part of Python is and a session without TLS wants, where it is.
+    """Import what no part of Python is and a session without TLS wants: idna, where it is.
 
-    idna, with what it imports when it is used: its tables, and the codec punycode; and
-    dnspython, with the types of answers.
+    With what it imports when it is used: its tables, and the codec punycode.
     """
-    for preload in (lambda: utf8.forms("b\u00fccher.example".encode()), message.preload):
-        try:
-            preload()
-        except ControlError:
-            pass  # who wants it, says so
+    try:
+        utf8.forms("b\u00fccher.example".encode())
+    except ControlError:
+        pass  # who wants it, says so
 
 
 def _import(names: tuple[str, ...]) -> None:

@@ -13,10 +13,8 @@ counts, too.
 from __future__ import annotations
 
 import errno
-import os
+import posix as os
 import select
-import socket
-from collections import deque
 from time import monotonic
 
 from ... import waits
@@ -24,10 +22,13 @@ from .message import is_truncated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from .message import Answer, Question
     from .settings import Server
+else:
+    import _socket as socket  # socket.py imports enum, which costs a cold start 4 ms
 
 #: How long the first try of each server waits before the next one begins (seconds); it is
 #: doubled when all of them have been tried.
@@ -56,12 +57,12 @@ class Exchange:
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers to these, in their order.  Raises Shutdown."""
         asked = [_Asked(question, self.first) for question in questions]
-        waiting = deque(asked)
+        waiting = asked[::-1]
         active: list[_Asked] = []
         try:
             while (now := monotonic()) < self._deadline:
                 while waiting and len(active) < AT_ONCE:
-                    active.append(waiting.popleft())
+                    active.append(waiting.pop())
                 for one in active:
                     while one.answer is None and one.next_try <= now:
                         self._try(one, now)

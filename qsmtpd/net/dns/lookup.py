@@ -28,7 +28,7 @@ UNDECIDED = defer(b"DNS temporary failure", 451, b"4.4.3")
 
 
 class Dns:
-    """Made when its filter is.  Raises ControlError, also where dnspython is not there.
+    """Made when its filter is.  Raises ControlError.
 
     `usual` is what the filter does where the DNS could not tell: DEFER, or PASS, as if it
     had nothing to say; dnstrouble, or that option of the filter's line, says otherwise.
@@ -43,7 +43,7 @@ class Dns:
         self._log = settings.log
 
     def ask(self, client: Client, *questions: tuple[bytes, str]) -> list[Answer]:
-        """The answers to these, as Resolver.ask() says.  Raises Shutdown, or ControlError."""
+        """The answers to these, as Resolver.ask() says.  Raises Shutdown."""
         return self.resolver(client).ask(*questions)
 
     def resolver(self, client: Client) -> Resolver:

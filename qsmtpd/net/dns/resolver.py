@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from . import message
 from .exchange import TIMEOUT, Exchange
-from .message import Answer, Question
+from .message import Answer, Question, domain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ class Resolver:
     """Asks the DNS for one session."""
 
     def __init__(self, settings: DnsSettings, counters: Counters) -> None:
-        message.library()
         self._settings = settings
         self._counters = counters
         self._servers = settings.servers()
@@ -50,7 +48,7 @@ class Resolver:
             if asked in answers:
                 continue
             text, type = asked
-            name = message.domain(text)
+            name = domain(text)
             if name is None:
                 answers[asked] = Answer(text, type, no_name=True)
                 continue

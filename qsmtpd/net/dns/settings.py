@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import posix as os
-import sys
-
 from ...config.files import read_regular
 from ...config.settings import shown
 from ...facts import ControlError
+from ..ucspi import is_ipv4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +47,6 @@ class DnsSettings:
         self._servers = _configured(settings)
         global made
         made += 1
-        expect_library()
 
     def servers(self) -> list[Server]:
         """Those that are set, else those of resolv.conf: that is read now."""
@@ -64,7 +61,7 @@ class DnsSettings:
 
 def _at(ip: bytes, port: int = 53) -> Server:
     """The server of this address.  Raises OSError where its zone is no interface."""
-    import socket  # now: not all who read these settings ask
+    import _socket as socket  # now: not all who read these settings ask
 
     host, _, zone = ip.decode("ascii").partition("%")
     if b":" not in ip:
@@ -111,8 +108,6 @@ def _places(entry: bytes) -> list[bytes]:
 
 def _server(text: bytes) -> tuple[bytes, int] | None:
     """`address`, `address:port` or `[address]:port`; None where it is none of these."""
-    from ..ip import canonical
-
     ip, colon, port = text, b"", b""
     if text.startswith(b"["):
         ip, bracket, rest = text[1:].partition(b"]")
@@ -121,17 +116,23 @@ def _server(text: bytes) -> tuple[bytes, int] | None:
             return None
     elif text.count(b":") == 1:
         ip, colon, port = text.partition(b":")
-    found = canonical(ip)
+    found = _address(ip)
     if found is None or (colon and not (0 < len(port) <= 5 and port.isdigit())):
         return None
     number = int(port or b"53")
     return (found, number) if 0 < number < 65536 else None
 
 
-def of_resolv_conf(text: bytes) -> list[Server]:
-    """The servers of a resolv.conf(5); lines that make no sense do not count, as elsewhere."""
+def _address(text: bytes) -> bytes | None:
+    if is_ipv4(text):
+        return text
     from ..ip import canonical
 
+    return canonical(text)
+
+
+def of_resolv_conf(text: bytes) -> list[Server]:
+    """The servers of a resolv.conf(5); lines that make no sense do not count, as elsewhere."""
     servers = []
     for line in text.split(b"\n"):
         words = line.replace(b"\t", b" ").split(b" ")
@@ -139,7 +140,7 @@ def of_resolv_conf(text: bytes) -> list[Server]:
             continue
         given = next(filter(None, words[1:]), b"").rstrip(b"\r")
         ip, percent, zone = given.partition(b"%")
-        found = canonical(ip)
+        found = _address(ip)
         if found is None:
             continue
         try:
@@ -147,29 +148,3 @@ def of_resolv_conf(text: bytes) -> list[Server]:
         except (OSError, ValueError):
             continue  # an interface that is not there
     return servers[:SERVERS_LIMIT]
-
-
-_found = False
-
-
-def expect_library() -> None:
-    """Make sure that dnspython is there; it is not imported.  Raises ControlError."""
-    global _found
-    if not (_found or "dns" in sys.modules or _find()):
-        import site
-
-        site.main()  # our launcher started Python without site, and so without its packages
-        if not _find():
-            what = "is not there, and filters that ask the DNS need it"
-            raise ControlError("Python's dnspython", what)
-    _found = True
-
-
-def _find() -> bool:
-    for folder in sys.path:
-        try:
-            os.stat(f"{folder}/dns/message.py")
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
