@@ -102,7 +102,11 @@ def test_goals(warm: float, one: float, verdicts: list[str]) -> None:
     for clients, value in ((0, 100.0), (5_000, 10.0), (10_000, 80.0)):
         results.add(rows.beside_held(clients), WARM, value)
     results.add(rows.held(10_000), WARM, 16.1)
+    results.add(rows.memory(500, tls=False), WARM, 2049.0)
     found = {goal.text: goal for goal in goals(results, FULL)}
+    idle = found[f"MB of an idle connection, 500: {WARM}"]
+    assert idle.verdict() == "missed, an aim"
+    assert " ≤ (2) | 2.00 |" in " ".join(goals_table([idle]).split())
     ratios = [goal for text, goal in found.items() if text.startswith(row)]
     assert [goal.verdict() for goal in ratios] == verdicts
     assert [goal.floor for goal in ratios] == [20, 20]

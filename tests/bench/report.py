@@ -68,19 +68,19 @@ def goals_table(goals: Iterable[Goal]) -> str:
     """Each goal with what was found."""
     lines = []
     for goal in goals:
-        wanted = f"{'≤' if goal.at_most else '≥'} {goal.wanted:g}"
-        if goal.aim is not None:
-            wanted += f" ({goal.aim:g})"
+        words = ["≤" if goal.at_most else "≥"]
+        words += [] if goal.wanted is None else [f"{goal.wanted:g}"]
+        words += [] if goal.aim is None else [f"({goal.aim:g})"]
         found, floor = (
             "-" if value is None else number(value) for value in (goal.found, goal.floor)
         )
-        lines.append([f"{goal.number}. {goal.text}", wanted, found, floor, goal.verdict()])
+        lines.append([f"{goal.number}. {goal.text}", " ".join(words), found, floor, goal.verdict()])
     return table(["goal", "wanted (aim)", "found", FLOOR, ""], lines)
 
 
 def needed(goals: Iterable[Goal]) -> str:
     """What those that are missed would need."""
-    missed = sorted({goal.number for goal in goals if goal.verdict() == "missed"})
+    missed = sorted({goal.number for goal in goals if goal.verdict().startswith("missed")})
     return "\n".join(f"- Goal {number}: {NEEDED[number]}" for number in missed)
 
 
