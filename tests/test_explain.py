@@ -143,6 +143,15 @@ def test_it_shows_what_each_plugin_says(home: Home) -> None:
     assert home.messages() == []
 
 
+@pytest.mark.parametrize("names", ["SCRAM-SHA-256", "EXTERNAL", "FOO"])
+def test_a_user_whom_no_password_lets_in(home: Home, names: str) -> None:
+    """Whatever mechanisms a session has: here it is PLAIN."""
+    home.control("authmechanisms", names)
+    for environ in ({}, {"SMTPAUTH": "!"}, {"SMTPAUTH": "!+cram"}):
+        run = home.run(b"", "--explain", "user=joe", "to=x@no.example", **environ)
+        assert run.status == 0 and b"\nS: 235 ok, go ahead" in run.out
+
+
 def test_a_pause_is_told_and_not_waited_for(home: Home) -> None:
     home.plugin(
         "slow",

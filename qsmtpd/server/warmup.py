@@ -26,6 +26,7 @@ from ..log import Log, log_trouble
 from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.timelimit import TimeLimit
+from ..sasl import MECHANISMS
 from ..session import plan
 from ..session.plan import NoPlan, Plan
 from ..smtp import utf8
@@ -50,10 +51,11 @@ _LATER = (
     "qsmtpd.net.ip",
     "qsmtpd.net.prefixes",
     "qsmtpd.config.cdb",
+    "qsmtpd.config.mechanisms",
+    "qsmtpd.child.conversation",
     "qsmtpd.child.queue",
-    "qsmtpd.sasl.cram_md5",
-    "qsmtpd.sasl.login",
-    "qsmtpd.sasl.plain",
+    *("qsmtpd.sasl." + mechanism.file for mechanism in MECHANISMS.values()),
+    "qsmtpd.sasl.scram",
     "qsmtpd.session.auth",
     "qsmtpd.session.chunks",
     "qsmtpd.session.data",
