@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cdbs import make_cdb
 from daemons import Peer, userdb
+from dns_server import DnsServer
 
 from bench.place import SOURCE
 
@@ -40,6 +41,15 @@ PLUGIN = """
 """
 MANY = "\n".join(f"@host{n}.example" for n in range(1000))
 FEW = "\n".join(f"@host{n}.example" for n in range(5))
+LISTS = "\n".join(f"bl{n}.example" for n in range(10))
+#: What a DNS server on this machine says to those who ask it; see dns_server.py.
+ZONE = """
+    me.example      A    192.0.2.1
+    b.example       MX   10 me.example
+    b.example       TXT  "v=spf1 include:spf.b.example -all"
+    spf.b.example   TXT  "v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all"
+    1.2.0.192.in-addr.arpa  PTR  me.example
+"""
 #: name -> (control files, variables)
 ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     PLAIN: ({}, {}),
@@ -60,6 +70,12 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "dovecotusers": ({"dovecotusers": "userdb"}, {}),
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
+    "mfdnscheck": ({}, {"MFDNSCHECK": ""}),
+    "fcrdns": ({}, {"FCRDNS": "note"}),
+    "dnsbl, 1 list": ({"dnsbls": "bl0.example"}, {}),
+    "dnsbl, 10 lists": ({"dnsbls": LISTS}, {}),
+    "rhsbl, 1 list": ({"rhsbls": "bl0.example"}, {}),
+    "spf, two records": ({}, {"SPFBEHAVIOR": "3"}),
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
     "headers": ({"requiredheaders": "From"}, {}),
     "loop": ({"loopcheck": "1"}, {}),
@@ -107,6 +123,7 @@ def main() -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         queue = Path(folder, "queue")
         subprocess.run(["cc", "-O2", "-o", queue, SOURCE], check=True)
+        dns = stack.enter_context(DnsServer(ZONE))
         environs = {}
         for number, (name, (files, variables)) in enumerate(ROWS.items()):
             home = Path(folder, str(number))
@@ -119,6 +136,7 @@ def main() -> None:
                 "QMAILQUEUE": str(queue),
                 "PROTO": "TCP",
                 "TCPREMOTEIP": "192.0.2.1",
+                "DNSCACHEIP": dns.where,
                 **variables,
             }
         found: dict[str, list[float]] = {name: [] for name in ROWS}
