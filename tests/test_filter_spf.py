@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
 from qsmtpd.filters import spflibrary, spfquery
-from qsmtpd.filters.spfquery import RECORD_LIMIT, RESULTS, TERM_LIMIT
+from qsmtpd.filters.spfquery import RECORD_LIMIT, TERM_LIMIT
+from qsmtpd.filters.spfresult import RESULTS
 
 RESULT_OF = {
     "pass": "v=spf1 ip4:192.0.2.0/24 -all",
@@ -136,6 +137,24 @@ def test_both_domains_are_asked_at_once(place: Place) -> None:
     ask(place.build(), b"joe@fail.example")
     assert set(place.dns.asked) == {("client.example", "TXT"), ("fail.example", "TXT")}
     assert len(place.dns.asked) == 2
+
+
+@pytest.mark.parametrize("result", ["none", "temperror"])
+def test_without_a_record_there_is_no_need_for_the_library(
+    place: Place, monkeypatch: pytest.MonkeyPatch, result: str
+) -> None:
+    monkeypatch.setattr(spfquery, "check_host", None)
+    place.dns.add("none.example", "TXT", "v=spf10 -all")
+    place.dns.add("none.example", "TXT", "v=spf1.0 -all")
+    _, found = ask(place.build(), b"joe@%b.example" % result.encode())
+    assert found.verdict.result == result
+
+
+@pytest.mark.parametrize("text", ["v=spf1", "V=SPF1 -all", "v=spf1  ", "v=spf1 "])
+def test_what_is_a_record(place: Place, text: str) -> None:
+    place.dns.add("is.example", "TXT", text)
+    expected = "fail" if "all" in text else "neutral"
+    assert ask(place.build(), b"joe@is.example")[1].verdict.result == expected
 
 
 # -- two checks --------------------------------------------------------------------

@@ -30,12 +30,12 @@ from __future__ import annotations
 from ..decision import DECLINED, REFUSALS, Decision, decline, defer, reject
 from ..net.dns.lookup import PASS, Dns
 from . import spflibrary
+from .spfresult import Verdict, without_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..facts import Client, Envelope, Message
-    from .spfquery import Verdict
 
 MARK, PUT_OFF, REFUSE_FAIL, REFUSE_SOFTFAIL, REFUSE_NEUTRAL, REFUSE_ALL = range(1, 7)
 #: From which behaviour on a result is refused.
@@ -177,20 +177,24 @@ class _LateFilter(_Filter):
 def _check(dns: Dns, client: Client, envelope: Envelope) -> Results:
     """Ask both domains about the client."""
     from ..net.dns.message import mail_domain
-    from . import spfquery
 
-    resolver = dns.resolver(client)
     local, at, sender = envelope.sender.rpartition(b"@")
     said = (client.helo or b"").rstrip(b" ")
     helo, mailfrom = mail_domain(said), mail_domain(sender)
-    resolver.ask(*((name, "TXT") for name in (helo, mailfrom) if name))  # both at once
+    names = [name for name in (helo, mailfrom) if name is not None]
+    texts = dict(zip(names, dns.ask(client, *((name, "TXT") for name in names)), strict=True))
 
     def check(identity: str, local: bytes, name: bytes | None, text: bytes) -> Verdict:
         if name is None:
-            return spfquery.Verdict(identity, text.translate(_PRINTABLE)[:VALUE_LIMIT])
+            return Verdict(identity, text.translate(_PRINTABLE)[:VALUE_LIMIT])
+        found = without_record(identity, name, texts[name])
+        if found is not None:
+            return found
+        from . import spfquery  # now: to load the library takes longer than a session
+
         peer = client.peer
         subject = spfquery.Subject(peer.ip, local, name, helo or said, peer.local_host)
-        return spfquery.check_host(resolver, identity, subject)
+        return spfquery.check_host(dns.resolver(client), identity, subject)
 
     return Results(
         check("helo", b"postmaster", helo, said) if said else None,

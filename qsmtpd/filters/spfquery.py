@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..facts import ControlError, Lost
 from ..net.dns.message import domain as asked_name
 from . import spflibrary
+from .spfresult import FAIL, PERMERROR, TEMPERROR, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 spf = spflibrary.load()
 _Evaluation: Any = spf.query
 
-PASS, FAIL, SOFTFAIL, NEUTRAL = "pass", "fail", "softfail", "neutral"
-NONE, TEMPERROR, PERMERROR = "none", "temperror", "permerror"
-RESULTS = (PASS, FAIL, SOFTFAIL, NEUTRAL, NONE, TEMPERROR, PERMERROR)
-
 # The library's time grows by the square of a length: a term of 4 KB takes half a second.
 #: Records have a few hundred bytes, and should have no more than 512 (RFC 7208, 3.4).
 RECORD_LIMIT = 4096  # bytes
@@ -34,34 +31,6 @@ TERM_LIMIT = 300  # bytes
 EXPLANATION_LIMIT = 1000  # bytes, before it is expanded
 #: The maximum of names of a client that are looked up (RFC 7208, 4.6.4).
 POINTERS_LIMIT = 10
-
-
-class Verdict:
-    """What a domain says of a client that uses it.
-
-    `identity` is `mailfrom` or `helo`, `domain` the one that was asked about, `result`
-    one of RESULTS; `mechanism`, the term of the record that decided, or b"";
-    `problem`, what is wrong, or b""; `explanation`, what the domain has to say to who
-    failed, or b"".  The last three are anybody's.
-    """
-
-    __slots__ = ("identity", "domain", "result", "mechanism", "problem", "explanation")
-
-    def __init__(
-        self,
-        identity: str,
-        domain: bytes,
-        result: str = NONE,
-        mechanism: bytes = b"",
-        problem: bytes = b"",
-        explanation: bytes = b"",
-    ) -> None:
-        self.identity = identity
-        self.domain = domain
-        self.result = result
-        self.mechanism = mechanism
-        self.problem = problem
-        self.explanation = explanation
 
 
 class Subject:

@@ -76,6 +76,8 @@ _LATER = (
 )
 #: What plugins from elsewhere may need.
 _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
+#: What filters load with their first client: too much for a server where they are not on.
+_FOR_FILTERS = {"spf": "qsmtpd.filters.spfquery"}
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
@@ -137,6 +139,7 @@ def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
             _import(_FOR_PLUGINS)
             _load_plugins(made, loaded)
         serves = True
+        _load_libraries(made)
         _prepare_tls(made, log, loaded)
         if made.settings.utf8 != UTF8_OFF:
             utf8.library()
@@ -147,6 +150,16 @@ def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
         if loaded.note(f"{type(error).__name__}: {error}"):
             log_trouble(log, error)
     return serves
+
+
+def _load_libraries(made: Plan) -> None:
+    """Have what filters load with their first client."""
+    for spec in made.settings.policy.plugins:
+        if spec.plugin in _FOR_FILTERS:
+            try:
+                _import((_FOR_FILTERS[spec.plugin],))
+            except ControlError:
+                pass  # who wants it, says so
 
 
 def _load_plugins(made: Plan, loaded: Preloaded) -> None:
