@@ -180,6 +180,13 @@ class Channel:
         deadline = self._deadline()
         if self._skipped:
             self._skip(deadline)
+        elif not self._input:
+            data = self._read(deadline)
+            if data.find(b"\n") == len(data) - 1 and len(data) <= limit:
+                # Nearly always: one line, and the client waits for the answer.
+                self.bare_lf = self.bare_lf or data[-2:-1] != b"\r"
+                return data
+            self._input += data
         while True:
             found = self._input.find(b"\n", self._searched)
             if found >= 0:
