@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import threading
@@ -135,3 +136,46 @@ def userdb(*known: bytes) -> Script:
                 line.say(b"NOTFOUND\t%b\n" % number)
 
     return script
+
+
+def dovecot(answer: Callable[[list[bytes], Line], None], hello: bytes = AUTH_HELLO) -> Script:
+    """Dovecot's auth socket: answer(fields, line) is called for each AUTH and CONT."""
+
+    def script(line: Line) -> None:
+        line.say(hello)
+        assert line.hear() == b"VERSION\t1\t1\n"
+        assert line.hear()[:5] == b"CPID\t"
+        while text := line.hear():
+            answer(text[:-1].split(b"\t"), line)
+
+    return script
+
+
+def passwords(**known: str) -> Script:
+    """The same, with PLAIN and LOGIN for these users; it calls them by their names in full."""
+    asked: dict[Line, list[bytes]] = {}
+
+    def answer(fields: list[bytes], line: Line) -> None:
+        command, number, *rest = fields
+        said: bytes | None = None
+        if command == b"AUTH":
+            asked[line] = [rest[0]]
+            if rest[-1].startswith(b"resp="):
+                said = rest[-1][5:]
+        else:
+            (said,) = rest
+        given = asked[line]
+        if said is not None:
+            given.append(base64.b64decode(said, validate=True))
+        questions = {b"PLAIN": [b""], b"LOGIN": [b"Username:", b"Password:"]}[given[0]]
+        if len(given) <= len(questions):
+            challenge = base64.b64encode(questions[len(given) - 1])
+            line.say(b"CONT\t%b\t%b\n" % (number, challenge))
+            return
+        _, user, password = given if given[0] == b"LOGIN" else given[1].split(b"\0")
+        if known.get(user.decode()) == password.decode():
+            line.say(b"OK\t%b\tuser=%b@ok.example\n" % (number, user))
+        else:
+            line.say(b"FAIL\t%b\tuser=%b\n" % (number, user))
+
+    return dovecot(answer)

@@ -125,7 +125,7 @@ NEVER = ("a b@example.org #", "user@example.org # ours", BOM, "example.org")
 NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.org", "!a.example",
              "example.org:25", "x" * 256, BOM)  # fmt: skip
 #: Of a socket at which Dovecot is; of none; and of one at which nobody is.
-USERDB = b"users/userdb"
+USERDB, AUTH = b"users/userdb", b"users/auth"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
 NO_DAEMON = (b"/no/such/socket", b"no/such/socket", b"inet:127.0.0.1:1")
@@ -178,6 +178,8 @@ ROWS = [
     Row("tokenprogram", "TOKENPROGRAM", {b"/bin/cat -u": "/bin/cat -u"}, (b"a\x01b", b"x" * 1001),
         UNREAD, (b"/no/such", b"/etc/passwd", b"no-such-program", b"/bin/true"),
         on={"SMTPAUTH": "", "AUTHMECHANISMS": "XOAUTH2", "AUTHCLEAR": "1"}),
+    Row("dovecotauth", "DOVECOTAUTH", {AUTH: AUTH.decode(), b"unix:" + AUTH: None}, NO_ADDRESS, "",
+        NO_DAEMON, empty_file=WRONG),
     number("authtimeout", "AUTHTIMEOUT", 1),
     number("authdelay", "AUTHDELAY"),
     number("maxauthfailures", "MAXAUTHFAILURES", 1),

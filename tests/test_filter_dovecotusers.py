@@ -188,7 +188,12 @@ def test_check(dovecot: Peer, home: Home) -> None:
     check = home.run(b"", "--check")
     answers = f"ok: Dovecot's userdb socket = {dovecot.address} (it answers)"
     assert check.status == 0 and answers.encode() in check.out
-    dovecot.script = lambda line: (line.say(AUTH_HELLO), line.wait_for_end())
+
+    def another(line: Line) -> None:
+        line.say(AUTH_HELLO)
+        line.wait_for_end()
+
+    dovecot.script = another
     check = home.run(b"", "--check")
     what = f"{dovecot.address} gives no answer: is no userdb socket"
     assert check.status == 1 and f"wrong: control/dovecotusers: {what}\n".encode() in check.out

@@ -12,7 +12,7 @@ import odd_files
 import pytest
 import settings_table
 from cdbs import make_cdb
-from daemons import Peer, userdb
+from daemons import Peer, passwords, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
 from settings_table import ROWS, UNREAD, WRONG, Row
@@ -133,6 +133,12 @@ class NotedSettings(_Noted):
         return own
 
 
+def program(home: Home, environ: Mapping[str, bytes | None]) -> list[bytes]:
+    """The checkpassword program; none where Dovecot is asked."""
+    by_dovecot = (environ.get("DOVECOTAUTH") or b"").strip(WHITE)
+    return [] if by_dovecot or (home.control_dir / "dovecotauth").exists() else CHECKPASSWORD
+
+
 class Tried:
     """What a session and --check made of these variables and files."""
 
@@ -155,17 +161,18 @@ class Tried:
         self.problem: str | None = None  # of TLS
         self.remarks: list[tuple[str, str]] = []
         os.chdir(home.path)
+        asks = program(home, environ)
         lookup = NotedSettings(NotedFiles(os.fsencode(home.path), self.asked), raw)
         lookup.given = self.given
         try:
-            dry = DryRun(lookup, ucspi.read_peer(raw), Log(NOWHERE), None, CHECKPASSWORD)
+            dry = DryRun(lookup, ucspi.read_peer(raw), Log(NOWHERE), None, asks)
             tls = TlsSettings(lookup)
             self.problem, self.remarks = tls.problem, tls.remarks
             self.plugins = [entry.name for entry in dry.hooks.order.entries[1:]]
             dry.run(commands, lambda _: None, self.replies.append)
         except ControlError as error:
             self.error = error
-        self.report = check.examine(raw, CHECKPASSWORD)
+        self.report = check.examine(raw, asks)
 
     def lines(self, kind: str) -> list[str]:
         """What --check says of a kind."""
@@ -198,6 +205,7 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     with (
         DnsServer() as dns,
         Peer(userdb(b"x@ok.example"), home.path / os.fsdecode(settings_table.USERDB)),
+        Peer(passwords(), home.path / os.fsdecode(settings_table.AUTH)),
     ):
         home.environ["DNSCACHEIP"] = dns.where
         yield home
@@ -459,13 +467,14 @@ def test_a_value_of_each_kind(quiet_home: Home, row: Row) -> None:
             *((text, False) for text in row.wrong[: not row.tls]),
         ]
         for value, right in values:
+            given = put(home, row, file, value)
             environ: Variables = {
-                name: None if text is None else os.fsdecode(text)
-                for name, text in put(home, row, file, value).items()
+                name: None if text is None else os.fsdecode(text) for name, text in given.items()
             }
+            asks = [] if not program(home, given) else ["cat", "true"]
             run = home.run(b"QUIT\r\n", **environ)
             assert run.codes == ([220, 221] if right else [421])
-            out = home.run(b"", "--check", "cat", "true", **environ).out.decode()
+            out = home.run(b"", "--check", *asks, **environ).out.decode()
             out = out.replace(NO_DNS, "")
             assert ("\nwrong: " in out) == (not right), out
             if not right:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..facts import ControlError
-from ..sasl import CHECKPASSWORD, MECHANISMS, SCRAM, TOKENS
+from ..sasl import CHECKPASSWORD, MECHANISMS, SCRAM, TOKENS, is_name
 from .settings import shown
 
 TYPE_CHECKING = False
@@ -45,6 +45,22 @@ def available(
     return tuple(name for name in names if lacks(name, programs) is None)
 
 
+def of_dovecot(
+    settings: Settings, usual: tuple[bytes, ...], command: list[bytes]
+) -> tuple[bytes, ...]:
+    """Those of Dovecot's that are named; none: all of them.  Raises ControlError."""
+    if command:
+        what = "is set, and so is a checkpassword program in the arguments: only one can be asked"
+        raise ControlError(
+            "DOVECOTAUTH" if settings.is_set("DOVECOTAUTH") else "control/dovecotauth", what
+        )
+    if not are_named(settings):
+        return () if usual == _USUAL else usual
+    if usual != _USUAL:
+        raise ControlError("SMTPAUTH", "names mechanisms, and so does " + where(settings))
+    return named(settings, of_dovecot=True)
+
+
 def lacks(name: bytes, programs: Programs) -> str | None:
     """What this mechanism wants and is not there; None where nothing is missing."""
     asks = MECHANISMS[name].asks
@@ -63,10 +79,11 @@ def where(settings: Settings) -> str:
     return VARIABLE if settings.is_set(VARIABLE) else "control/" + FILE
 
 
-def named(settings: Settings) -> tuple[bytes, ...]:
+def named(settings: Settings, of_dovecot: bool = False) -> tuple[bytes, ...]:
     """The names in their order, in capitals.  Raises ControlError.
 
     In the variable they have blanks between them, and in the file blanks or line ends.
+    Those `of_dovecot` are for Dovecot to know.
     """
     source, text = where(settings), settings.variable(VARIABLE)
     if text is None:
@@ -74,7 +91,9 @@ def named(settings: Settings) -> tuple[bytes, ...]:
     found: list[bytes] = []
     for word in text.split():
         name = word.upper()
-        if name not in MECHANISMS:
+        if of_dovecot and not is_name(name):
+            raise ControlError(source, f"has {shown(word)}, which is no name of a mechanism")
+        if name not in MECHANISMS and not of_dovecot:
             known = ", ".join(known.decode("ascii") for known in MECHANISMS)
             raise ControlError(source, f"has {shown(word)}, none of {known}")
         if name in found:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..facts import Peer, Tls
+    from ..net.dovecot import Server
     from .settings import Settings
 
 #: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
@@ -228,7 +229,8 @@ class AuthSettings:
 
     `command` is the checkpassword program with its arguments, from our own
     command line; `programs` has it by whom a mechanism asks (see sasl).
-    `mechanisms` are those for which there is somebody to ask.
+    `mechanisms` are those for which there is somebody to ask; with `dovecot`, the
+    auth socket that is then asked, those that are named, or none: all that it has.
     """
 
     __slots__ = (
@@ -243,6 +245,7 @@ class AuthSettings:
         "delay",
         "max_failures",
         "hide",
+        "dovecot",
     )
 
     def __init__(self, settings: Settings, command: Sequence[bytes] = ()) -> None:
@@ -261,7 +264,18 @@ class AuthSettings:
             self.host, *command = command
         self.command = list(command)
         self.programs = {"checkpassword": self.command}
+        self.dovecot: Server | None = None
         if self.mechanisms and (
+            settings.is_set("DOVECOTAUTH") or settings.files.has("dovecotauth")
+        ):
+            from ..net import dovecot
+
+            self.dovecot = dovecot.server_of(settings)
+        if self.dovecot is not None:
+            from . import mechanisms
+
+            self.mechanisms = mechanisms.of_dovecot(settings, self.mechanisms, self.command)
+        elif self.mechanisms and (
             settings.is_set("AUTHMECHANISMS") or settings.files.has("authmechanisms")
         ):
             from . import mechanisms
@@ -277,10 +291,15 @@ class AuthSettings:
         hide = settings.line("authhide", "AUTHHIDE")
         self.hide = hide is not None and hide != b"0"
 
-    def offered(self, tls: Tls | None) -> tuple[bytes, ...]:
-        """The mechanisms that a client can use now, in the order announced."""
+    def offered(self, tls: Tls | None) -> tuple[bytes, ...] | None:
+        """The mechanisms that a client can use now, in the order announced.
+
+        None: all that Dovecot has.
+        """
         if tls is None and not self.in_clear:
             return ()
+        if self.dovecot is not None and not self.mechanisms:
+            return None
         if b"EXTERNAL" in self.mechanisms and (tls is None or tls.user is None):
             return tuple(name for name in self.mechanisms if name != b"EXTERNAL")
         return self.mechanisms

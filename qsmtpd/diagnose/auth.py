@@ -7,6 +7,7 @@ import os
 from ..config import mechanisms
 from ..facts import ControlError
 from ..sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
+from .daemons import check_server
 from .programs import found, names, why_not
 
 TYPE_CHECKING = False
@@ -26,9 +27,20 @@ def check_auth(
             report.warn("SMTPAUTH", "is not set, so the checkpassword program is never asked")
         if settings.is_set(mechanisms.VARIABLE):
             report.warn("SMTPAUTH", f"is not set, so {mechanisms.VARIABLE} means nothing")
+        if settings.line("dovecotauth", "DOVECOTAUTH"):
+            report.warn("SMTPAUTH", "is not set, so Dovecot is never asked about passwords")
         return
     switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
-    if mechanisms.are_named(settings):
+    if auth.dovecot is not None:
+        where = "DOVECOTAUTH" if settings.is_set("DOVECOTAUTH") else "control/dovecotauth"
+        by = mechanisms.where(settings) if mechanisms.are_named(settings) else switch
+        check_server(report, auth.dovecot, where, auth.mechanisms, by)
+        if b"EXTERNAL" in auth.mechanisms and not _has_certified(tls):
+            report.wrong(by, f"has EXTERNAL, and {_NONE_CERTIFIED}")
+        for what in (SCRAM, TOKENS):
+            if settings.line(what, what.upper()):
+                report.warn(what, "is never asked: Dovecot is")
+    elif mechanisms.are_named(settings):
         _check_mechanisms(report, settings, auth, tls)
     elif not auth.command:
         report.wrong(switch, "is set, but there is no checkpassword program in the arguments")
@@ -47,8 +59,8 @@ def _check_mechanisms(
     for name in mechanisms.named(settings):
         lack = mechanisms.lacks(name, auth.programs)
         asks, how = MECHANISMS[name].asks, name.decode("ascii")
-        if asks == CERTIFICATE and not (tls and any(tls.clients.values())):
-            lack = "no entry of control/tlsclients names a user"
+        if asks == CERTIFICATE and not _has_certified(tls):
+            lack = _NONE_CERTIFIED
         if lack is not None and asks in (SCRAM, TOKENS):
             report.wrong(asks, f"{lack}, and {how} needs it")
         elif lack is not None:
@@ -60,6 +72,14 @@ def _check_mechanisms(
         if helper[-1] != b"--scram":
             report.wrong(SCRAM, "is qsmtpd-checkpassword without --scram")
         _check_users(report, settings, auth)
+
+
+_NONE_CERTIFIED = "no entry of control/tlsclients names a user"
+
+
+def _has_certified(tls: TlsSettings | None) -> bool:
+    """Does a certificate say who somebody is?"""
+    return tls is not None and any(tls.clients.values())
 
 
 def _check_checkpassword(report: Report, settings: Settings, auth: AuthSettings) -> None:

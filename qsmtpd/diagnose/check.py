@@ -96,7 +96,7 @@ def examine(
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
     attempt(lambda: check_dns_lists(report, plain))
-    may_relay = peer.relay is not None or bool(auth and auth.mechanisms)
+    may_relay = peer.relay is not None or bool(auth and (auth.mechanisms or auth.dovecot))
     attempt(lambda: _check_utf8(report, plain))
     attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
     if queue is not None:

@@ -9,10 +9,12 @@ import os
 
 from ..log import Log
 from ..net.daemon import Address, NoAnswer, address_of
-from ..net.dovecot import Users
+from ..net.dovecot import Authentication, Server, Users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..config.session import PolicySettings
     from ..config.settings import Settings
     from .report import Report
@@ -39,6 +41,28 @@ def _check_users(report: Report, where: str, address: Address) -> None:
         report.wrong(where, no_answer(address, error))
     else:
         report.note("Dovecot's userdb socket", os.fsdecode(address.text), "it answers")
+
+
+def check_server(
+    report: Report, server: Server, where: str, named: Sequence[bytes], by: str
+) -> None:
+    """Dovecot's auth socket; `where` and `by` are the settings of it and of those `named`."""
+    address = server.address
+    try:
+        exchange = Authentication(address, WAIT)
+    except NoAnswer as error:
+        report.wrong(where, no_answer(address, error))
+        return
+    exchange.close()
+    has = exchange.mechanisms
+    if not has:
+        report.wrong(where, f"{os.fsdecode(address.text)} has no mechanism for a client")
+        return
+    names = b" ".join(has).decode("ascii")
+    report.note("Dovecot's auth socket", os.fsdecode(address.text), f"it has {names}")
+    for name in named:
+        if name not in has and name != b"EXTERNAL":
+            report.wrong(by, f"has {name.decode('ascii')}, which Dovecot has not")
 
 
 def no_answer(address: Address, error: NoAnswer) -> str:

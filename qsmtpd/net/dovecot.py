@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import binascii
 import posix as os
+from time import monotonic
 
-from .daemon import Daemon, NoAnswer
+from ..sasl import is_name
+from .daemon import Daemon, NoAnswer, address_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..config.settings import Settings
     from .daemon import Address
 
 #: Bytes of all that Dovecot says in one conversation: its own limit of a line is 16384.
 LIMIT = 65536
+#: Bytes of a challenge, so that it has room in a reply (RFC 4954, 4).
+CHALLENGE_LIMIT = 9216
 #: The number of our request: a connection has one at a time.
 _FIRST = 1
 _ESCAPED = {0x30: 0x00, 0x31: 0x01, 0x74: 0x09, 0x6E: 0x0A, 0x72: 0x0D}  # 0 1 t n r
@@ -28,11 +33,11 @@ _ESCAPED = {0x30: 0x00, 0x31: 0x01, 0x74: 0x09, 0x6E: 0x0A, 0x72: 0x0D}  # 0 1 t
 _NEVER = frozenset((b"anonymous", b"private"))
 #: Of a client's certificate Dovecot knows nothing.
 _UNSUPPORTED = (b"EXTERNAL",)
-_NAME = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")  # RFC 4422, 3.1
-_NAME_LIMIT = 20
 #: So that the line of EHLO stays below the limit of a reply (RFC 5321, 4.5.3.1.5).
 _NAMES_LIMIT = 400
 NONSENSE = "talks nonsense"
+#: For how long what Dovecot has, and that it gives no answer, is remembered (seconds).
+FRESH, AGAIN = 60.0, 10.0
 
 
 class Line:
@@ -118,6 +123,8 @@ _CODES = {
     b"pass_expired": b"pass_expired",
 }
 TEMPORARY = b"temp_fail"
+#: A field of a user who may not log in, but for where Dovecot would pass the login on.
+NOLOGIN = b"nologin"
 
 
 def said(text: bytes) -> Said:
@@ -128,11 +135,16 @@ def said(text: bytes) -> Said:
     if line.command == b"CONT":
         if len(line.fields) > 1:
             raise ValueError("more than a challenge")
-        return Said(challenge=binascii.a2b_base64(b"".join(line.fields), strict_mode=True))
+        challenge = binascii.a2b_base64(b"".join(line.fields), strict_mode=True)
+        if len(challenge) > CHALLENGE_LIMIT:
+            raise ValueError("too long a challenge")
+        return Said(challenge=challenge)
     user = line.values.get(b"user", b"")
     if line.command == b"OK":
         if not is_safe(user):
             raise ValueError("without a user")
+        if NOLOGIN in line.words and b"proxy" not in line.words:  # the password is right
+            return Said(code=NOLOGIN, claimed=user)
         return Said(user=user)
     if line.command != b"FAIL":
         raise ValueError("no answer")
@@ -198,7 +210,7 @@ def handshake(line: Callable[[], bytes]) -> dict[bytes, bool]:
         if words[0] == b"VERSION" or b"" in words[:1]:
             raise NoAnswer(NONSENSE)
         name = words[1].upper() if words[0] == b"MECH" and len(words) > 1 else b""
-        if not (0 < len(name) <= _NAME_LIMIT and _NAME.issuperset(name)):
+        if not is_name(name):
             continue
         length += 1 + len(name)
         if name not in _UNSUPPORTED and _NEVER.isdisjoint(words) and length <= _NAMES_LIMIT:
@@ -210,6 +222,41 @@ def _expect_version(line: bytes) -> None:
     words = line.split(b"\t")
     if words[0] != b"VERSION" or len(words) < 2 or words[1] != b"1":
         raise NoAnswer(NONSENSE)
+
+
+class Server:
+    """An auth socket, as all sessions of a configuration know it: what it has is remembered."""
+
+    __slots__ = ("address", "_names", "_ask_at")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._names: tuple[bytes, ...] | None = None
+        self._ask_at = 0.0
+
+    def mechanisms(self, seconds: float) -> tuple[tuple[bytes, ...] | None, str | None]:
+        """(those that it has, None where nobody knows; why it gave no answer just now).
+
+        It is asked where that is a while ago, and may take `seconds`; without an answer
+        those count that were last known.  Raises Shutdown.
+        """
+        if monotonic() < self._ask_at:
+            return self._names, None
+        try:
+            exchange = Authentication(self.address, seconds)
+        except NoAnswer as error:
+            self._ask_at = monotonic() + AGAIN
+            return self._names, str(error)
+        exchange.close()
+        self._ask_at = monotonic() + FRESH
+        self._names = tuple(exchange.mechanisms)
+        return self._names, None
+
+
+def server_of(settings: Settings) -> Server | None:
+    """That of the setting dovecotauth, if there is one.  Raises ControlError."""
+    address = address_of(settings, "dovecotauth", "DOVECOTAUTH")
+    return None if address is None else Server(address)
 
 
 class Users:

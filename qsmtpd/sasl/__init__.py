@@ -35,6 +35,7 @@ ACCEPTED, REFUSED, TEMPORARY = "accepted", "refused", "temporary"
 #: program of tokens; the helper that carries out SCRAM.
 CHECKPASSWORD, CERTIFICATE = "checkpassword", "certificate"
 TOKENS, SCRAM = "tokenprogram", "scramprogram"
+DOVECOT = "dovecot"  # its auth socket, in place of the program
 
 
 class Mechanism:
@@ -62,6 +63,11 @@ MECHANISMS = {
     b"OAUTHBEARER": Mechanism("oauthbearer", TOKENS),
     b"XOAUTH2": Mechanism("xoauth2", TOKENS),
 }
+#: Any mechanism that Dovecot carries out.
+RELAYED = Mechanism("relay", DOVECOT)
+
+
+_NAME = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
 class Malformed(Exception):
@@ -127,6 +133,11 @@ class Message:
 
     def __init__(self, text: bytes | None) -> None:
         self.text = text
+
+
+def is_name(name: bytes) -> bool:
+    """Is it the name of a mechanism (RFC 4422, 3.1)?"""
+    return 0 < len(name) <= 20 and _NAME.issuperset(name)
 
 
 def checked_user(user: bytes) -> bytes:

@@ -27,18 +27,25 @@ class Result:
     """What came of an AUTH: the reply, and who the client is or claimed to be.
 
     `verdict` is ACCEPTED, REFUSED or TEMPORARY, or None where the exchange
-    itself failed before there was one.  `lost`: the client has gone since.
+    itself failed before there was one; `reason` says for the log why, if
+    whoever was asked has.  `lost`: the client has gone since.
     """
 
-    __slots__ = ("reply", "verdict", "user", "mechanism", "lost")
+    __slots__ = ("reply", "verdict", "user", "mechanism", "reason", "lost")
 
     def __init__(
-        self, reply: Reply, verdict: str | None = None, user: bytes = b"", mechanism: bytes = b""
+        self,
+        reply: Reply,
+        verdict: str | None = None,
+        user: bytes = b"",
+        mechanism: bytes = b"",
+        reason: str | bytes | None = None,
     ) -> None:
         self.reply = reply
         self.verdict = verdict
         self.user = user
         self.mechanism = mechanism
+        self.reason = reason
         self.lost: Lost | None = None
 
 
@@ -68,13 +75,23 @@ def authenticate(
     """
     name, _, initial = argument.partition(b" ")
     name, initial = name.upper(), initial.lstrip(b" ")
-    if name not in settings.offered(client.tls):
+    verifier: Verifier
+    if settings.dovecot is not None and name != b"EXTERNAL":
+        from .dovecot import Dovecot
+
+        mechanism = sasl.RELAYED
+        verifier = Dovecot(settings, settings.dovecot, client)
+        if not verifier.has(name):
+            verifier.close()
+            return Result(replies.AUTH_UNKNOWN)
+    elif name in (settings.offered(client.tls) or ()):
+        mechanism = sasl.MECHANISMS[name]
+        verifier = verifier_of(mechanism.asks, settings, client.peer.environ)
+    else:
         return Result(replies.AUTH_UNKNOWN)
     host = client.peer.local_host if settings.host is None else settings.host
     certified = None if client.tls is None else client.tls.user
     context = sasl.Context(_make_challenge(host), certified)
-    mechanism = sasl.MECHANISMS[name]
-    verifier = verifier_of(mechanism.asks, settings, client.peer.environ)
     try:
         exchange = mechanism.begin(_decode_initial(initial), context)
         answer, broken = _converse(channel, exchange, verifier)
@@ -87,7 +104,8 @@ def authenticate(
     finally:
         verifier.close()
     assert answer.verdict is not None
-    result = Result(_REPLIES[answer.verdict], answer.verdict, answer.user, name)
+    reply = _REPLIES[answer.verdict]
+    result = Result(reply, answer.verdict, answer.user, name, verifier.reason)
     if broken is not None:
         result.lost = broken.lost
         if broken.lost is None:

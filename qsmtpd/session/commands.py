@@ -59,6 +59,7 @@ class Commands:
         "_provider",
         "_envelope",
         "_transfer",
+        "_auth_unavailable",
     )
 
     def __init__(
@@ -83,12 +84,13 @@ class Commands:
         self.message_over = False
         self.last_chunk = False
         self._transfer: ChunkedTransfer | None = None
+        self._auth_unavailable = False
         self.by_verb = dict(_ALWAYS)
         if settings.chunking:
             self.by_verb[b"BDAT"] = Commands._bdat
         if provider is not None or client.tls is not None:
             self.by_verb[b"STARTTLS"] = Commands._starttls
-        if settings.auth.mechanisms:
+        if settings.auth.mechanisms or settings.auth.dovecot is not None:
             self.by_verb[b"AUTH"] = Commands._auth
         for verb in hooks.order.commands:
             self.by_verb[verb] = _of_plugin(verb)
@@ -128,7 +130,7 @@ class Commands:
         starttls = self._provider is not None and self._client.tls is None
         mechanisms: tuple[bytes, ...] = ()
         if self._client.auth is None:
-            mechanisms = self._settings.auth.offered(self._client.tls)
+            mechanisms = self._mechanisms()
         more = self._hooks.capabilities(self._client)
         if more is None:
             return replies.PLUGIN_TROUBLE
@@ -154,6 +156,18 @@ class Commands:
         if tls is None:
             return replies.TLS_UNAVAILABLE
         raise TlsStarted(tls)
+
+    def _mechanisms(self) -> tuple[bytes, ...]:
+        """Those of AUTH that this client can use now."""
+        auth = self._settings.auth
+        names = auth.offered(self._client.tls)
+        if names is None:
+            from . import dovecot
+
+            assert auth.dovecot is not None
+            names = dovecot.offered(auth, auth.dovecot, self._log)
+            self._auth_unavailable = names is None
+        return names or ()
 
     def _auth(self, argument: bytes) -> Reply:
         if self._client.auth is not None:
@@ -187,6 +201,7 @@ class Commands:
             mechanism=result.mechanism,
             user=result.user,
             reply=reply.wire(),
+            reason=result.reason,
         )
         if result.lost is not None:
             raise result.lost
@@ -206,7 +221,7 @@ class Commands:
 
     def _mail(self, argument: bytes) -> Reply:
         if self._settings.auth.required and self._client.auth is None:
-            return replies.AUTH_REQUIRED
+            return replies.AUTH_TEMPORARY if self._auth_unavailable else replies.AUTH_REQUIRED
         try:
             self._envelope = envelope.sender(argument, self._settings)
         except envelope.BadPath as error:

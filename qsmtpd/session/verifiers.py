@@ -2,8 +2,8 @@
 
 A verifier is made for one exchange.  It has ask(question), which returns an
 Answer and raises nothing but Shutdown, and close(), which ends what it still
-has open.  No password is ever in the environment, in an argument, in the log or
-in the text of an exception.
+has open; `reason` is for the log.  No password is ever in the environment, in an
+argument, in the log or in the text of an exception.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ _SAID_LIMIT = 9216
 
 
 class Verifier:
-    """Nobody: for the mechanism that asks nothing."""
+    """Nobody: for the mechanism that asks nothing.
+
+    `reason` says for the log why a verdict is what it is, if that is known.
+    """
+
+    reason: str | bytes | None = None
 
     def ask(self, question: Credentials | Message) -> Answer:
         """The answer to the next question of the exchange."""
