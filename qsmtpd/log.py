@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
     from typing import Protocol
 
-_NEVER = frozenset((*range(32), *b'"\\', *range(127, 256)))
-#: Tables that change such bytes as cannot stand there without quotes, or as they are.
-_PLAIN = bytes(byte ^ (byte in _NEVER or byte in b" =") for byte in range(256))
-_PRINTABLE = bytes(byte ^ (byte in _NEVER) for byte in range(256))
 _ONE_LINE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
+#: Likewise: a value that this changes cannot stand within quotes as it is; this, without them.
+_PRINTABLE = _ONE_LINE.replace(b'"', b"?").replace(b"\\", b"?")
+_PLAIN = _PRINTABLE.replace(b" ", b"?").replace(b"=", b"?")
 #: LOGFORMAT -> the events that a plugin logs in that form instead, the words that
 #: its readers look for, anywhere in any line, and that plugin.
 FORMATS: dict[str, tuple[frozenset[str], tuple[bytes, ...], str]] = {
@@ -236,5 +235,5 @@ def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
 
 def _escaped(raw: bytes, hidden: Container[int]) -> Iterator[bytes]:
     for place, byte in enumerate(raw):
-        plain = 32 <= byte < 127 and byte not in b'"\\' and place not in hidden
+        plain = _PRINTABLE[byte] == byte and place not in hidden
         yield bytes((byte,)) if plain else b"\\x%02x" % byte
