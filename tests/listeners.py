@@ -47,6 +47,10 @@ class Listener:
         """What it and its children have written to fd 2 so far."""
         return self._log.read_text()
 
+    def raw(self) -> bytes:
+        """The same as bytes."""
+        return self._log.read_bytes()
+
     def events(self, name: str) -> list[dict[str, str]]:
         """The fields of every log line of this event."""
         return [fields for fields in parse_events(self.log()) if fields["event"] == name]

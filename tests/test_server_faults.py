@@ -426,9 +426,10 @@ def test_f06_the_process_itself() -> None:
     in_python(
         """
 import os, signal
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.server.worker import _ProcessState
 os.umask(0o027); os.chdir("/")
-before = _ProcessState()
+before = _ProcessState(ControlFiles(b'/nonexistent'))
 os.umask(0); os.chdir("/tmp")
 signal.signal(signal.SIGUSR1, lambda *_: None)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -449,8 +450,9 @@ def test_f06_what_is_left_over(left: str) -> None:
     in_python(
         f"""
 import os
+from qsmtpd.config.files import ControlFiles
 from qsmtpd.server.worker import _ProcessState
-before = _ProcessState()
+before = _ProcessState(ControlFiles(b'/nonexistent'))
 assert before.is_restored()
 {left}
 assert not before.is_restored()

@@ -213,5 +213,10 @@ class ControlFiles:
                 self._cdbs[path] = found
         return found
 
+    @property
+    def cdbs(self) -> int:
+        """How many cdbs are open."""
+        return len(self._cdbs)
+
     def _read(self, name: str) -> bytes | None:
         return read_regular("control/" + name, self.path(name)) if self.lists(name) else None

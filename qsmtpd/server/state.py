@@ -41,6 +41,7 @@ _LIMITS = (
     resource.RLIMIT_STACK,
 )
 _STANDARD = (0, 1, 2)
+_A_FILE = 0, 0
 _STREAMS = ("stdin", "stdout", "stderr")
 #: The variables as bytes: os.environb would decode and encode each.
 _VARIABLES: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
@@ -99,8 +100,8 @@ def identity(fd: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def descriptors() -> list[tuple[int, int]]:
-    """What is open, in an order of its own; nothing where there is no /proc.
+def descriptors(cdbs: int = 0) -> list[tuple[int, int]]:
+    """What is open, but for so many cdbs, in an order of its own; nothing without /proc.
 
     Regular files count as one another: a cdb that has changed is opened anew.
     """
@@ -108,14 +109,16 @@ def descriptors() -> list[tuple[int, int]]:
         names = os.listdir("/proc/self/fd")
     except OSError:
         names = []
-    found = []
+    found: list[tuple[int, int]] = []
     for name in names:
         try:
             status = os.fstat(int(name))
         except OSError:
             continue  # it was the listing's own
         is_file = stat.S_ISREG(status.st_mode)
-        found.append((0, 0) if is_file else (status.st_dev, status.st_ino))
+        found.append(_A_FILE if is_file else (status.st_dev, status.st_ino))
+    for _ in range(cdbs if found else 0):
+        found.remove(_A_FILE)
     return sorted(found)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import mmap
     import signal
 
+    from ..config.files import ControlFiles
     from .configuration import Configuration
     from .options import Options
 else:
@@ -82,7 +83,8 @@ def _serve_several(
 ) -> int:
     if configuration.rules is not None:
         configuration.rules.open()  # its descriptor is not one that a session has left
-    before = _ProcessState(None if first is None else first.fd)
+    files = configuration.preloaded.files
+    before = _ProcessState(files, None if first is None else first.fd)
     code = 0
     for left in range(configuration.options.sessions, 0, -1):
         accepted = first or _receive(control)
@@ -171,12 +173,14 @@ def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
 class _ProcessState:
     """What a session, or a plugin in it, may change in the process, as it was before.
 
-    `other` is a descriptor that is open now and will be closed then.
+    `files` are those whose cdbs stay open.  `other` is a descriptor that is open now
+    and will be closed then.
     """
 
-    def __init__(self, other: int | None = None) -> None:
+    def __init__(self, files: ControlFiles, other: int | None = None) -> None:
+        self._files = files
         self._state = ProcessState(PROCESS + INTERPRETER)
-        self._descriptors = descriptors()
+        self._descriptors = descriptors(files.cdbs)
         if other is not None and self._descriptors:
             self._descriptors.remove(identity(other))
 
@@ -184,9 +188,9 @@ class _ProcessState:
         """Restore it.  False where that cannot be, or something is left over."""
         if self._state.restore():
             return False
-        if descriptors() != self._descriptors:
+        if descriptors(self._files.cdbs) != self._descriptors:
             gc.collect()  # objects that refer to each other still hold files, as a cdb
-            if descriptors() != self._descriptors:
+            if descriptors(self._files.cdbs) != self._descriptors:
                 return False
         try:
             os.waitpid(-1, os.WNOHANG)
