@@ -127,7 +127,7 @@ def test_the_results_stand_above_our_received(home: Home, dns: DnsServer) -> Non
     first, received, rest = message.text.partition(b"Received: from ")
     assert first == (
         b"Received-SPF: softfail\n"
-        b"  (mx.example: soft.com hardly designates 192.0.2.1 as permitted sender)\n"
+        b"  (mx.example: soft.com probably does not designate 192.0.2.1 as permitted sender)\n"
         b"  receiver=mx.example; client-ip=192.0.2.1; identity=mailfrom;\n"
         b"  helo=good.com;\n"
         b'  envelope-from="x@soft.com";\n'

@@ -57,11 +57,11 @@ _ATEXT = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*
 _COMMENTS = {
     "pass": b"%b designates %b as permitted sender",
     "fail": b"%b does not designate %b as permitted sender",
-    "softfail": b"%b hardly designates %b as permitted sender",
-    "neutral": b"%b does not say whether it permits %b",
-    "none": b"%b has no record, about %b or any other",
-    "temperror": b"the record of %b cannot be looked up for %b",
-    "permerror": b"the record of %b makes no sense for %b",
+    "softfail": b"%b probably does not designate %b as permitted sender",
+    "neutral": b"%b does not say whether %b is permitted sender",
+    "none": b"%b has no SPF record, client is %b",
+    "temperror": b"error in looking up the SPF record of %b, client is %b",
+    "permerror": b"error in the SPF record of %b, client is %b",
 }
 
 
