@@ -196,6 +196,14 @@ def test_what_a_list_says_is_one_printable_line(place: Place, text: bytes) -> No
     assert len(reply) < 300 and all(32 <= byte < 127 for byte in reply)
 
 
+@pytest.mark.parametrize("text", [b"(#)", b"ok (#2.0.0)", b"x (#5.1.1", b"(#x(#5.1.1)", b"#5.1.1"])
+def test_what_a_list_says_is_never_the_status(place: Place, text: bytes) -> None:
+    place.dns.add("4.3.2.1.b2.example", "TXT", text)
+    reply = rcpt(place.build("dnsbl", "b2.example"), b"x@ok.example", client())
+    shown = text.replace(b"(#", b"( #")
+    assert reply == b"553 sorry, 1.2.3.4 is listed by b2.example: %b (#5.7.1)" % shown
+
+
 def test_a_list_that_says_64_kilobytes(place: Place) -> None:
     place.dns.add("4.3.2.1.b2.example", "TXT", b"x" * 64000)
     reply = rcpt(place.build("dnsbl", "b2.example"), b"x@ok.example", client())

@@ -361,6 +361,16 @@ def test_an_explanation_is_one_printable_line(place: Place, text: bytes) -> None
     assert len(reply) < 300 and all(32 <= byte < 127 for byte in reply)
 
 
+@pytest.mark.parametrize("text", ["(#)", "ok (#2.0.0)", "x (#5.1.1", "(#x(#5.1.1)", "#5.1.1"])
+def test_an_explanation_is_never_the_status(place: Place, text: str) -> None:
+    place.dns.add("own.example", "TXT", text)
+    place.dns.add("(#2.0.0).fail.example", "TXT", "v=spf1 -all exp=own.example")
+    reply = ask(place.build(), b"joe@(#2.0.0).fail.example")[0]
+    shown = text.encode().replace(b"(#", b"( #")
+    start = b"550 sorry, ( #2.0.0).fail.example does not let 192.0.2.1 send its mail: "
+    assert reply == start + shown + b" (#5.7.23)"
+
+
 # -- limits ---------------------------------------------------------------------------
 
 

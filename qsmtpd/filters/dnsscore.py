@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..decision import DECLINED, Decision, reject
 from ..net.dns.lookup import PASS, UNDECIDED, Dns
 from .dnslist import Entry, entries, is_error
+from .said import said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     #: What is asked for in front of a zone, and what a reply calls it.
     Subject = tuple[bytes, bytes]
 
-TEXT_LIMIT = 200  # bytes: what a list says of whom it lists
-ZONES_LIMIT = 100  # bytes of their names in a reply
-
-_PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
+NAME_LIMIT, ZONES_LIMIT = 255, 100  # bytes: of names in a reply
 
 
 class Finding:
@@ -157,11 +155,12 @@ class _Inquiry:
         against = [(entry, subject) for entry, subject in self._listed if entry.weight > 0]
         zones = dict.fromkeys(entry.zone for entry, _ in against)
         entry, (_, shown) = against[0]
-        text = b"sorry, %b is listed by %b" % (shown, b", ".join(zones)[:ZONES_LIMIT])
-        said = self._texts[entry.zone].records
-        if said and said[0]:
-            text += b": " + said[0][:TEXT_LIMIT].translate(_PRINTABLE)
-        return text
+        text = b"sorry, %b is listed by %b" % (
+            said(shown, NAME_LIMIT),
+            b", ".join(zones)[:ZONES_LIMIT],
+        )
+        texts = self._texts[entry.zone].records
+        return text + b": " + said(texts[0]) if texts and texts[0] else text
 
     def _complain(self, zone: bytes, answer: Answer) -> None:
         """Say in the log what a list answers that says nothing of who was asked about."""

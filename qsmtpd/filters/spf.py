@@ -30,6 +30,7 @@ from __future__ import annotations
 from ..decision import DECLINED, REFUSALS, Decision, decline, defer, reject
 from ..net.dns.lookup import PASS, Dns
 from . import spflibrary
+from .said import PRINTABLE, said
 from .spfresult import Verdict, without_record
 
 TYPE_CHECKING = False
@@ -48,10 +49,8 @@ REFUSED = {
 }
 AT_RCPT, AT_DATA_POST = STAGES = ("rcpt", "data_post")
 UNKNOWN = b"unknown"
-TEXT_LIMIT = 200  # bytes of what somebody else says
-VALUE_LIMIT = 320  # bytes: of an address (RFC 5321, 4.5.3.1)
+NAME_LIMIT, VALUE_LIMIT = 255, 320  # bytes: of a domain, of an address (RFC 5321, 4.5.3.1)
 
-_PRINTABLE = bytes(byte if 32 <= byte < 127 else 0x3F for byte in range(256))
 #: RFC 5322, 3.2.3: of a value that is a dot-atom.
 _ATEXT = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~"
 _COMMENTS = {
@@ -136,7 +135,7 @@ class _Filter:
             may_defer = self._behavior >= PUT_OFF and dns.defers
             if verdict.result == "temperror" and is_main and may_defer:
                 text = b"sorry, I cannot check the SPF record of %b, try again later"
-                return defer(text % verdict.domain, 451, b"4.4.3")
+                return defer(text % said(verdict.domain, NAME_LIMIT), 451, b"4.4.3")
         return decline(above=found.lines)
 
     def _refuses(self, result: str, is_main: bool) -> bool:
@@ -154,7 +153,7 @@ class _Filter:
                     identity=verdict.identity,
                     domain=verdict.domain,
                     result=verdict.result,
-                    problem=verdict.problem[:TEXT_LIMIT],
+                    problem=said(verdict.problem),
                 )
 
 
@@ -186,7 +185,7 @@ def _check(dns: Dns, client: Client, envelope: Envelope) -> Results:
 
     def check(identity: str, local: bytes, name: bytes | None, text: bytes) -> Verdict:
         if name is None:
-            return Verdict(identity, text.translate(_PRINTABLE)[:VALUE_LIMIT])
+            return Verdict(identity, text.translate(PRINTABLE)[:VALUE_LIMIT])
         found = without_record(identity, name, texts[name])
         if found is not None:
             return found
@@ -203,7 +202,7 @@ def _check(dns: Dns, client: Client, envelope: Envelope) -> Results:
 
 
 def _refusal(verdict: Verdict, ip: bytes) -> Decision:
-    domain = verdict.domain or b"nobody"
+    domain = said(verdict.domain or b"nobody", NAME_LIMIT)
     if verdict.result == "permerror":
         text = b"sorry, the SPF record of %b makes no sense" % domain
         return reject(text, 550, b"5.7.24")
@@ -212,7 +211,7 @@ def _refusal(verdict: Verdict, ip: bytes) -> Decision:
         return reject(text, 550, b"5.7.23")
     text = b"sorry, %b does not let %b send its mail" % (domain, ip)
     if verdict.explanation:
-        text += b": " + verdict.explanation[:TEXT_LIMIT].translate(_PRINTABLE)
+        text += b": " + said(verdict.explanation)
     return reject(text, 550, b"5.7.23")
 
 
@@ -251,7 +250,7 @@ def _line(client: Client, envelope: Envelope, verdict: Verdict) -> bytes:
 
 def _value(text: bytes) -> bytes:
     """A value of Received-SPF: as it is, where it is a dot-atom, or in quotation marks."""
-    text = text[:VALUE_LIMIT].translate(_PRINTABLE)
+    text = text[:VALUE_LIMIT].translate(PRINTABLE)
     if text and all(part and not part.strip(_ATEXT) for part in text.split(b".")):
         return text
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
