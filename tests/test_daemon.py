@@ -18,6 +18,7 @@ from daemons import Line, Peer
 from harness import BIN, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_files import bound_by_rights
 
 from qsmtpd.net.daemon import INET, INET6, PATH_LIMIT, UNIX, Daemon, NoAnswer, parse_address
 
@@ -135,6 +136,13 @@ def test_no_socket(tmp_path: Path) -> None:
             with pytest.raises(NoAnswer) as error:
                 Daemon(parse_address(os.fsencode(path)), PATIENCE, MOST)
             assert str(error.value) == reason, path
+
+
+def test_a_socket_of_others(tmp_path: Path) -> None:
+    with Peer(Line.wait_for_end, tmp_path / "socket") as peer:
+        (tmp_path / "socket").chmod(0)
+        with bound_by_rights(), pytest.raises(NoAnswer, match="^Permission denied$"):
+            Daemon(parse_address(peer.address.encode()), PATIENCE, MOST)
 
 
 def test_no_port() -> None:

@@ -34,6 +34,7 @@ INTEROP = {
     "/usr/lib/python3/dist-packages/OpenSSL/SSL.py": "python3-openssl",
     "/usr/share/doc/python3-venv": "python3-venv",
     "curl": "curl",
+    "doveconf": "dovecot-core",
     "execlineb": "execline",
     "exim4": "exim4-daemon-light",
     "fdmove": "execline",
@@ -62,7 +63,8 @@ BENCH = {
 LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
 PEERS = {
-    *("exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix", "stunnel4", "xinetd"),
+    *("dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix"),
+    *("stunnel4", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
 }
 
