@@ -6,13 +6,14 @@ import re
 import signal
 import smtplib
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 from child import Command
 from client import PATIENCE, Client
-from harness import BIN, Home, needs, wait_for
+from harness import BIN, ROOT, Home, needs, wait_for
 from run import parse_events, without_secrets
 
 #: What systemd does between fork and exec: argv is the socket, and the server's.
@@ -149,6 +150,18 @@ class Server(Listener):
         """How many connections it says to have."""
         lines = [line for line in self.said() if line.startswith("status: ")]
         return int(lines[-1][len("status: ") :].partition("/")[0])
+
+
+def patched(*changes: str) -> list[str | Path]:
+    """The program with something else in a module of it: `pool.IDLE = 0.5`."""
+    modules = ", ".join({change.partition(".")[0] for change in changes} | {"main"})
+    code = f"import sys\nsys.path.insert(0, sys.argv.pop(1))\nfrom qsmtpd.server import {modules}\n"
+    return [
+        sys.executable,
+        "-c",
+        code + "".join(change + "\n" for change in changes) + "main.main(sys.argv[1:])",
+        ROOT,
+    ]
 
 
 def mail(port: int) -> None:

@@ -23,13 +23,14 @@ from certificates import Certificate
 from child import Command
 from client import PATIENCE, Client, client_context
 from harness import BIN, Home, wait_for
-from listeners import HANDS_OVER, Server, gone, mail, make_rules
+from listeners import HANDS_OVER, Server, gone, mail, make_rules, patched
 from tls_home import SERVER
 
 pytestmark = pytest.mark.slow
 
 SEVERAL = ("--sessions", "100")
-each_way = pytest.mark.parametrize("options", [(), ("--spare", "2"), SEVERAL], ids=str)
+ALONE = ("--sessions", "1")
+each_way = pytest.mark.parametrize("options", [ALONE, ("--spare", "2"), SEVERAL], ids=str)
 
 
 def cpu(pid: int) -> float:
@@ -258,7 +259,7 @@ def test_f04_what_was_before_a_reload_is_let_go(home: Home) -> None:
 @each_way
 def test_f05_terminate(home: Home, options: tuple[str, ...]) -> None:
     """Nobody new, who is there may finish, then the end."""
-    with Server(home, *options) as server, server.client() as client:
+    with Server(home, "--drain", "60", *options) as server, server.client() as client:
         assert client.reply().startswith(b"220 ")
         in_data(client)
         server.signal(signal.SIGTERM)
@@ -559,15 +560,7 @@ def test_f06_trouble_before_starttls(home: Home) -> None:
 
 def test_idle_processes_cost_no_time(home: Home) -> None:
     """What a rush has left waits, and is let go after a while; nobody looks all the time."""
-    code = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from qsmtpd.server import main, pool
-pool.IDLE = 0.5
-main.main(sys.argv[1:])
-"""
-    root = Path(__file__).parent.parent
-    with Server(home, *SEVERAL, "--spare", "2", run=[sys.executable, "-c", code, root]) as server:
+    with Server(home, *SEVERAL, "--spare", "2", run=patched("pool.IDLE = 0.5")) as server:
         clients = [server.client() for _ in range(6)]
         for client in clients:
             assert client.reply().startswith(b"220 ")
@@ -587,11 +580,13 @@ main.main(sys.argv[1:])
 
 @each_way
 def test_f08_counters_of_the_killed(home: Home, options: tuple[str, ...]) -> None:
-    with Server(home, *options, "-C", "20") as server:
+    with Server(home, *options, "-C", "20", run=patched("listener.LOOPBACK = ()")) as server:
         for _ in range(3):
             clients = [server.client() for _ in range(20)]
             for client in clients:
                 assert client.reply().startswith(b"220 ")
+            for client in clients[:10]:  # the others are held
+                assert client.ask(b"NOOP") == b"250 ok"
             with server.client() as client:
                 assert client.reply().startswith(b"421 ")
             for pid in server.children():
@@ -599,6 +594,7 @@ def test_f08_counters_of_the_killed(home: Home, options: tuple[str, ...]) -> Non
             wait_for(lambda: server.busy() == 0)
             for client in clients:
                 client.close()
+            wait_for(lambda: len(server.events("session")) % 21 == 0)
         mail(server.port)
 
 
@@ -656,7 +652,7 @@ def test_f10_randomness(home: Home, options: tuple[str, ...]) -> None:
 
 def test_f10_descriptors(home: Home) -> None:
     """Of the master's nothing is left in a process that serves, nor of another client."""
-    for options in ((), ("--spare", "2"), SEVERAL):
+    for options in (ALONE, ("--spare", "2", *ALONE), SEVERAL):
         with Server(home, *options) as server, server.client() as one, server.client() as other:
             for client in (one, other):
                 assert client.reply().startswith(b"220 ")

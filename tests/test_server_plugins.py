@@ -60,10 +60,18 @@ def test_log_of_a_death(
         assert (line["pid"], line["ip"]) == ("4711", "192.0.2.1")
     running.end()
     log_death(page, code, 4711, b"192.0.2.1")
-    assert capfd.readouterr().err == ""
+    said = capfd.readouterr().err
+    if code == 9:
+        killed = parse_log(said.rstrip())
+        assert (killed["event"], killed["end"]) == ("session", "process-killed")
+        assert (killed["pid"], killed["ip"], killed["signal"]) == ("4711", "192.0.2.1", "9")
+    else:
+        assert said == ""
 
 
-@pytest.mark.parametrize("options", [(), ("--spare", "2"), ("--sessions", "100")], ids=str)
+@pytest.mark.parametrize(
+    "options", [("--sessions", "1"), ("--spare", "2"), ("--sessions", "100")], ids=str
+)
 @pytest.mark.parametrize(
     ("how", "error", "end"),
     [

@@ -142,16 +142,19 @@ def test_limit_of_connections(home: Home, maildir: Path) -> None:
     command: Command = [BIN / "qsmtpd-server", "-1", "-v", "-c", "1", "127.0.0.1", "0"]
     with Listener(command, home.environ, home.path / "log") as listener:
         first = smtplib.SMTP("127.0.0.1", listener.port, local_hostname="me")
+        assert first.noop() == (250, b"ok")
         with socket.create_connection(("127.0.0.1", listener.port)) as second:
-            wait_for(lambda: "status: 1/1" in listener.log())
+            second.settimeout(30)
+            assert second.recv(100) == b"220 mx.example ESMTP\r\n"
+            second.sendall(b"NOOP\r\n")
             assert first.noop() == (250, b"ok")
             second.setblocking(False)
-            with pytest.raises(BlockingIOError):  # it waits, without a greeting
+            with pytest.raises(BlockingIOError):  # it waits for a process
                 second.recv(100)
             first.quit()
             second.setblocking(True)
-            second.settimeout(30)
-            assert second.recv(100) == b"220 mx.example ESMTP\r\n"
+            assert second.recv(100) == b"250 ok\r\n"
+        assert "status: 1/1" in listener.log() and "status: 2/" not in listener.log()
 
 
 @pytest.mark.parametrize(

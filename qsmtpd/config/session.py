@@ -168,6 +168,11 @@ class ImmuneClients:
         self._all = settings.flag("IMMUNE")
         self._entries = [entry.lower() for entry in settings.lines("immune") or ()]
 
+    @property
+    def by_name(self) -> bool:
+        """May it depend on the client's name who is one of them?"""
+        return not self._all and any(entry.startswith(b".") for entry in self._entries)
+
     def names(self, peer: Peer) -> bool:
         """Is this client one of them?"""
         host = peer.host.lower()

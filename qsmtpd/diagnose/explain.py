@@ -98,7 +98,7 @@ def explain(
     def heard(reply: bytes) -> None:
         nonlocal shown
         for seconds in dry_run.pauses[shown:]:
-            _print(f"    (here the client waits {seconds:g} seconds)")
+            _print(f"    (here the client waits {round(seconds, 2):g} seconds)")
         shown = len(dry_run.pauses)
         for line in reply.split(b"\n"):
             _print("S: " + _text(line))

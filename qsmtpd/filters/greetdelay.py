@@ -36,7 +36,7 @@ VIOLATION = drop(b"SMTP protocol violation", 554, b"5.5.1")
 class Plugin:
     """Greets late.  Raises ControlError."""
 
-    __slots__ = ("_seconds", "_drop", "_log")
+    __slots__ = ("silence", "_drop", "_log")
     immune = ("relay", "listed")
 
     def __init__(self, settings: PluginSettings) -> None:
@@ -45,20 +45,21 @@ class Plugin:
             _seconds(settings, None, "SMTPD_GREETDELAY"),
             _seconds(settings, "greetdelay", "GREETDELAY"),
         ]
-        self._seconds, self._drop = next((found for found in seconds if found), (0, False))
+        #: For who is silent so long there is nothing to decide (seconds).
+        self.silence, self._drop = next((found for found in seconds if found), (0, False))
         if settings.line(None, "DROP_PRE_GREET") not in (None, b"0"):
             self._drop = True
 
     def connect(self, client: Client) -> Decision:
-        start = monotonic()
-        if not self._seconds or not client.speaks(self._seconds):
+        start = client.counters.start  # qsmtpd-server may have let it wait already
+        if not self.silence or not client.speaks(max(0.0, start + self.silence - monotonic())):
             return DECLINED
         if self._drop:
             return VIOLATION
         after = monotonic() - start
         client.counters.karma -= 1
         self._log(early=f"{after:.3f}")
-        client.pause(self._seconds - after)
+        client.pause(self.silence - after)
         return DECLINED
 
 

@@ -33,6 +33,11 @@ class Plugin:
     def __init__(self, settings: Settings) -> None:
         self._settings = QueueSettings(settings)
 
+    @property
+    def longest(self) -> float:
+        """How long it can take with a message that has come (seconds)."""
+        return self._settings.write_timeout + self._settings.timeout
+
     def queue(self, client: Client, envelope: Envelope) -> Queue:
         """Raises CannotStart or CannotExec."""
         from ..child.queue import Queue  # now: most sessions bring no message

@@ -32,7 +32,7 @@ class Plugins:
     elsewhere is made anew for each session: it may look at its environment.
     """
 
-    __slots__ = ("external", "_refuse", "_log", "_makers", "_shared")
+    __slots__ = ("external", "_refuse", "_log", "_makers", "_specs", "_shared")
 
     def __init__(
         self, settings: Settings, policy: PolicySettings, log: Log, first: Sequence[Entry] = ()
@@ -42,6 +42,7 @@ class Plugins:
         self._log = log
         made = [_of(spec, settings, log, policy) for spec in policy.plugins]
         self._makers: list[Entry | Make] = [*first, *made]
+        self._specs = policy.plugins
         entries = [each for each in self._makers if isinstance(each, Entry)]
         self._shared = Order(entries) if len(entries) == len(self._makers) else None
 
@@ -63,6 +64,12 @@ class Plugins:
             return self._shared or Order(list(made))
 
         return Hooks(make, self._log, self._refuse, limit)
+
+    def own(self) -> list[Entry]:
+        """Those that came with this program, as a session would have them."""
+        makers = zip(self._makers[-len(self._specs) :], self._specs, strict=True)
+        ours = (each for each, spec in makers if spec.plugin in BUILT_IN)
+        return [each if isinstance(each, Entry) else each(None, None) for each in ours]
 
 
 def load(

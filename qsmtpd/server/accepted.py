@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import marshal
 import socket
+from _socket import SHUT_WR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Socket
     from collections.abc import Mapping
+
+    from ..facts import Reply
+    from ..session.plan import NoPlan, Plan
 
 _MAPPED = "::ffff:"
 #: What an earlier server in the chain may have left; each connection has its own or none.
 NAMES = (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST")
+#: Of what has come unread so many bytes are thrown away at the end.
+LEFT = 65536
+#: How the addresses of this machine's own clients begin.
+LOOPBACK: tuple[str, ...] = ("127.", "::1")
 
 
 class Accepted:
@@ -20,26 +29,88 @@ class Accepted:
     `network` is what counts as one client (see network()).  `facts` are variables
     of its environment that say who is there.  `rule` are the instructions for this
     client; None: they have still to be found, because they may depend on its name.
+    `since` is when it came (monotonic seconds), `greeted`, whether it has been.
     """
 
-    __slots__ = ("fd", "network", "facts", "rule")
+    __slots__ = ("fd", "network", "facts", "rule", "since", "greeted")
 
     def __init__(
-        self, fd: int, network: str, facts: dict[bytes, bytes], rule: bytes | None
+        self,
+        fd: int,
+        network: str,
+        facts: dict[bytes, bytes],
+        rule: bytes | None,
+        since: float,
+        greeted: bool = False,
     ) -> None:
         self.fd = fd
         self.network = network
         self.facts = facts
         self.rule = rule
+        self.since = since
+        self.greeted = greeted
 
     def pack(self) -> bytes:
         """All but the descriptor, as bytes for another process; unpack() reads them."""
-        return marshal.dumps((self.network, self.facts, self.rule))
+        return marshal.dumps((self.network, self.facts, self.rule, self.since, self.greeted))
 
 
 def unpack(fd: int, packed: bytes) -> Accepted:
     """The connection that pack() has packed, with its descriptor in this process."""
     return Accepted(fd, *marshal.loads(packed))
+
+
+class Client:
+    """One that has no process yet.
+
+    Its `plan`, if that is known by now.  `line`: so many bytes are a line, too.
+    `waiting`: it is to have a process.  `ends` is what it hears at its time limit.
+    """
+
+    __slots__ = (
+        "accepted",
+        "connection",
+        "plan",
+        "line",
+        "waiting",
+        "bytes_in",
+        "bytes_out",
+        "ends",
+    )
+
+    def __init__(self, accepted: Accepted, connection: Socket, plan: Plan | NoPlan | None) -> None:
+        self.accepted = accepted
+        self.connection = connection
+        self.plan = plan
+        self.line = 0
+        self.waiting = False
+        self.bytes_in = self.bytes_out = 0
+        self.ends: Reply | None = None
+
+
+class Connections:
+    """How many connections each network has."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def of(self, network: str) -> int:
+        """How many this one has."""
+        return self._counts.get(network, 0)
+
+    def add(self, network: str) -> None:
+        """One more."""
+        self._counts[network] = self._counts.get(network, 0) + 1
+
+    def remove(self, network: str) -> None:
+        """One less."""
+        left = self._counts[network] - 1
+        if left:
+            self._counts[network] = left
+        else:
+            del self._counts[network]
 
 
 def variables(ip: str, port: int, local: tuple[str, int]) -> dict[bytes, bytes]:
@@ -66,6 +137,23 @@ def network(ip: str) -> str:
     if ":" not in ip:
         return ip
     return socket.inet_pton(socket.AF_INET6, ip)[:8].hex()
+
+
+def part(connection: Socket, reply: Reply | None) -> None:
+    """Send a last reply, if that needs no waiting, and close.
+
+    Nor is the client let come to its end, as after a session: only what it has
+    sent already is read, for closing with that unread would reset the connection.
+    """
+    try:
+        connection.setblocking(False)
+        if reply is not None:
+            connection.send(reply.wire() + b"\r\n")
+        connection.shutdown(SHUT_WR)
+        connection.recv(LEFT)
+    except OSError:
+        pass
+    connection.close()
 
 
 def without_names(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -1,14 +1,15 @@
-"""Workers that end while a plugin from elsewhere is running: the log line that names it.
+"""Workers that end with a client in hand: the log lines of that session.
 
-A plugin may end the process, and one that never returns from C code is ended
-together with its process by a watchdog (see policy/timelimit.py).  In neither
-case can that process say which plugin it was.  So it writes into a page of
-memory, shared with the master, which plugin is running at which hook.
+A plugin from elsewhere may end the process, and one that never returns from C
+code is ended together with its process by a watchdog (see policy/timelimit.py).
+In neither case can that process say which plugin it was.  So it writes into a
+page of memory, shared with the master, which plugin is running at which hook.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from time import monotonic
 
 from ..log import Log
@@ -36,17 +37,20 @@ def new_page(configuration: Configuration) -> mmap.mmap | None:
     return None
 
 
-def log_death(page: mmap.mmap, code: int, pid: int, ip: bytes) -> None:
-    """Log that a worker has ended, with wait status `code`, if that was within a plugin.
+def log_death(page: mmap.mmap | None, code: int, pid: int, ip: bytes, hung: bool = False) -> None:
+    """Log that a worker has ended, with wait status `code`, while it served this client.
 
-    `ip` is the client's.
+    `hung`: the master has killed it, for its session should have been over.  Nothing
+    is logged of a process that has ended by itself, and in no plugin: it has done that.
     """
-    found = Running.read(page)
-    if found is None:
-        return
-    plugin, hook, deadline = found
-    hangs = code == _WATCHDOG and monotonic() >= deadline
-    error, reason, end = _HANG if hangs else _EXIT
     log = Log(2, pid=pid, ip=ip)
-    log.line("trouble", error=error, reason=reason, plugin=plugin, hook=hook)
-    log.line("session", end=end)
+    found = None if page is None else Running.read(page)
+    if found is not None:
+        plugin, hook, deadline = found
+        hangs = hung or (code == _WATCHDOG and monotonic() >= deadline)
+        error, reason, end = _HANG if hangs else _EXIT
+        log.line("trouble", error=error, reason=reason, plugin=plugin, hook=hook)
+        log.line("session", end=end)
+    elif os.WIFSIGNALED(code):
+        end = "process-hangs" if hung else "process-killed"
+        log.line("session", end=end, signal=os.WTERMSIG(code))

@@ -8,6 +8,7 @@ from time import monotonic
 
 from .. import waits
 from ..log import Log, log_trouble
+from . import limits
 from .deaths import new_page
 from .worker import work
 
@@ -30,10 +31,11 @@ class Worker:
     """What the master knows of a worker process.
 
     It is busy or idle.  `network` and `ip` are those of the client that it
-    serves; `network` is None while it is idle.  `used`: it has had a client.
-    `dismissed`: the master has told it to end.  `control` is the socket to it,
-    None when nothing more is sent or received there.  `page` is the memory that
-    it shares with the master, if any (see deaths.py).
+    serves; `network` is None while it is idle.  `deadline` is when that session
+    must be over (monotonic seconds), `hangs`, whether it was not.  `used`: it has
+    had a client.  `dismissed`: the master has told it to end.  `control` is the
+    socket to it, None when nothing more is sent or received there.  `page` is the
+    memory that it shares with the master, if any (see deaths.py).
     """
 
     __slots__ = (
@@ -42,6 +44,8 @@ class Worker:
         "page",
         "network",
         "ip",
+        "deadline",
+        "hangs",
         "used",
         "idle_since",
         "dismissed",
@@ -53,6 +57,8 @@ class Worker:
         self.page = page
         self.network: str | None = None
         self.ip = b""
+        self.deadline = waits.NEVER
+        self.hangs = False
         self.used = False
         self.idle_since = monotonic()
         self.dismissed = False
@@ -62,21 +68,18 @@ class Worker:
         """Does it serve a client?"""
         return self.network is not None
 
-    def assign(self, accepted: Accepted) -> None:
+    def assign(self, accepted: Accepted, deadline: float) -> None:
         """It serves this client from now on."""
         self.network = accepted.network
         self.ip = accepted.facts[b"TCPREMOTEIP"]
+        self.deadline = deadline
         self.used = True
 
     def release(self) -> None:
         """It has served its client, and is idle from now on."""
         self.network = None
+        self.deadline = waits.NEVER
         self.idle_since = monotonic()
-
-    def dismiss(self) -> None:
-        """Let it end: at once if it is idle, else after the session that it serves."""
-        self.dismissed = True
-        self.close_control()
 
     def close_control(self) -> None:
         """Neither send it anything more nor listen to it."""
@@ -109,8 +112,8 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
         raise
     if pid == 0:
         try:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close(descriptors)
+            limits.restore_limit()
             if ours is not None:
                 os.close(ours.fileno())
             os._exit(work(configuration, accepted, theirs, page))
@@ -121,7 +124,16 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     if theirs is not None:
         theirs.close()
-    worker = Worker(pid, ours, page)
-    if accepted is not None:
-        worker.assign(accepted)
-    return worker
+    return Worker(pid, ours, page)
+
+
+def close(descriptors: list[int]) -> None:
+    """Close all of these: with few system calls, for there may be thousands."""
+    runs: list[list[int]] = []
+    for fd in sorted(descriptors):
+        if runs and fd <= runs[-1][1]:
+            runs[-1][1] = fd + 1
+        else:
+            runs.append([fd, fd + 1])
+    for first, end in runs:
+        os.closerange(first, end)

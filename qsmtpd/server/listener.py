@@ -1,6 +1,6 @@
-"""The listener: accepts connections, applies the rules and limits, and passes on to the pool.
+"""The listener: accepts connections and applies the rules and limits.
 
-What it does not accept yet waits in the kernel's backlog.
+It waits for nothing.  What it does not accept yet waits in the kernel's backlog.
 """
 
 from __future__ import annotations
@@ -8,131 +8,170 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from _socket import socket as Socket
 from time import monotonic
 
-from ..facts import ControlError
+from .. import waits
+from ..facts import ControlError, Reply
 from ..log import Log
+from ..session.plan import Plan
 from . import rules, status
-from .accepted import Accepted, network, plain, variables
+from .accepted import LOOPBACK, Accepted, Client, network, part, plain, variables
 from .options import ERRORS, STATUS
 from .pool import PAUSE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .accepted import Connections
+    from .events import Events
+    from .held import Held
     from .options import Options
     from .pool import Pool
     from .rules import Rules
 
-NO_PROCESS = b"421 no process for you now, try again later (#4.3.2)"
-TOO_MANY = b"421 too many connections from your address (#4.7.0)"
-READ_AHEAD = 65536  # bytes
+TOO_MANY = Reply(
+    421, b"4.7.0", b"too many connections from your address", end="too-many-connections"
+)
 #: After these accept() would fail again at once.  EINVAL: another process that
 #: shares the socket has shut it down.
-_LASTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_LASTING = (*_NO_DESCRIPTOR, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
 
 
 class Listener:
-    """Accepts from the listening `sockets` for the pool."""
+    """Accepts from the listening `sockets`, and passes on to `held`.
+
+    catch_up() hears what processes have said and who has ended, by now.
+    """
 
     def __init__(
-        self, sockets: list[socket.socket], options: Options, rules: Rules | None, pool: Pool
+        self,
+        sockets: list[socket.socket],
+        options: Options,
+        client_rules: Rules | None,
+        events: Events,
+        pool: Pool,
+        held: Held,
+        connections: Connections,
+        catch_up: Callable[[str], None],
     ) -> None:
         self.sockets = sockets
         self._options = options
-        self._rules = rules
+        self._rules = client_rules
+        self._events = events
         self._pool = pool
+        self._held = held
+        self._connections = connections
+        self._catch_up = catch_up
+        self._listens = False
+        self._by_fd = {each.fileno(): each for each in sockets}
         #: Nothing is accepted before this time (monotonic seconds).
         self.resume_at = 0.0
+        if options.no_delay:  # accepted connections have it from here
+            for each in sockets:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def wanted(self, now: float) -> list[socket.socket]:
-        """The sockets from which a connection would be accepted now."""
-        if now < self.resume_at or self._is_full():
-            return []
-        return self.sockets
+    def check(self, now: float) -> None:
+        """Wait for connections as long as one more can come."""
+        wanted = now >= self.resume_at and self._held.has_room()
+        if wanted != self._listens:
+            self._listens = wanted
+            for fd in self._by_fd:
+                if wanted:
+                    self._events.add(fd, self._accept, last=True)
+                else:
+                    self._events.remove(fd)
 
-    def accept(self, ready: set[int]) -> None:
-        """Accept one connection from each listening socket among these descriptors."""
-        for listening in self.sockets:
-            if listening.fileno() in ready and not self._is_full():
-                self._accept(listening)
+    def pause(self) -> None:
+        """Accept nothing for a while."""
+        self.resume_at = monotonic() + PAUSE
+
+    def next_time(self) -> float:
+        """When check() has something to do (monotonic seconds)."""
+        return waits.NEVER if self._listens or not self._held.has_room() else self.resume_at
 
     def close(self) -> None:
         """Listen no longer."""
+        if self._listens:
+            for fd in self._by_fd:
+                self._events.remove(fd)
         for listening in self.sockets:
             listening.close()
 
-    def _is_full(self) -> bool:
-        return self._pool.busy() >= self._options.limit
-
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, fd: int, flags: int) -> None:
+        """Accept one connection."""
+        if not self._held.has_room():
+            return
+        listening = self._by_fd[fd]
         try:
-            connection, remote = listening.accept()
+            number, remote = listening._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionError, InterruptedError):
             return
         except OSError as error:
             if self._options.verbose >= ERRORS:
                 status.say(f"warning: cannot accept: {error.strerror}")
-            if error.errno in _LASTING:  # any other concerns this one connection
-                self.resume_at = monotonic() + PAUSE
-            return
-        with connection:
-            ip, port = plain(remote[0]), remote[1]
-            client = network(ip)
-            most = self._options.client_limit
-            if most and self._pool.connections(client) >= most:
-                _reject(connection, ip, port, TOO_MANY, "too-many-connections")
+            if error.errno in _NO_DESCRIPTOR and self._held.make_room():
                 return
-            try:
-                accepted = self._examine(connection, ip, port, client)
-            except ControlError as error:
-                rules.report(error)
-            except OSError:
-                pass  # the client has gone
-            else:
-                if accepted is not None and not self._pool.hand_out(accepted):
-                    self.resume_at = monotonic() + PAUSE
-                    _reject(connection, ip, port, NO_PROCESS, "no-process")
+            if error.errno in _LASTING:  # any other concerns this one connection
+                self.pause()
+            return
+        connection = Socket(listening.family, listening.type, listening.proto, number)
+        try:
+            self._admit(connection, remote, listening)
+        except ControlError as error:
+            rules.report(error)
+            connection.close()
+        except OSError:
+            connection.close()  # the client has gone
 
-    def _examine(
-        self, connection: socket.socket, ip: str, port: int, client: str
-    ) -> Accepted | None:
-        """The connection with its environment, or None where a rule refuses it.
+    def _admit(self, connection: Socket, remote: tuple[str, int], listening: socket.socket) -> None:
+        """Apply rules and limits, and pass it on.
 
         Raises ControlError where the rules cannot be read, OSError where the
         client has gone.
         """
         options = self._options
-        if options.no_delay:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ip, port = plain(remote[0]), remote[1]
         local = connection.getsockname()
         if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
         facts = variables(ip, port, local)
-        if options.local_name is not None:
-            facts[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
         rule: bytes | None = b""
-        if self._rules is not None and options.remote_names:
-            rule = None
-        elif self._rules is not None:
-            rule = self._rules.find(ip.encode(), None)
-            if rules.denies(rule):
-                if options.verbose >= STATUS:
-                    status.verdict("deny", os.getpid(), {**facts, **rules.variables(rule)})
-                return None
-        return Accepted(connection.fileno(), client, facts, rule)
+        named = not options.remote_names
+        if self._rules is not None:
+            if named or not self._rules.by_name():
+                rule = self._rules.find(ip.encode(), None)
+            else:
+                rule = None
+        if rule and rules.denies(rule):
+            if options.verbose >= STATUS:
+                if options.local_name is not None:
+                    facts[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
+                status.verdict("deny", os.getpid(), {**facts, **rules.variables(rule)})
+            connection.close()
+            return
+        configuration = self._pool.configuration
+        plan = None if rule is None else configuration.plan(rule)
+        client = network(ip)
+        if self._has_too_many(client, ip, plan):
+            part(connection, TOO_MANY)
+            log = Log(2, pid=os.getpid(), ip=ip)
+            log.line("session", end=TOO_MANY.end, reply=TOO_MANY.wire(), port=port)
+            return
+        self._connections.add(client)
+        accepted = Accepted(connection.fileno(), client, facts, rule, monotonic())
+        silence = None
+        if isinstance(plan, Plan):
+            silence = plan.hold(lambda: configuration.environ_of(plan, rule or b"", facts), named)
+        self._held.take(Client(accepted, connection, plan), silence)
 
-
-def _reject(connection: socket.socket, ip: str, port: int, reply: bytes, end: str) -> None:
-    """Send a 421, if that needs no waiting, and log the end of the session.
-
-    Nor is the client let come to its end, as after a session: only what it has
-    sent already is read, for closing with that unread would reset the connection.
-    """
-    try:
-        connection.setblocking(False)
-        connection.send(reply + b"\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(READ_AHEAD)
-    except OSError:
-        pass
-    Log(2, pid=os.getpid(), ip=ip).line("session", end=end, reply=reply, port=port)
+    def _has_too_many(self, client: str, ip: str, plan: object) -> bool:
+        most = self._options.client_limit
+        if not most or self._connections.of(client) < most or ip.startswith(LOOPBACK):
+            return False
+        if isinstance(plan, Plan) and b"RELAYCLIENT" in plan.environ:
+            return False
+        self._catch_up(client)
+        return self._connections.of(client) >= most

@@ -7,7 +7,7 @@ import os
 from .. import __version__
 from ..config.files import fix_home, home
 from ..net import ucspi
-from . import accepted, permissions, sockets, status, warmup
+from . import accepted, limits, permissions, sockets, status, warmup
 from .configuration import Configuration
 from .master import Master
 from .options import HELP, QUIET, USAGE, Options, UsageError
@@ -58,6 +58,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     become(options)
     if options.ident:
         status.say("warning: ident lookups are not done: -r and -t do nothing")
+    limits.raise_limit(options)
     rules = None
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)

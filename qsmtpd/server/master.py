@@ -1,17 +1,20 @@
-"""The master: one loop that waits for connections, workers and signals; then the drain.
+"""The master: one loop that waits for connections, clients, workers and signals; then the end.
 
-It waits nowhere but in its poll(), and it serves no client itself.  A
-connection goes one way: listener, pool, worker.
+It waits nowhere but in its epoll, and it serves no client itself.  A connection
+goes one way: listener, held clients, pool, worker.
 """
 
 from __future__ import annotations
 
 import os
-import select
 from time import monotonic
 
 from .. import waits
+from ..smtp.replies import SHUTDOWN
+from .accepted import Connections
+from .events import Events
 from .heap import freeze
+from .held import Held
 from .listener import Listener
 from .pool import Pool
 from .reload import Reload
@@ -28,7 +31,9 @@ else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
 
 #: After the drain, how long processes may take from TERM to their end (seconds).
-GRACE = 5.0
+GRACE = 2.0
+#: How often they are asked to finish: one that is about to read may miss it (seconds).
+AGAIN = 1.0
 
 
 class Master:
@@ -39,20 +44,33 @@ class Master:
 
     def __init__(self, sockets: list[socket.socket], load: Callable[[], Configuration]) -> None:
         configuration = load()
-        self._options = configuration.options
+        options = configuration.options
+        self._options = options
         self._signals = Signals()
-        self._pool = Pool(configuration, self._descriptors)
-        self._listener = Listener(sockets, self._options, configuration.rules, self._pool)
-        verbose = self._options.verbose
-        self._reload = Reload(load, configuration, self._pool, verbose, self._descriptors)
+        self._events = Events()
+        connections = Connections()
+        self._pool = Pool(configuration, self._events, connections, self._descriptors)
+        self._held = Held(options.hold, self._events, self._pool, connections, self._pause)
+        self._listener = Listener(
+            sockets,
+            options,
+            configuration.rules,
+            self._events,
+            self._pool,
+            self._held,
+            connections,
+            self._catch_up,
+        )
+        self._reload = Reload(load, configuration, self._pool, options.verbose, self._descriptors)
+        self._events.add(self._signals.fd, self._handle_signals)
 
     def run(self) -> None:
-        """Serve until TERM, then wait for the running sessions."""
+        """Serve until TERM, then let transactions end as long as --drain says."""
         freeze()
         self._pool.say_status()
         while not self._signals.terminations:
             self._turn()
-        self._drain()
+        self._stop()
 
     def _descriptors(self) -> list[int]:
         """What only the master may have open: each new process closes them.
@@ -61,42 +79,48 @@ class Master:
         worker held the master's end of another's control socket, that other one
         would not notice the master's death.
         """
-        shared = [*self._listener.sockets, *self._pool.controls()]
         own = [*self._signals.descriptors, *self._reload.descriptors]
-        return [*own, *(each.fileno() for each in shared)]
+        sockets = [each.fileno() for each in self._listener.sockets]
+        return list({*self._events.descriptors(), *own, *sockets})
 
     def _turn(self) -> None:
         """Wait for something, and do it."""
         now = monotonic()
         self._reload.check(now)
-        poll = select.poll()
-        poll.register(self._signals.fd, select.POLLIN)
-        for readable in (*self._listener.wanted(now), *self._pool.controls()):
-            poll.register(readable, select.POLLIN)
-        ready: set[int] = set()
-        if self._options.spare:  # clients who wait go before processes for those who may come
-            ready = set(waits.wait(poll, now))
-        if not ready:
-            if self._pool.top_up(now):
-                return
-            ready = set(waits.wait(poll, self._next_time(now)))
-        if self._signals.fd in ready:
-            self._handle_signals()
-        self._pool.hear(ready)
-        if not self._signals.terminations:
-            self._listener.accept(ready)
+        self._pool.check(now)
+        self._held.expire(now)
+        self._held.serve()
+        self._listener.check(now)
+        # Clients who wait go before processes for those who may come.
+        if self._options.spare and self._events.wait(now):
+            return
+        if not self._pool.top_up(now):
+            self._events.wait(self._next_time(now))
 
     def _next_time(self, now: float) -> float:
         """When there is something to do by the clock (monotonic seconds)."""
-        times = [self._listener.resume_at, *self._pool.times(), *self._reload.times()]
-        return min([time for time in times if time > now], default=waits.NEVER)
+        times = [
+            self._listener.next_time(),
+            self._held.next_time(),
+            *self._pool.times(),
+            *self._reload.times(),
+        ]
+        return min(times)
 
-    def _handle_signals(self) -> None:
+    def _pause(self) -> None:
+        self._listener.pause()
+
+    def _handle_signals(self, fd: int, flags: int) -> None:
         self._signals.clear()
         self._reap()
         if self._signals.hangup and self._reload.pid is None and not self._signals.terminations:
             self._signals.hangup = False
             self._reload.start()
+
+    def _catch_up(self, network: str) -> None:
+        """Hear of the sessions of this network that have ended by now."""
+        self._pool.catch_up(network)
+        self._reap()
 
     def _reap(self) -> None:
         while len(self._pool) or self._reload.pid is not None:
@@ -115,23 +139,29 @@ class Master:
             else:
                 self._reload.pid = None
 
-    def _drain(self) -> None:
-        """No more clients: let mail transactions end, for a while, then end them."""
+    # -- the end -----------------------------------------------------------
+
+    def _stop(self) -> None:
+        """No more clients; who is in no mail transaction is told now, as by its process."""
         self._listener.close()
+        self._held.end_all(SHUTDOWN)
         self._pool.dismiss()
-        self._pool.kill(waits.FINISH)
         self._reload.cancel()
-        self._wait(self._options.drain, lambda: self._signals.terminations > 1)
+        self._pool.kill(waits.FINISH)
+        if not self._options.drain:
+            return
+        end = monotonic() + self._options.drain
+        while self._wait(min(end, monotonic() + AGAIN), lambda: self._signals.terminations > 1):
+            if monotonic() >= end or self._signals.terminations > 1:
+                break
+            self._pool.kill(waits.FINISH)
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._pool.kill(number)
-            self._wait(GRACE, lambda: False)
+            self._wait(max(end, monotonic()) + GRACE, lambda: False)
 
-    def _wait(self, seconds: float, enough: Callable[[], bool]) -> None:
-        """Until every worker has ended, `seconds` are over, or enough() is true."""
-        poll = select.poll()
-        poll.register(self._signals.fd, select.POLLIN)
-        end = monotonic() + seconds
-        self._handle_signals()
+    def _wait(self, end: float, enough: Callable[[], bool]) -> bool:
+        """Until every worker has ended, at `end`, or when enough() is true; are some left?"""
+        self._reap()
         while len(self._pool) and not enough() and monotonic() < end:
-            waits.wait(poll, end)
-            self._handle_signals()
+            self._events.wait(end)
+        return len(self._pool) > 0

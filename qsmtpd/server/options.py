@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlimit]
                      [-g group] [-l localname] [-t seconds] [-u user] [-x rules.cdb]
-                     [--drain seconds] [--sessions number] [--spare number]
+                     [--drain seconds] [--hold number] [--sessions number]
+                     [--spare number]
                      host port [checkpassword-program subprogram ...]
        qsmtpd-server --check [--quiet] [options] host port [checkpassword-program ...]
        qsmtpd-server --help | --version
@@ -21,8 +22,9 @@ HELP = """
   -1                 print the port, once connections can be made
   -4, -6             listen on an IPv4 address of the host, or on an IPv6 one
   -b backlog         connections that may wait to be accepted (20)
-  -c limit           connections served at once (40); others wait
-  -C clientlimit     the same for one IPv4 address or IPv6 /64; more are told 421 (0: no limit)
+  -c limit           sessions at once (40); other clients wait
+  -C clientlimit     connections of one IPv4 address or IPv6 /64, held or at work (20); more
+                     are told 421; 0: no limit; loopback and RELAYCLIENT have none
   -d, -D             send with TCP's delay (default), or without
   -g group           change to this group: a name or a number
   -h, -H             look up the client's name (default), or do not
@@ -35,8 +37,9 @@ HELP = """
   -U                 change to the user and group in UID and GID
   -x rules.cdb       follow the rules that tcprules has compiled
   -X                 a rules file that is not there has no rules
-  --drain seconds    how long sessions may go on after TERM (30)
-  --sessions number  connections that a process serves, one after the other (1)
+  --drain seconds    how long TERM waits for transactions to end (0; as process 1: 8)
+  --hold number      clients without a process, who have said nothing yet or wait (1000)
+  --sessions number  connections that a process serves, one after the other (100)
   --spare number     processes forked ahead of need (0)
   --check            become that user, and say what it cannot read and what is wrong
   --quiet            with --check: leave out what is ok and the default
@@ -44,7 +47,7 @@ HELP = """
   --version          print the version
 """
 _LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
-_WORDS = ["drain=", "sessions=", "spare=", "check", "quiet"]
+_WORDS = ["drain=", "hold=", "sessions=", "spare=", "check", "quiet"]
 QUIET, ERRORS, STATUS = 0, 1, 2
 
 
@@ -64,8 +67,9 @@ class Options:
         self.verbose = ERRORS
         self.print_port = False
         self.backlog = 20
-        self.limit = 40  # connections at once
-        self.client_limit = 0  # of one address or /64; 0: no limit
+        self.limit = 40  # sessions at once
+        self.client_limit = 20  # connections of one address or /64; 0: no limit
+        self.hold = 1000  # connections without a process
         self.local_name: str | None = None
         self.rules: str | None = None
         self.rules_optional = False  # -X
@@ -78,9 +82,10 @@ class Options:
         self.kill_ip_options = True
         self.ident = False
         self.ident_timeout = 0
-        self.sessions = 1  # per process
+        self.sessions = 100  # per process
         self.spare = 0  # processes forked ahead of need (man page: what it gains and costs)
-        self.drain = 30  # seconds for running sessions after TERM
+        # Seconds for mail transactions after TERM.  Docker and others kill after 10.
+        self.drain = 8 if os.getpid() == 1 else 0
         self._gid_of_user: int | None = None
         try:
             pairs, rest = getopt.getopt(arguments, _LETTERS, _WORDS)
@@ -148,6 +153,7 @@ _NUMBERS = {
     "-C": ("client_limit", 0),
     "-t": ("ident_timeout", 0),  # has no effect
     "--drain": ("drain", 0),
+    "--hold": ("hold", 0),
     "--sessions": ("sessions", 1),
     "--spare": ("spare", 0),
 }

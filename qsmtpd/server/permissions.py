@@ -10,7 +10,7 @@ from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
 from ..net.ip import canonical
-from . import sockets, warmup
+from . import limits, sockets, warmup
 from .accepted import without_names
 from .names import ALLOWED
 from .rules import Rules, denies
@@ -53,6 +53,9 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
     report = _with_rules(options, environ, rules)
+    problem = limits.too_few(options)
+    if problem is not None:
+        report.warn("--hold", problem)
     if nowhere is not None:
         report.wrong(f"{options.host} {options.port}", f"cannot listen there: {nowhere.strerror}")
     for where, why in (

@@ -26,13 +26,14 @@ class Rules:
     With `optional`, a missing file is taken for one without rules.
     """
 
-    __slots__ = ("path", "_optional", "_cdb", "_seen")
+    __slots__ = ("path", "_optional", "_cdb", "_seen", "_by_name")
 
     def __init__(self, path: bytes, optional: bool) -> None:
         self.path = os.path.abspath(path)  # the working directory is another one later
         self._optional = optional
         self._cdb: Cdb | None = None
         self._seen: tuple[int, int] | None = None  # which file it was
+        self._by_name: bool | None = None
 
     def open(self) -> None:
         """Open the file.  Where that cannot be, find() raises the error."""
@@ -54,6 +55,13 @@ class Rules:
                     return data
         return b""
 
+    def by_name(self) -> bool:
+        """Is there a rule for a host name?  Raises ControlError."""
+        cdb = self._current()
+        if self._by_name is None:
+            self._by_name = cdb is not None and any(key[:1] == b"=" for key, _ in cdb.items())
+        return self._by_name
+
     def all(self) -> dict[bytes, bytes]:
         """The instructions of every key.  Raises ControlError.
 
@@ -73,7 +81,7 @@ class Rules:
             seen = None  # to open it says why
         if seen is None or seen != self._seen:
             name = os.fsdecode(self.path)
-            self._seen = None
+            self._seen = self._by_name = None
             self._cdb = open_cdb(name, self.path)
             if self._cdb is None and not self._optional:
                 raise ControlError(name, "No such file or directory")

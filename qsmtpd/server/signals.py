@@ -1,4 +1,4 @@
-"""The signals of the master: each makes one descriptor readable, so poll() returns."""
+"""The signals of the master: each makes one descriptor readable, so epoll returns."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from ..facts import ControlError, Peer
 from ..log import Log, log_trouble
 from ..policy import load
 from ..policy.spec import BUILT_IN
+from ..policy.stages import CONNECT
 from ..policy.timelimit import TimeLimit
 from ..sasl import MECHANISMS
 from ..session import plan
@@ -172,14 +173,16 @@ def _load_plugins(made: Plan, loaded: Preloaded) -> None:
     specs = tuple(
         (spec.name, tuple(sorted(spec.options.items()))) for spec in made.settings.policy.plugins
     )
-    if specs in loaded.files.kept:
-        return
-    limit = TimeLimit()
-    try:
-        made.plugins.hooks(limit=limit)
-    finally:
-        limit.stop()
-    loaded.files.kept[specs] = True
+    connects = loaded.files.kept.get(specs)
+    if connects is None:
+        limit = TimeLimit()
+        try:
+            order = made.plugins.hooks(limit=limit).order
+        finally:
+            limit.stop()
+        connects = any(not entry.ours for entry in order.at.get(CONNECT, ()))
+        loaded.files.kept[specs] = connects
+    made.look_at(bool(connects))
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""A process that serves: one connection by default, or several in turn.
+"""A process that serves connections, one after the other.
 
 It is forked from the master with everything loaded.  It has its first
 connection from the start, or waits for one on its control socket, where the
@@ -24,6 +24,7 @@ from ..net.sockets import SocketTransport
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
 from ..session import connection
+from ..session.plan import NoPlan
 from . import names, rules, status
 from .accepted import Accepted, unpack
 from .options import STATUS
@@ -62,7 +63,7 @@ def work(
     deaths.py).
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    waits.listen(configuration.options.drain)
+    waits.listen(configuration.options.drain or waits.NEVER)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were blocked over the fork
     gc.enable()  # what was there before the fork is frozen: this costs nothing
     running = None if page is None else Running(page)
@@ -70,7 +71,7 @@ def work(
         accepted = first or _receive(control)
         if control is not None:
             control.close()
-        return 0 if accepted is None else _serve(configuration, accepted, running).status
+        return 0 if accepted is None else _serve(configuration, accepted, running)[0].status
     assert control is not None
     return _serve_several(configuration, first, control, running)
 
@@ -83,18 +84,22 @@ def _serve_several(
 ) -> int:
     if configuration.rules is not None:
         configuration.rules.open()  # its descriptor is not one that a session has left
-    files = configuration.preloaded.files
-    before = _ProcessState(files, None if first is None else first.fd)
+    before = None
+    if configuration.external_plugins or configuration.rules is not None:
+        files = configuration.preloaded.files
+        before = _ProcessState(files, None if first is None else first.fd)
     code = 0
     for left in range(configuration.options.sessions, 0, -1):
         accepted = first or _receive(control)
         first = None
         if accepted is None:
             break
-        outcome = _serve(configuration, accepted, running)
+        outcome, external = _serve(configuration, accepted, running)
         code = outcome.status
         os.close(accepted.fd)
-        if left == 1 or not _is_sound(outcome) or not before.is_restored() or waits.requested():
+        if left == 1 or not _is_sound(outcome) or waits.requested():
+            break
+        if external and (before is None or not before.is_restored()):
             break
         try:
             control.send(DONE + b"%d" % code)
@@ -121,20 +126,21 @@ def _receive(control: socket.socket | None) -> Accepted | None:
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
 
 
-def _serve(configuration: Configuration, accepted: Accepted, running: Running | None) -> Outcome:
-    """Serve a connection from the first byte to the last."""
+def _serve(
+    configuration: Configuration, accepted: Accepted, running: Running | None
+) -> tuple[Outcome, bool]:
+    """Serve a connection from the first byte to the last; with plugins from elsewhere?"""
     waits.begin_session()
     options = configuration.options
     facts, rule = accepted.facts, accepted.rule
-    if options.remote_names or options.local_name is None:
-        _add_names(facts, options)
+    _add_names(facts, options)
     if rule is None:
         assert configuration.rules is not None
         try:
             rule = configuration.rules.find(facts[b"TCPREMOTEIP"], facts.get(b"TCPREMOTEHOST"))
         except ControlError as error:
             rules.report(error)
-            return Outcome(_DENIED_END, 111)
+            return Outcome(_DENIED_END, 111), False
     denied = rules.denies(rule)
     plan = configuration.plan(rule)
     environ = configuration.environ_of(plan, rule, facts)
@@ -143,17 +149,23 @@ def _serve(configuration: Configuration, accepted: Accepted, running: Running | 
         status.say(f"pid {pid} from {_text(environ, b'TCPREMOTEIP')}")
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
-        return Outcome(_DENIED_END, DENIED)
+        return Outcome(_DENIED_END, DENIED), False
     limit = None
     if running is not None:
         # The master says which plugin it was, so a traceback can go to /dev/null (0).
         limit = TimeLimit(0, running)
     transport = SocketTransport(accepted.fd)
-    return connection.serve(transport, accepted.fd, environ, plan, os._exit, limit)
+    since, greeted = accepted.since, accepted.greeted
+    outcome = connection.serve(
+        transport, accepted.fd, environ, plan, os._exit, limit, since, greeted
+    )
+    return outcome, isinstance(plan, NoPlan) or plan.plugins.external
 
 
 def _add_names(facts: dict[bytes, bytes], options: Options) -> None:
-    if options.local_name is None:
+    if options.local_name is not None:
+        facts[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
+    else:
         _add(facts, b"TCPLOCALHOST", names.name_of(_text(facts, b"TCPLOCALIP")))
     if options.remote_names:
         remote = names.name_of(_text(facts, b"TCPREMOTEIP"), options.paranoid)

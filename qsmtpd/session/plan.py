@@ -10,18 +10,23 @@ import posix as os
 
 from ..config.session import SessionSettings
 from ..config.settings import Settings
-from ..facts import ControlError
+from ..facts import Client, ControlError, Counters
 from ..log import Log
+from ..net import ucspi
 from ..policy.load import Plugins
+from ..policy.stages import CONNECT, QUEUE
 from ..tls.settings import EXTERNAL, IMPLICIT, OFF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..config.files import ControlFiles
     from ..policy.spec import Entry
     from ..tls.provider import TlsProvider
+
+#: For a session's last programs, plugins and words (seconds).
+SPARE = 300.0
 
 
 class Plan:
@@ -33,7 +38,18 @@ class Plan:
     be one.  `first` are plugins in front of those that are set.
     """
 
-    __slots__ = ("environ", "log", "settings", "implicit", "plugins", "provider", "unavailable")
+    __slots__ = (
+        "environ",
+        "log",
+        "settings",
+        "implicit",
+        "plugins",
+        "provider",
+        "unavailable",
+        "_connects",
+        "_delays",
+        "_queue",
+    )
 
     def __init__(
         self, settings: SessionSettings, lookup: Settings, log: Log, first: Sequence[Entry] = ()
@@ -46,6 +62,9 @@ class Plan:
         self.plugins = Plugins(lookup, settings.policy, log, first)
         self.provider: TlsProvider | None = None
         self.unavailable: str | None = None
+        self._connects: bool | None = None
+        self._delays: list[tuple[Entry, float | None]] = []
+        self._queue = 0.0
 
     def find_provider(self) -> None:
         """Have TLS, ready to be used where the first byte needs it; or say why not."""
@@ -61,6 +80,49 @@ class Plan:
             self.provider = found
         except Unavailable as error:
             self.unavailable = str(error)
+
+    def look_at(self, connects: bool = False) -> None:
+        """What hold() and longest have to know of the plugins.
+
+        `connects`: are there some from elsewhere at that stage?
+        """
+        self._connects = connects
+        for entry in self.plugins.own():
+            if CONNECT in entry.functions:
+                plugin = getattr(entry.functions[CONNECT], "__self__", None)
+                self._delays.append((entry, getattr(plugin, "silence", None)))
+            if QUEUE in entry.functions:
+                plugin = getattr(entry.functions[QUEUE], "__self__", None)
+                self._queue = max(self._queue, getattr(plugin, "longest", 0.0))
+
+    def hold(self, environ: Callable[[], Mapping[bytes, bytes]], named: bool) -> float | None:
+        """For how long this client has to be silent before it is greeted (seconds).
+
+        None: a process has to speak with it from the beginning.  environ() is the
+        environment of its connection, `named`: with its name, where it has one.
+        """
+        if self._connects is None and not self.plugins.external:
+            self.look_at()
+        if self._connects is not False or self.implicit or self.settings.tls.mode == EXTERNAL:
+            return None
+        silence = 0.0
+        if self._delays:
+            immune = self.settings.immune
+            if immune.by_name and not named:
+                return None
+            peer = ucspi.read_peer(environ())
+            client = Client(peer, None, Counters(), immune.names(peer))
+            for entry, seconds in self._delays:
+                if not entry.skips(client):
+                    if seconds is None:
+                        return None
+                    silence += seconds
+        return silence
+
+    @property
+    def longest(self) -> float:
+        """How long a session takes at most, if all is as it should be (seconds)."""
+        return self.settings.limits.session + self._queue + SPARE
 
 
 class NoPlan:

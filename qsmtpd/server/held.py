@@ -1,0 +1,197 @@
+"""Clients without a process: greeted, and held until they have said a first line.
+
+It is only looked at here (MSG_PEEK): the process that the client is handed to
+reads it, with all that follows.  Who cannot be held, or has spoken while all
+processes are at work, waits here too: first come, first served.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import MSG_DONTWAIT, MSG_PEEK
+from collections import OrderedDict
+
+from .. import waits
+from ..facts import Counters, Reply
+from ..log import Log
+from ..net import ucspi
+from ..session.ending import Ending, log_session
+from ..session.plan import Plan
+from ..smtp import replies
+from ..smtp.states import FOREIGN_PROTOCOLS
+from .accepted import Client, part
+from .events import CHANGES, ENDED, GONE
+from .timers import Timers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .accepted import Connections
+    from .events import Events
+    from .pool import Pool
+
+NO_PROCESS = Reply(421, b"4.3.2", b"no process for you now, try again later", end="no-process")
+NO_ROOM = Reply(421, b"4.3.2", b"too many connections, try again later", end="no-room")
+_FOREIGN = tuple(FOREIGN_PROTOCOLS)
+#: Who has no process by then, has none (seconds): RFC 5321, 4.5.3.2.1.
+PATIENCE = 300.0
+#: A line that is longer is for a process in any case (bytes).
+LINE = 4096
+
+
+class Held:
+    """At most `limit` clients; served by the pool, and counted in `connections`.
+
+    failed() is called where no process could be made for one.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        events: Events,
+        pool: Pool,
+        connections: Connections,
+        failed: Callable[[], None],
+    ) -> None:
+        self._limit = limit
+        self._events = events
+        self._pool = pool
+        self._connections = connections
+        self._failed = failed
+        self._clients: dict[int, Client] = {}
+        self._waiting: OrderedDict[Client, None] = OrderedDict()
+        self._timers: Timers[Client] = Timers()
+
+    def has_room(self) -> bool:
+        """Can one more come?  If need be, somebody who has said nothing yet makes room."""
+        count = len(self._clients)
+        return self._pool.has_room() or count < self._limit or len(self._waiting) < count
+
+    def take(self, client: Client, silence: float | None) -> None:
+        """A client that has been counted: hold it, or give it to a process.
+
+        It is greeted after so many seconds of `silence`; None: only a process can do that.
+        """
+        if (silence is None or self._limit == 0) and self._pool.has_room():
+            self._hand_out(client)
+            return
+        if len(self._clients) >= self._limit:
+            self.make_room()
+        self._clients[client.accepted.fd] = client
+        self._events.add(client.accepted.fd, self._changed, CHANGES)
+        if silence is None:
+            self._wait(client)
+        elif silence:
+            self._timers.set(client, silence)
+        else:
+            self._greet(client)
+
+    def _greet(self, client: Client) -> None:
+        plan = client.plan
+        assert isinstance(plan, Plan)
+        try:
+            client.bytes_out = client.connection.send(plan.settings.greeting_line, MSG_DONTWAIT)
+        except OSError:
+            self.end(client, Ending("client-gone"))
+            return
+        client.accepted.greeted = True
+        limits = plan.settings.limits
+        client.line = min(limits.line, LINE) + 2
+        client.ends = replies.TIMEOUT if limits.timeout <= limits.session else replies.SESSION_OVER
+        self._timers.set(client, min(limits.timeout, limits.session))
+
+    def _changed(self, fd: int, flags: int) -> None:
+        """It has said something, or has gone."""
+        client = self._clients[fd]
+        if client.waiting:
+            if flags & GONE:
+                self.end(client, Ending("client-gone"))
+            return
+        try:
+            data = client.connection.recv(client.line, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, flags = b"", GONE
+        client.bytes_in = len(data)
+        is_line = b"\n" in data or len(data) >= client.line or data.startswith(_FOREIGN)
+        if is_line if client.accepted.greeted else data:
+            self._wait(client)
+        elif not data or flags & ENDED:
+            self.end(client, Ending("client-gone"))
+
+    # -- a process for it --------------------------------------------------
+
+    def _wait(self, client: Client) -> None:
+        """It is to have a process: now, or when one is free."""
+        client.waiting, client.ends = True, NO_PROCESS
+        self._waiting[client] = None
+        self._timers.set(client, PATIENCE)
+        self.serve()
+
+    def serve(self) -> None:
+        """Give those who wait for it to processes, as many as there may be."""
+        while self._waiting and self._pool.has_room():
+            client = next(iter(self._waiting))
+            self._remove(client)
+            self._hand_out(client)
+
+    def _hand_out(self, client: Client) -> None:
+        longest = client.plan.longest if isinstance(client.plan, Plan) else waits.NEVER
+        if self._pool.hand_out(client.accepted, longest):
+            client.connection.close()
+            return
+        self._failed()
+        self._say(client, Ending.by(NO_PROCESS))
+
+    # -- the end -----------------------------------------------------------
+
+    def end(self, client: Client, ending: Ending) -> None:
+        """It leaves without having had a process."""
+        self._remove(client)
+        self._say(client, ending)
+
+    def end_all(self, reply: Reply) -> None:
+        """All of them leave, with this word."""
+        for client in list(self._clients.values()):
+            self.end(client, Ending.by(reply))
+
+    def _say(self, client: Client, ending: Ending) -> None:
+        """The last word as far as it needs no waiting, and the line in the log."""
+        accepted, connection, plan = client.accepted, client.connection, client.plan
+        self._connections.remove(accepted.network)
+        log = plan.log if isinstance(plan, Plan) else Log()
+        if ending.reply is not None and accepted.greeted and isinstance(plan, Plan):
+            ending.reply = plan.settings.in_form(ending.reply)
+        peer = ucspi.read_peer(accepted.facts)
+        log.begin(pid=os.getpid(), ip=peer.ip)
+        log_session(log, client, peer, Counters(accepted.since), ending)  # type: ignore[arg-type]
+        part(connection, ending.reply)
+
+    def make_room(self) -> bool:
+        """Who has been here longest without a line leaves; False where there is nobody."""
+        silent = [client for client in self._timers.oldest() if not client.waiting]
+        if silent:
+            self.end(min(silent, key=lambda c: c.accepted.since), Ending.by(NO_ROOM))
+        return bool(silent)
+
+    def _remove(self, client: Client) -> None:
+        del self._clients[client.accepted.fd]
+        self._events.remove(client.accepted.fd)  # its descriptor may live on in a process
+        self._waiting.pop(client, None)
+        self._timers.drop(client)
+
+    # -- time --------------------------------------------------------------
+
+    def next_time(self) -> float:
+        """When expire() has something to do (monotonic seconds)."""
+        return self._timers.next_time()
+
+    def expire(self, now: float) -> None:
+        """Greet those who have been silent for long enough; end those who have been too long."""
+        while (client := self._timers.due(now)) is not None:
+            if client.waiting or client.accepted.greeted:
+                self.end(client, Ending.by(client.ends or NO_PROCESS))
+            else:
+                self._greet(client)

@@ -1,0 +1,56 @@
+"""Time limits of many at once: a queue for each length, in which the oldest is the first due."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from time import monotonic
+from typing import Generic, TypeVar
+
+from .. import waits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+
+
+class Timers(Generic[T]):
+    """Who has until when; each has one time limit at most.  All of it costs the same for many."""
+
+    __slots__ = ("_queues", "_of")
+
+    def __init__(self) -> None:
+        #: length (seconds) -> who has that, and until when (monotonic seconds)
+        self._queues: dict[float, OrderedDict[T, float]] = {}
+        self._of: dict[T, OrderedDict[T, float]] = {}
+
+    def set(self, who: T, seconds: float) -> None:
+        """It has so long from now."""
+        self.drop(who)
+        queue = self._of[who] = self._queues.setdefault(seconds, OrderedDict())
+        queue[who] = monotonic() + seconds
+
+    def drop(self, who: T) -> None:
+        """It has no time limit any more."""
+        queue = self._of.pop(who, None)
+        if queue is not None:
+            del queue[who]
+
+    def oldest(self) -> Iterator[T]:
+        """Of each length, who has had it longest."""
+        return (next(iter(queue)) for queue in self._queues.values() if queue)
+
+    def next_time(self) -> float:
+        """When the next one is due."""
+        queues = self._queues.values()
+        return min((next(iter(q.values())) for q in queues if q), default=waits.NEVER)
+
+    def due(self, now: float) -> T | None:
+        """One whose time is over; None where there is nobody."""
+        for queue in self._queues.values():
+            for who, deadline in queue.items():
+                if deadline <= now:
+                    return who
+                break
+        return None
