@@ -499,6 +499,23 @@ def test_any_record_has_a_result(place: Place, record: bytes) -> None:
     assert len(place.dns.asked) < 150
 
 
+def test_a_session_has_so_much_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has records that take long can have them read again and again, from memory."""
+    monkeypatch.setattr("qsmtpd.filters.spf.SECONDS_LIMIT", 0.2)
+    for number in range(11):
+        terms = " ".join(f"u{n}=%{{d}}" + ".a" * 100 for n in range(13))
+        place.dns.add(f"e{number}.example", "TXT", f"v=spf1 include:e{number + 1}.example {terms}")
+    plugin, who = place.build(), client(None)
+    results = []
+    while "temperror" not in results:
+        results.append(ask(plugin, b"x@e0.example", who)[1].verdict.result)
+        assert len(results) < 1000
+    assert set(results[:-1]) == {"permerror"}
+    assert place.events()[-1]["problem"] == "too much work for a session"
+    # What needs no evaluation, needs none.
+    assert ask(plugin, b"x@none.example", who)[1].verdict.result == "none"
+
+
 def test_what_the_library_cannot_read_is_an_error_of_the_record(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ For later plugins: envelope.notes["spf"], a Results.
 
 from __future__ import annotations
 
+from time import process_time
+
 from ..decision import DECLINED, REFUSALS, Decision, decline, defer, reject
 from ..net.dns.lookup import PASS, Dns
 from . import spflibrary
@@ -50,6 +52,9 @@ REFUSED = {
 AT_RCPT, AT_DATA_POST = STAGES = ("rcpt", "data_post")
 UNKNOWN = b"unknown"
 NAME_LIMIT, VALUE_LIMIT = 255, 320  # bytes: of a domain, of an address (RFC 5321, 4.5.3.1)
+#: In the notes of a client: what evaluating records has cost; and how much that may be in a
+#: session.  A record takes a millisecond; ten that are made for it, half a second.
+SPENT, SECONDS_LIMIT = "spf.seconds", 5.0
 
 #: RFC 5322, 3.2.3: of a value that is a dot-atom.
 _ATEXT = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~"
@@ -178,8 +183,8 @@ def _check(dns: Dns, client: Client, envelope: Envelope) -> Results:
     from ..net.dns.message import mail_domain
 
     local, at, sender = envelope.sender.rpartition(b"@")
-    said = (client.helo or b"").rstrip(b" ")
-    helo, mailfrom = mail_domain(said), mail_domain(sender)
+    heard = (client.helo or b"").rstrip(b" ")
+    helo, mailfrom = mail_domain(heard), mail_domain(sender)
     names = [name for name in (helo, mailfrom) if name is not None]
     texts = dict(zip(names, dns.ask(client, *((name, "TXT") for name in names)), strict=True))
 
@@ -189,14 +194,20 @@ def _check(dns: Dns, client: Client, envelope: Envelope) -> Results:
         found = without_record(identity, name, texts[name])
         if found is not None:
             return found
+        spent = client.notes.get(SPENT, 0.0)
+        if spent > SECONDS_LIMIT:
+            return Verdict(identity, name, "temperror", problem=b"too much work for a session")
         from . import spfquery  # now: to load the library takes longer than a session
 
+        before = process_time()
         peer = client.peer
-        subject = spfquery.Subject(peer.ip, local, name, helo or said, peer.local_host)
-        return spfquery.check_host(dns.resolver(client), identity, subject)
+        subject = spfquery.Subject(peer.ip, local, name, helo or heard, peer.local_host)
+        found = spfquery.check_host(dns.resolver(client), identity, subject)
+        client.notes[SPENT] = spent + process_time() - before
+        return found
 
     return Results(
-        check("helo", b"postmaster", helo, said) if said else None,
+        check("helo", b"postmaster", helo, heard) if heard else None,
         check("mailfrom", local or b"postmaster", mailfrom, sender) if envelope.sender else None,
     )
 
