@@ -94,7 +94,7 @@ def test_what_cannot_be_had_is_wrong_and_not_announced(submission: Home) -> None
     check = submission.run(b"", "--check")
     assert check.status == 1
     for wrong in (
-        b"EXTERNAL, and no entry of control/tlsclients names a user",
+        b"EXTERNAL, and nobody is asked for a certificate: no clientca.pem",
         b"PLAIN, and there is no checkpassword program in the arguments",
     ):
         assert b"wrong: AUTHMECHANISMS: has " + wrong in check.out
@@ -234,10 +234,18 @@ def test_a_helper_says_whose_certificate_it_is(external: Home) -> None:
 
 def test_the_check_of_external(external: Home) -> None:
     assert external.run(b"", "--check").status == 0
-    external.control("tlsclients", "joe@b.example")
-    check = external.run(b"", "--check")
-    assert check.status == 1
-    assert b"EXTERNAL, and no entry of control/tlsclients names a user" in check.out
+    for file, lack in (
+        ("tlsclients", b"no entry of control/tlsclients names a user"),
+        ("clientca.pem", b"nobody is asked for a certificate: no clientca.pem"),
+        ("servercert.pem", b"there is no TLS"),
+    ):
+        (external.control_dir / file).unlink()
+        check = external.run(b"", "--check")
+        assert check.status == 1
+        assert b"wrong: AUTHMECHANISMS: has EXTERNAL, and " + lack in check.out
+    external.environ["QSMTPD_TLS"] = "external"  # what that asks for, nobody knows here
+    external.control("tlsclients", f"sha256:{JOE.fingerprint} joe")
+    assert external.run(b"", "--check").status == 0
 
 
 @given(st.binary(max_size=30))

@@ -7,6 +7,7 @@ import os
 from ..config import mechanisms
 from ..facts import ControlError
 from ..sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
+from ..tls.settings import IMPLICIT, STARTTLS
 from .daemons import check_server
 from .programs import found, names, why_not
 
@@ -31,12 +32,13 @@ def check_auth(
             report.warn("SMTPAUTH", "is not set, so Dovecot is never asked about passwords")
         return
     switch = "SMTPAUTH" if settings.is_set("SMTPAUTH") else "REQUIRE_AUTH"
+    tls = tls if has_tls else None
     if auth.dovecot is not None:
         where = "DOVECOTAUTH" if settings.is_set("DOVECOTAUTH") else "control/dovecotauth"
         by = mechanisms.where(settings) if mechanisms.are_named(settings) else switch
         check_server(report, auth.dovecot, where, auth.mechanisms, by)
-        if b"EXTERNAL" in auth.mechanisms and not _has_certified(tls):
-            report.wrong(by, f"has EXTERNAL, and {_NONE_CERTIFIED}")
+        if b"EXTERNAL" in auth.mechanisms and (lack := _why_no_certificate(tls)) is not None:
+            report.wrong(by, f"has EXTERNAL, and {lack}")
         for what in (SCRAM, TOKENS):
             if settings.line(what, what.upper()):
                 report.warn(what, "is never asked: Dovecot is")
@@ -59,8 +61,8 @@ def _check_mechanisms(
     for name in mechanisms.named(settings):
         lack = mechanisms.lacks(name, auth.programs)
         asks, how = MECHANISMS[name].asks, name.decode("ascii")
-        if asks == CERTIFICATE and not _has_certified(tls):
-            lack = _NONE_CERTIFIED
+        if asks == CERTIFICATE:
+            lack = _why_no_certificate(tls)
         if lack is not None and asks in (SCRAM, TOKENS):
             report.wrong(asks, f"{lack}, and {how} needs it")
         elif lack is not None:
@@ -74,12 +76,15 @@ def _check_mechanisms(
         _check_users(report, settings, auth)
 
 
-_NONE_CERTIFIED = "no entry of control/tlsclients names a user"
-
-
-def _has_certified(tls: TlsSettings | None) -> bool:
-    """Does a certificate say who somebody is?"""
-    return tls is not None and any(tls.clients.values())
+def _why_no_certificate(tls: TlsSettings | None) -> str | None:
+    """Why no client can be known by its certificate, or None."""
+    if tls is None:
+        return "there is no TLS"
+    if tls.client_ca is None and tls.mode in (STARTTLS, IMPLICIT):
+        return "nobody is asked for a certificate: no clientca.pem"
+    if not any(tls.clients.values()):
+        return "no entry of control/tlsclients names a user"
+    return None
 
 
 def _check_checkpassword(report: Report, settings: Settings, auth: AuthSettings) -> None:

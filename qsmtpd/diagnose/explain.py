@@ -126,6 +126,7 @@ def _prepare(environ: dict[bytes, bytes], home: bytes, given: Mapping[str, str])
         # The real AUTH, with a password checker that knows everybody.
         environ[b"SMTPAUTH"] = b""
         environ[b"AUTHMECHANISMS"] = b"LOGIN PLAIN"
+        environ[b"DOVECOTAUTH"] = b""
         environ[b"AUTHCLEAR"] = b"1"
         checkpassword = [b"true"]
     tls = Tls(b"TLSv1.3", b"TLS_AES_256_GCM_SHA384") if given.get("tls") == "yes" else None

@@ -28,10 +28,10 @@ class Result:
 
     `verdict` is ACCEPTED, REFUSED or TEMPORARY, or None where the exchange
     itself failed before there was one; `reason` says for the log why, if
-    whoever was asked has.  `lost`: the client has gone since.
+    whoever was asked has.
     """
 
-    __slots__ = ("reply", "verdict", "user", "mechanism", "reason", "lost")
+    __slots__ = ("reply", "verdict", "user", "mechanism", "reason")
 
     def __init__(
         self,
@@ -46,7 +46,6 @@ class Result:
         self.user = user
         self.mechanism = mechanism
         self.reason = reason
-        self.lost: Lost | None = None
 
 
 _REPLIES = {
@@ -57,7 +56,7 @@ _REPLIES = {
 
 
 class _Broken(sasl.Broken):
-    """The client has sent no response: what it is told; or why it hears nothing any more."""
+    """The client has sent no response: what it is told, or how it was lost."""
 
     def __init__(self, reply: Reply, lost: Lost | None = None) -> None:
         super().__init__()
@@ -70,8 +69,8 @@ def authenticate(
 ) -> Result:
     """Carry out `AUTH argument`.
 
-    Raises what the channel raises, but LineTooLong.  Where there was a verdict
-    before that, which has to be logged and counted, it is in the Result.
+    Raises what the channel raises, but LineTooLong; where there is a verdict already,
+    which has to be logged and counted, that is left to whoever reads on.
     """
     name, _, initial = argument.partition(b" ")
     name, initial = name.upper(), initial.lstrip(b" ")
@@ -105,12 +104,9 @@ def authenticate(
         verifier.close()
     assert answer.verdict is not None
     reply = _REPLIES[answer.verdict]
-    result = Result(reply, answer.verdict, answer.user, name, verifier.reason)
-    if broken is not None:
-        result.lost = broken.lost
-        if broken.lost is None:
-            result.reply = broken.reply
-    return result
+    if broken is not None and broken.lost is None:
+        reply = broken.reply
+    return Result(reply, answer.verdict, answer.user, name, verifier.reason)
 
 
 def _converse(

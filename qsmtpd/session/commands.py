@@ -203,8 +203,6 @@ class Commands:
             reply=reply.wire(),
             reason=result.reason,
         )
-        if result.lost is not None:
-            raise result.lost
         if not accepted:
             self._channel.pause(settings.delay)
         return reply
