@@ -1,9 +1,11 @@
-"""What each filter adds to a cold session with one message: the table of qsmtpd-filters(5), COST.
+"""What each filter adds to a session with one message: the tables of qsmtpd-filters(5), COST.
 
     make cost
 
-Processor time, user and system, of the session and of a queue program that does
-nothing; medians of sessions that alternate between all rows.
+Processor time, user and system, of a cold session and of a queue program that does
+nothing; medians of sessions that alternate between all rows.  Of those that ask the DNS,
+which is a server on loopback, also how long a session takes; and both of warm ones, in a
+process of qsmtpd-server that serves one after the other.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from cdbs import make_cdb
 from daemons import Peer, userdb
 from dns_server import DnsServer
+from harness import Home
+from listeners import Server
 
 from bench.place import SOURCE
 
 BIN = Path(sys.prefix) / "bin"
-ROUNDS = 41
+ROUNDS = int(os.environ.get("ROUNDS", "41"))
 PLAIN = "none"
 SESSION = (
     b"EHLO me.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n"
@@ -45,13 +52,32 @@ LISTS = "\n".join(f"bl{n}.example" for n in range(10))
 #: What a DNS server on this machine says to those who ask it; see dns_server.py.
 ZONE = """
     me.example      A    192.0.2.1
+    me.example      A    127.0.0.1
     b.example       MX   10 me.example
     b.example       TXT  "v=spf1 include:spf.b.example -all"
-    spf.b.example   TXT  "v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all"
+    spf.b.example   TXT  "v=spf1 ip4:198.51.100.0/24 ip4:127.0.0.0/8 ip4:192.0.2.0/24 -all"
     1.2.0.192.in-addr.arpa  PTR  me.example
+    1.0.0.127.in-addr.arpa  PTR  me.example
 """
+WARM_SESSIONS = 50
+Measure = Callable[[], tuple[float, float]]
+Rows = dict[str, tuple[dict[str, str], dict[str, str]]]
+#: Those that ask the DNS.
+ASKING: Rows = {
+    "helocheck, A": ({}, {"HELOCHECK": "A"}),
+    "mfdnscheck": ({}, {"MFDNSCHECK": ""}),
+    "fcrdns": ({}, {"FCRDNS": "note"}),
+    "dnsbl, 1 list": ({"dnsbls": "bl0.example"}, {}),
+    "dnsbl, 10 lists": ({"dnsbls": LISTS}, {}),
+    "rhsbl, 1 list": ({"rhsbls": "bl0.example"}, {}),
+    "spf, two records": ({}, {"SPFBEHAVIOR": "3"}),
+    "all that ask the DNS": (
+        {"dnsbls": LISTS, "rhsbls": "bl0.example"},
+        {"HELOCHECK": "A", "MFDNSCHECK": "", "FCRDNS": "note", "SPFBEHAVIOR": "3"},
+    ),
+}
 #: name -> (control files, variables)
-ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+ROWS: Rows = {
     PLAIN: ({}, {}),
     "karma": ({}, {"KARMALIMIT": "5"}),
     "greetdelay (0 seconds)": ({}, {"GREETDELAY": "0"}),
@@ -70,12 +96,7 @@ ROWS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "dovecotusers": ({"dovecotusers": "userdb"}, {}),
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
-    "mfdnscheck": ({}, {"MFDNSCHECK": ""}),
-    "fcrdns": ({}, {"FCRDNS": "note"}),
-    "dnsbl, 1 list": ({"dnsbls": "bl0.example"}, {}),
-    "dnsbl, 10 lists": ({"dnsbls": LISTS}, {}),
-    "rhsbl, 1 list": ({"rhsbls": "bl0.example"}, {}),
-    "spf, two records": ({}, {"SPFBEHAVIOR": "3"}),
+    **ASKING,
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
     "headers": ({"requiredheaders": "From"}, {}),
     "loop": ({"loopcheck": "1"}, {}),
@@ -98,8 +119,9 @@ def prepare(home: Path, files: dict[str, str]) -> None:
             path.write_text(text + "\n")
 
 
-def cpu(environ: dict[str, str]) -> float:
-    """Milliseconds of one session."""
+def cold(environ: dict[str, str]) -> tuple[float, float]:
+    """Milliseconds of one session: of the processor, and until it has ended."""
+    start = time.monotonic()
     child = subprocess.Popen(
         [BIN / "qsmtpd"],
         stdin=subprocess.PIPE,
@@ -114,23 +136,58 @@ def cpu(environ: dict[str, str]) -> float:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert b"\r\n250 ok " in replies and child.returncode == 0, replies
-    return 1000 * (usage.ru_utime + usage.ru_stime)
+    return 1000 * (usage.ru_utime + usage.ru_stime), 1000 * (time.monotonic() - start)
+
+
+def warm(server: Server) -> tuple[float, float]:
+    """The same of a session of this server: the mean of some."""
+    commands = SESSION.partition(b"DATA\r\n")[0].split(b"\r\n")[:-1]
+    before, start = _busy(server), time.monotonic()
+    for _ in range(WARM_SESSIONS):
+        with server.client() as client:
+            client.reply()
+            replies = client.answers(*commands, b"DATA", b"x: y\r\n\r\nhello\r\n.", b"QUIT")
+            assert replies[-2].startswith(b"250 ok "), replies
+    seconds = time.monotonic() - start
+    return (_busy(server) - before) / 1e6 / WARM_SESSIONS, 1000 * seconds / WARM_SESSIONS
+
+
+def _busy(server: Server) -> int:
+    """Nanoseconds of the processor that its processes have had, but not what they start."""
+    return sum(
+        int(Path(f"/proc/{worker}/schedstat").read_text().split()[0])
+        for worker in server.children()
+    )
+
+
+def medians(
+    rows: Mapping[str, Callable[[], tuple[float, float]]],
+) -> dict[str, tuple[float, float]]:
+    """Of each row, the medians of rounds that alternate."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    for _ in range(ROUNDS):
+        for name, measure in rows.items():
+            found[name].append(measure())
+    return {
+        name: (statistics.median(cpu for cpu, _ in all), statistics.median(ms for _, ms in all))
+        for name, all in found.items()
+    }
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        dns = stack.enter_context(DnsServer(ZONE))
         queue = Path(folder, "queue")
         subprocess.run(["cc", "-O2", "-o", queue, SOURCE], check=True)
-        dns = stack.enter_context(DnsServer(ZONE))
-        environs = {}
+        measures: dict[str, Measure] = {}
         for number, (name, (files, variables)) in enumerate(ROWS.items()):
             home = Path(folder, str(number))
             prepare(home, files)
             if name == "dovecotusers":
                 stack.enter_context(Peer(userdb(b"x@ok.example"), home / "userdb"))
-            environs[name] = {
+            environ = {
                 "PATH": os.environ["PATH"],
                 "QMAILHOME": str(home),
                 "QMAILQUEUE": str(queue),
@@ -139,14 +196,41 @@ def main() -> None:
                 "DNSCACHEIP": dns.where,
                 **variables,
             }
-        found: dict[str, list[float]] = {name: [] for name in ROWS}
-        for _ in range(ROUNDS):
-            for name, environ in environs.items():
-                found[name].append(cpu(environ))
-    plain = statistics.median(found.pop(PLAIN))
-    print(f"without any filter {plain:.1f} ms; each adds:")
-    for name, values in found.items():
-        print(f".It {name} Ta {statistics.median(values) - plain:.1f}")
+            measures[name] = partial(cold, environ)
+        found = medians(measures)
+        plain = found.pop(PLAIN)
+        print(f"without any filter {plain[0]:.1f} ms; each adds:")
+        for name in found:
+            print(f".It {name} Ta {found[name][0] - plain[0]:.1f}")
+        warmed = _warm(Path(folder), queue, dns)
+        first = warmed.pop(PLAIN)
+        print(f"warm {first[0]:.2f} ms; and in time, cold {plain[1]:.1f}, warm {first[1]:.1f}:")
+        for name in ASKING:
+            times = found[name][1] - plain[1], warmed[name][1] - first[1]
+            print(
+                f".It {name} Ta {warmed[name][0] - first[0]:.2f}  ({times[0]:.1f}, {times[1]:.1f})"
+            )
+
+
+def _warm(folder: Path, queue: Path, dns: DnsServer) -> dict[str, tuple[float, float]]:
+    """The medians of warm sessions, of a server for each row."""
+    servers = {}
+    try:
+        for number, (name, (files, variables)) in enumerate({PLAIN: ROWS[PLAIN], **ASKING}.items()):
+            path = folder / f"warm{number}"
+            path.mkdir()
+            home = Home(path)
+            home.environ.update({"QMAILQUEUE": str(queue), "DNSCACHEIP": dns.where, **variables})
+            for file, text in files.items():
+                home.control(file, text)
+            servers[name] = Server(home, "--sessions", "1000000", "--spare", "1")
+        rows = {name: partial(warm, server) for name, server in servers.items()}
+        for measure in rows.values():
+            measure()
+        return medians(rows)
+    finally:
+        for server in servers.values():
+            server.__exit__()
 
 
 if __name__ == "__main__":
