@@ -29,6 +29,7 @@ What a name may DO instead, or before:
     wrong-name   the answer to a question for another name
     wrong-type   the answer to a question for another type
     spoofed      one of each of these and some records that nobody wants, then the answer
+    flood        answers to a question with another id, without end
     elsewhere    the answer, from another port
     tcp          truncated: the answer comes by TCP
     tcp-silent   truncated, and by TCP nothing comes
@@ -170,6 +171,8 @@ class DnsServer:
             timer = threading.Timer(float(more[0]), send, [answer])
             self._timers.append(timer)
             timer.start()
+        elif what == "flood":
+            threading.Thread(target=self._flood, args=(query, send), daemon=True).start()
         elif what == "elsewhere":
             with socket.socket(self._udp.family, socket.SOCK_DGRAM) as other:
                 other.bind((self._udp.getsockname()[0], 0))
@@ -182,6 +185,11 @@ class DnsServer:
             send(_head(query, 0, 0, truncated=True))
         elif what != "silent":
             send(_changed(what, query, answer))
+
+    def _flood(self, query: bytes, send: Send) -> None:
+        wrong = _changed("wrong-id", query, self.answer(query))
+        while self._thread.is_alive():
+            send(wrong)
 
     def _by_tcp(self, client: socket.socket) -> None:
         self._open.append(client)

@@ -135,6 +135,16 @@ def test_it_is_checked(home: Home, dns: DnsServer) -> None:
     assert "DNS" not in home.run(b"", "--check").out.decode()
 
 
+def test_a_line_alone_switches_them_on(home: Home, dns: DnsServer) -> None:
+    home.control("plugins", "mfdnscheck", "fcrdns")
+    run = home.run(b"MAIL FROM:<x@nowhere.com>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
+    assert run.lines[2] == EXIST
+    assert run.event("plugin")["plugin"] == "fcrdns"
+    run = home.run(b"", "--check")
+    assert run.status == 0
+    assert "warning" not in run.out.decode()
+
+
 SESSION = (
     b"EHLO dead.com\r\nMAIL FROM:<x@dead.com>\r\nRCPT TO:<x@ok.example>\r\n"
     b"RCPT TO:<y@ok.example>\r\nRCPT TO:<z@ok.example>\r\nQUIT\r\n"
@@ -162,6 +172,32 @@ def test_it_ends_while_it_waits(home: Home, dns: DnsServer) -> None:
         run = talk.ended()
     assert run.codes[-1] == 421
     assert run.event("session")["end"] == "shutdown"
+
+
+def test_what_fcrdns_notes() -> None:
+    """The name; b"" where there is none; None where nobody could tell."""
+    place = "1.2.0.192.in-addr.arpa"
+    with DnsServer(f"{place} PTR Client.com\nclient.com A 192.0.2.1\n") as dns:
+        plugin = build("fcrdns", Path("/tmp"), DNSCACHEIP=dns.where)
+
+        def note(ip: bytes = b"192.0.2.1") -> object:
+            who = client()
+            who.peer.ip = ip
+            for _ in range(2):  # it is asked for once
+                plugin.mail(who, Envelope(b""))
+            return who.notes.get("fcrdns", "nothing")
+
+        assert note() == b"client.com"
+        assert dns.asked == [(place, "PTR"), ("client.com", "A")]
+        assert note(b"192.0.2.2") == b""
+        dns.do("client.com", "servfail")
+        assert note() is None
+        assert note(b"unknown") == "nothing"
+        for number in range(50):
+            dns.add(place, "PTR", f"c{number}.com")
+        dns.asked.clear()
+        assert note() is None
+        assert [type for _, type in dns.asked].count("A") == 10, "not all of them"
 
 
 # -- what is not wanted is not there -------------------------------------------

@@ -136,6 +136,7 @@ def test_could_not_tell_at_once(server: DnsServer, behaviour: str, trouble: str,
     [
         ("silent", "timeout"),
         ("elsewhere", "timeout"),
+        ("flood", "no answer that makes sense"),
         ("tcp-silent", "timeout"),
         ("half", "no answer that makes sense"),
         ("garbage", "no answer that makes sense"),

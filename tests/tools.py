@@ -34,6 +34,7 @@ INTEROP = {
     "/usr/lib/python3/dist-packages/OpenSSL/SSL.py": "python3-openssl",
     "/usr/share/doc/python3-venv": "python3-venv",
     "curl": "curl",
+    "dnsmasq": "dnsmasq-base",
     "doveconf": "dovecot-core",
     "execlineb": "execline",
     "exim4": "exim4-daemon-light",
@@ -50,6 +51,7 @@ INTEROP = {
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
     "tcpsvd": "ipsvd",
+    "unbound": "unbound",
     "xinetd": "xinetd",
 }
 BENCH = {
@@ -63,8 +65,8 @@ BENCH = {
 LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
 PEERS = {
-    *("dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd", "postfix"),
-    *("stunnel4", "xinetd"),
+    *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
+    *("postfix", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
 }
 

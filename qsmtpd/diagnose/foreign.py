@@ -38,7 +38,7 @@ COMPANIONS = {
     "SPFSTAGE": "spf",
 }
 #: The filters that do something where nothing but their line says so.
-ACTIVE = (*spec.ALWAYS, "localmfcheck", "loop")
+ACTIVE = (*spec.ALWAYS, "localmfcheck", "mfdnscheck", "fcrdns", "loop")
 
 
 def plugins(settings: Settings) -> list[str]:
