@@ -248,6 +248,24 @@ def test_it_is_checked(
     assert run.status == (1 if kind == "wrong" else 0)
 
 
+def test_lists_are_tried(home: Home, lists: DnsServer) -> None:
+    """Each has 127.0.0.2 or TEST, and none has 127.0.0.1 or INVALID (RFC 5782, 5)."""
+    home.control("lists", "bl.example", "good.example -1", "all.com", "odd.com", "dead.com")
+    lists.add("*.all.com", "A", "127.0.0.2")
+    lists.add("2.0.0.127.odd.com", "A", "127.255.255.254")
+    lists.do("2.0.0.127.dead.com", "servfail")
+    lists.add("test.rh.example", "A", "127.0.0.2")
+    run = home.run(b"", "--check", **ALL)
+    said = re.findall("(?m)^warning: control/(?:lists|domains): (.*)$", run.out.decode())
+    assert said == [
+        "all.com lists 1.0.0.127.all.com, so everything, and does not count",
+        "dead.com does not answer: SERVFAIL",
+        "good.example does not list 2.0.0.127.good.example, as lists do: is that its name?",
+        "odd.com answers 127.255.255.254, which is no listing: does it answer you?",
+    ]
+    assert run.status == 0
+
+
 @pytest.mark.parametrize("trouble", ["defer", "pass", None])
 def test_a_dead_resolver(home: Home, lists: DnsServer, trouble: str | None) -> None:
     """Mail is put off, or it flows, and no command waits longer than its second."""
