@@ -102,6 +102,8 @@ def test_what_nobody_has(peer: Peer, place: Home) -> None:
         run(place, b"AUTH FOO", b"AUTH FOO x", b"AUTH", b"AUTH EXTERNAL =").lines[1:-1]
         == [UNKNOWN] * 4
     )
+    unsaid = run(place, b"AUTH se/cret x")
+    assert unsaid.lines[1] == UNKNOWN and "se/cret" not in unsaid.log
     named = {"AUTHMECHANISMS": "PLAIN CRAM-MD5"}
     assert run(place, b"AUTH LOGIN", b"AUTH CRAM-MD5", **named).lines[1:-1] == [UNKNOWN] * 2
 
@@ -207,6 +209,7 @@ def test_a_last_word_of_dovecots(place: Home) -> None:
         assert cut.codes == [220, 334, 334, 501, 250, 221]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("answer", "reply", "verdict", "reason"),
     [
@@ -262,6 +265,7 @@ def flood(line: Line) -> None:
     line.say(b"VERSION\t1\t1\n" + b"MECH\tX\n" * 1_500_000)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("script", [None, closes, half, nonsense, flood])
 def test_no_dovecot(place: Home, script: Script | None) -> None:
     """Nothing is announced, AUTH and mail that wants it are for later; other mail flows."""
@@ -285,6 +289,7 @@ def test_no_dovecot(place: Home, script: Script | None) -> None:
     assert check.status == 1 and what.encode() in check.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hello", [b"", AUTH_HELLO[:-1], AUTH_HELLO])
 def test_slow(place: Home, hello: bytes) -> None:
     def script(line: Line) -> None:
@@ -299,6 +304,7 @@ def test_slow(place: Home, hello: bytes) -> None:
     assert 1 <= float(done.event("session")["seconds"]) < PATIENCE
 
 
+@pytest.mark.slow
 def test_a_client_that_thinks(place: Home) -> None:
     """Its time is not Dovecot's."""
     thought = threading.Event()
@@ -456,7 +462,7 @@ def test_a_process_remembers(place: Home) -> None:
 
 def test_what_is_remembered(tmp_path: Path) -> None:
     """A list for a minute; that there was no answer, for less, and the last list still counts."""
-    from qsmtpd.net import dovecot as protocol
+    from qsmtpd.net import dovecotauth as protocol
     from qsmtpd.net.daemon import parse_address
 
     with Peer(passwords(), tmp_path / "auth") as peer:

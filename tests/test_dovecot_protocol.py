@@ -15,9 +15,10 @@ from daemons import Peer, userdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsmtpd.net import dovecot
+from qsmtpd.net import dovecotauth
 from qsmtpd.net.daemon import NoAnswer, parse_address
-from qsmtpd.net.dovecot import Authentication, Line, Said, Users, said, unescape
+from qsmtpd.net.dovecot import Line, Users, unescape
+from qsmtpd.net.dovecotauth import Authentication, Said, said
 
 SHORT = 0.2  # seconds, for who does not answer
 
@@ -146,7 +147,7 @@ def test_only_ok_lets_in(line: bytes) -> None:
 
 def shake(text: bytes) -> dict[bytes, bool]:
     lines = iter(text.split(b"\n"))
-    return dovecot.handshake(lambda: next(lines))
+    return dovecotauth.handshake(lambda: next(lines))
 
 
 def test_mechanisms() -> None:

@@ -174,6 +174,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_socket(home: Home, kind: str) -> None:
     KINDS[kind](home.path / "auth-userdb")
@@ -207,6 +208,7 @@ def test_check(dovecot: Peer, home: Home) -> None:
     assert check.status == 0 and other.address.encode() in check.out
 
 
+@pytest.mark.slow
 def test_slow(home: Home) -> None:
     """One time limit is enough, however many recipients there are."""
     with Peer(Line.wait_for_end, home.path / "auth-userdb") as peer:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..facts import Peer, Tls
-    from ..net.dovecot import Server
+    from ..net.dovecotauth import Server
     from .settings import Settings
 
 #: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
@@ -273,9 +273,9 @@ class AuthSettings:
         if self.mechanisms and (
             settings.is_set("DOVECOTAUTH") or settings.files.has("dovecotauth")
         ):
-            from ..net import dovecot
+            from ..net import dovecotauth
 
-            self.dovecot = dovecot.server_of(settings)
+            self.dovecot = dovecotauth.server_of(settings)
         if self.dovecot is not None:
             from . import mechanisms
 

@@ -9,7 +9,8 @@ import os
 
 from ..log import Log
 from ..net.daemon import Address, NoAnswer, address_of
-from ..net.dovecot import Authentication, Server, Users
+from ..net.dovecot import Users
+from ..net.dovecotauth import Authentication, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ for TLS (RFC 4954, 4) is for the session, as of all AUTH.
 from __future__ import annotations
 
 from ..net.daemon import NoAnswer
-from ..net.dovecot import Authentication, is_safe
-from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer, Message
+from ..net.dovecot import is_safe
+from ..net.dovecotauth import Authentication
+from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer, Message, is_name
 from .verifiers import Verifier
 
 TYPE_CHECKING = False
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..config.session import AuthSettings
     from ..facts import Client
     from ..log import Log
-    from ..net.dovecot import Said, Server
+    from ..net.dovecotauth import Said, Server
     from ..sasl import Credentials
 
 #: How long an EHLO waits for Dovecot (seconds).
@@ -50,7 +51,7 @@ class Dovecot(Verifier):
         True also where nobody knows: the answer is then TEMPORARY.
         """
         named = self._settings.mechanisms
-        if named and mechanism not in named:
+        if not is_name(mechanism) or (named and mechanism not in named):
             return False
         self._mechanism = mechanism
         try:
