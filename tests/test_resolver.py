@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,6 +234,34 @@ def test_many_questions_at_once(server: DnsServer) -> None:
     assert answers[-2].no_name and answers[-1].no_name
     if descriptors:
         assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_few_descriptors(server: DnsServer) -> None:
+    """Questions wait for those of others; with none at all, nobody can tell."""
+    resolver = Session(server.where, seconds=60).resolver
+    first = os.open("/", os.O_RDONLY)  # all below are taken
+    os.close(first)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    questions = [(b"%d.bl.example" % number, "A") for number in range(40)]
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + 6, limits[1]))
+        while len(taken) < 100:
+            try:
+                taken.append(os.open("/", os.O_RDONLY))
+            except OSError:
+                break
+        none = resolver.ask(*questions)
+        for _ in range(4):
+            os.close(taken.pop())
+        resolver = Session(server.where, seconds=60).resolver
+        some = resolver.ask(*questions)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in taken:
+            os.close(fd)
+    assert {answer.trouble for answer in none} == {os.strerror(errno.EMFILE)}
+    assert all(answer.records for answer in some)
 
 
 def test_the_time_of_a_command(server: DnsServer) -> None:

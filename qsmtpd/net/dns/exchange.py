@@ -37,6 +37,8 @@ FIRST_WAIT = 1.0
 AT_ONCE = 32
 #: The maximum of tries of one question.
 TRIES_LIMIT = 16
+#: How long a question waits that finds no descriptor (seconds).
+NO_SOCKET_WAIT = 0.05
 LARGEST = 65535  # bytes of a message
 TIMEOUT = "timeout"
 
@@ -108,7 +110,11 @@ class Exchange:
                 way.socket.send(way.unsent)
             self._poll.register(way.socket, select.POLLOUT if stream else select.POLLIN)
         except OSError as error:
-            self._fail(asked, way, error.strerror or "no socket")
+            if way is None and self._ways:  # there may be one when others have ended
+                asked.tries -= 1
+                asked.next_try = monotonic() + NO_SOCKET_WAIT
+            else:
+                self._fail(asked, way, error.strerror or "no socket")
 
     def _proceed(self, way: _Way) -> None:
         """This one is ready for something."""
