@@ -442,6 +442,18 @@ def test_large_records(place: Place, size: int) -> None:
     assert result == ("pass" if size <= RECORD_LIMIT else "permerror")
 
 
+def test_names_that_macros_make_too_long(place: Place) -> None:
+    """RFC 7208, 7.3: labels are taken away in front, as many as it takes."""
+    place.dns.add("long.example", "TXT", "v=spf1 exists:%{l}.ok.long.example -all")
+    place.dns.add("*.ok.long.example", "A", "127.0.0.2")
+    place.dns.asked.clear()
+    found = ask(place.build(), b".".join([b"abcdefghi"] * 60) + b"@long.example", client(None))[1]
+    assert found.verdict.result == "pass"
+    assert max(len(name) for name, _ in place.dns.asked) == 245  # one more is 255
+    found = ask(place.build(), b"x" * 400 + b"@long.example", client(None))[1]
+    assert found.verdict.result == "fail"
+
+
 def test_large_records_that_are_none(place: Place) -> None:
     """64 KB at a name, as some have: only the record for us counts."""
     for number in range(60):

@@ -10,6 +10,7 @@ anybody's: what the library cannot make sense of is a permanent error.
 from __future__ import annotations
 
 from ..facts import ControlError, Lost
+from ..net.dns.message import NAME_LIMIT
 from ..net.dns.message import domain as asked_name
 from . import spflibrary
 from .spfresult import FAIL, PERMERROR, TEMPERROR, Verdict
@@ -113,6 +114,8 @@ class _Query(_Evaluation):  # type: ignore[misc]
         self, name: str, kind: str, cnames: object = None, ignore_void: bool = False
     ) -> list[Any]:
         """The records of this name and type."""
+        while len(name) > NAME_LIMIT and "." in name:
+            name = name.partition(".")[2]  # what macros have made too long (RFC 7208, 7.3)
         asked = asked_name(name.encode("ascii")) if name.isascii() else None  # RFC 8616, 4
         if asked is None:
             return []
