@@ -240,6 +240,16 @@ def test_ipv6(place: Place) -> None:
         assert ask(place.build(), b"a@six.example", client(ip=ip))[1].verdict.result == result
 
 
+def test_what_fails_does_not_pass_for_the_next_recipient(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qsmtpd.filters.spf._lines", None)
+    plugin, envelope = place.build(), Envelope(b"joe@fail.example")
+    for recipient in (b"x@ok.example", b"y@ok.example"):
+        with pytest.raises(TypeError):
+            plugin.rcpt(client(), envelope, recipient)
+
+
 def test_who_is_not_asked_about(place: Place) -> None:
     plugin = place.build()
     assert plugin.immune == ("relay", "auth", "listed")

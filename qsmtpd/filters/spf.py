@@ -124,10 +124,11 @@ class _Filter:
             return None
         found: Results | None = envelope.notes.get(self._name)
         if found is None:
-            found = envelope.notes[self._name] = _check(self._dns, client, envelope)
+            found = _check(self._dns, client, envelope)
             found.lines = _lines(client, envelope, found)
             found.decision = self._judge(self._dns, client, found)
             self._log_problems(found)
+            envelope.notes[self._name] = found  # now: what has failed does not count
         return found
 
     def _judge(self, dns: Dns, client: Client, found: Results) -> Decision:
