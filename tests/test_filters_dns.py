@@ -136,6 +136,7 @@ def test_it_is_checked(home: Home, dns: DnsServer) -> None:
 
 
 def test_a_line_alone_switches_them_on(home: Home, dns: DnsServer) -> None:
+    dns.behaviour.clear()
     home.control("plugins", "mfdnscheck", "fcrdns")
     run = home.run(b"MAIL FROM:<x@nowhere.com>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
     assert run.lines[2] == EXIST

@@ -52,15 +52,11 @@ ZONE = """
 class Session:
     """A session's view of one server, or of several."""
 
-    def __init__(self, *where: str, seconds: int = 5, session: int = 30) -> None:
-        variables = {
-            "DNSCACHEIP": ",".join(where),
-            "DNSTIMEOUT": str(seconds),
-            "DNSSESSIONTIMEOUT": str(session),
-        }
-        raw = {key.encode(): value.encode() for key, value in variables.items()}
+    def __init__(self, *where: str, seconds: float = 5, session: float = 30) -> None:
+        raw = {b"DNSCACHEIP": ",".join(where).encode()}
         self.client = Client(Peer())
         read = DnsSettings(Settings(ControlFiles(b"/tmp"), raw))
+        read.timeout, read.session = seconds, session  # a test has no whole seconds to wait
         self.resolver = Resolver(read, self.client.counters)
 
     def ask(self, name: str | bytes, type: str = "A") -> Answer:
@@ -149,7 +145,7 @@ def test_could_not_tell_at_once(server: DnsServer, behaviour: str, trouble: str,
 )
 def test_could_not_tell_in_time(server: DnsServer, behaviour: str, trouble: str) -> None:
     server.do("mx.example.org", behaviour)
-    resolver = Session(server.where, seconds=1)
+    resolver = Session(server.where, seconds=0.3)
     answer = resolver.ask("mx.example.org")
     assert (answer.records, answer.no_name, answer.trouble) == ((), False, trouble)
     assert resolver.ask("7.2.0.192.in-addr.arpa", "PTR").records, "others are not in its way"
@@ -268,18 +264,18 @@ def test_the_time_of_a_command(server: DnsServer) -> None:
     """All questions of one command share it: the second one has no time left."""
     server.do("mx.example.org", "silent")
     server.do("null.example", "silent")
-    client = Session(server.where, seconds=1, session=60)
+    client = Session(server.where, seconds=0.3, session=60)
     assert client.resolver.ask((b"mx.example.org", "A"))[0].trouble == "timeout"
-    start = monotonic()
+    before = len(server.asked)
     assert client.resolver.ask((b"null.example", "MX"))[0].trouble == "timeout"
-    assert monotonic() - start < 0.9
+    assert len(server.asked) == before
     assert client.resolver.ask((b"mx.example.org", "A"))[0].trouble, "that is kept, too"
     assert client.ask("example.org", "MX").records, "the next command has time again"
 
 
 def test_the_time_of_a_session(server: DnsServer) -> None:
     server.do("mx.example.org", "silent")
-    client = Session(server.where, seconds=1, session=1)
+    client = Session(server.where, seconds=0.3, session=0.3)
     assert client.ask("example.org", "MX").records
     assert client.ask("mx.example.org").trouble == "timeout"
     before = len(server.asked)

@@ -30,7 +30,7 @@ class Resolver:
         self._counters = counters
         self._servers = settings.servers()
         self._first = 0
-        self._left = float(settings.session)
+        self._left = settings.session
         self._command, self._command_left = -1, 0.0
         #: (name, type) -> the answer, and until when it is kept
         self._known: dict[tuple[bytes, str], tuple[Answer, float]] = {}
@@ -66,7 +66,7 @@ class Resolver:
     def _exchange(self, questions: list[Question], now: float) -> list[Answer]:
         if self._command != self._counters.commands:
             self._command = self._counters.commands
-            self._command_left = float(self._settings.timeout)
+            self._command_left = self._settings.timeout
         seconds = min(self._left, self._command_left)
         exchange = Exchange(self._servers, now + seconds, self._first)
         found = exchange.ask(questions) if seconds > 0 else [q.troubled(TIMEOUT) for q in questions]

@@ -40,8 +40,8 @@ class DnsSettings:
     __slots__ = ("timeout", "session", "_servers")
 
     def __init__(self, settings: Settings) -> None:
-        self.timeout = settings.number("dnstimeout", "DNSTIMEOUT", 10, least=1, most=300)
-        self.session = settings.number(
+        self.timeout: float = settings.number("dnstimeout", "DNSTIMEOUT", 10, least=1, most=300)
+        self.session: float = settings.number(
             "dnssessiontimeout", "DNSSESSIONTIMEOUT", 30, least=1, most=3600
         )
         self._servers = _configured(settings)
