@@ -65,7 +65,7 @@ def listen(finish: float | None = None) -> None:
 
 
 def idle(leave: Callable[[], object]) -> None:
-    """There is no session: such a signal calls leave(), which ends the process."""
+    """There is no session: such a signal calls leave(), which ends the wait for one."""
     global _idle, _interrupt
     _idle, _interrupt = leave, None
     if requested():

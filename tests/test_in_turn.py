@@ -125,7 +125,9 @@ def equip(home: Home) -> Home:
 # -- sessions ------------------------------------------------------------------------
 
 TLS = "STARTTLS"
-COMMANDS: list[list[bytes | str]] = [
+#: What is sent in turn while the replies invite to it.
+Command = list[bytes | str]
+COMMANDS: list[Command] = [
     [b"EHLO me"],
     [b"HELO other.example"],
     [b"EHLO bad.example"],
@@ -162,10 +164,10 @@ COMMANDS: list[list[bytes | str]] = [
     [b"GET / HTTP/1.1"],
     [b"x" * 3000],
 ]
-MESSAGE = [[b"MAIL FROM:<a@b.example>"], [b"RCPT TO:<x@ok.example>"], COMMANDS[21]]
+MESSAGE: list[Command] = [[b"MAIL FROM:<a@b.example>"], [b"RCPT TO:<x@ok.example>"], COMMANDS[21]]
 #: How a session ends: commands, and what is sent last.
-BEGIN: list[list[bytes | str]] = [[b"MAIL FROM:<a@b.example>"], [b"RCPT TO:<x@ok.example>"]]
-LAST: dict[str, tuple[list[list[bytes | str]], bytes]] = {
+BEGIN: list[Command] = [[b"MAIL FROM:<a@b.example>"], [b"RCPT TO:<x@ok.example>"]]
+LAST: dict[str, tuple[list[Command], bytes]] = {
     "quit": ([], b"QUIT\r\n"),
     "close": ([], b""),
     "half a line": ([], b"MAIL FROM:<so"),
@@ -180,7 +182,7 @@ class Session:
     """What a client does; `pipelined`: it does not wait for replies."""
 
     address: str
-    commands: list[list[bytes | str]]
+    commands: list[Command]
     end: str
     pipelined: bool = False
 
@@ -210,6 +212,7 @@ def play(server: Server, home: Home, session: Session) -> Trace:
     ]
     ended = END.search(log)
     assert ended is not None
+    log = log[: ended.end()]
     lines = [line for line in log.splitlines() if not line.startswith(b"qsmtpd-server:")]
     return Trace(
         VARYING.sub(b"-", said),
@@ -219,7 +222,8 @@ def play(server: Server, home: Home, session: Session) -> Trace:
     )
 
 
-END = re.compile(rb"(?m)^qsmtpd-server: (?:end (\d+) status \d+|deny (\d+) .*)$")
+#: The end of a session, in the log; of one that a rule denies, there is only the listener's line.
+END = re.compile(rb"(?m)^(?:event=session pid=(\d+) .*|qsmtpd-server: deny (\d+) .*)\n")
 
 
 def _talk(client: Client, session: Session) -> bytes:
@@ -247,7 +251,7 @@ def _talk(client: Client, session: Session) -> bytes:
     return b"\n".join([*said, b"" if in_tls else rest])
 
 
-def _step(client: Client, command: list[bytes | str], said: list[bytes]) -> bool:
+def _step(client: Client, command: Command, said: list[bytes]) -> bool:
     """A command and its reply, and what follows if it was welcome.  False at the end."""
     for piece in command:
         if piece == TLS:
@@ -307,8 +311,8 @@ def servers(path: Path) -> Iterator[tuple[Callable[[Session], Trace], Callable[[
         )
 
 
-RELAYED = [b"RCPT TO:<x@else.example>"]
-OTHER = [[b"EHLO me"], MESSAGE[0], RELAYED, *MESSAGE[1:]]
+RELAYED: Command = [b"RCPT TO:<x@else.example>"]
+OTHER: list[Command] = [[b"EHLO me"], MESSAGE[0], RELAYED, *MESSAGE[1:]]
 #: First sessions that leave as much as they can.
 LEAVERS = [
     Session("127.0.0.2", [[b"EHLO me"], MESSAGE[0], RELAYED], "in data"),

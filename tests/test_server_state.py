@@ -302,6 +302,7 @@ def test_a_plugin_that_takes_the_ends_of_processes(home: Home, change: str) -> N
     a_plugin(home, "")
     with Server(home, *ONE) as server, server.client() as client:
         assert client.reply().startswith(b"220 ")
+        client.ask(b"NOOP")
         (worker,) = server.children()
         kill = f"os.kill({worker}, 9)\nwhile os.path.exists('/proc/{worker}/exe'): pass\n"
         only = f"if os.getppid() == {os.getpid()}:\n"

@@ -115,7 +115,7 @@ def _is_sound(outcome: Outcome) -> bool:
 def _receive(control: socket.socket | None) -> Accepted | None:
     """The next connection; None at the end."""
     assert control is not None
-    waits.idle(lambda: os._exit(0))
+    waits.idle(lambda: _refuse_more(control))
     space = socket.CMSG_SPACE(4)
     try:
         packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
@@ -124,6 +124,17 @@ def _receive(control: socket.socket | None) -> Accepted | None:
     if not packed or not extra:
         return None
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
+
+
+def _refuse_more(control: socket.socket) -> None:
+    """Asked to end while it is idle: a client who is on the way is served still, and no other.
+
+    With what the master sends afterwards it goes to another process.
+    """
+    try:
+        control.shutdown(socket.SHUT_RD)
+    except OSError:
+        pass  # the master has gone
 
 
 def _serve(
