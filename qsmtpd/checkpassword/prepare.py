@@ -51,7 +51,7 @@ def _library() -> tuple[Callable[[str], str], type[Exception]]:
 
             site.main()
             import scramp
-        from scramp.utils import saslprep
+        from scramp.core import saslprep
     except ImportError as error:
         raise NoLibrary(f"Python's scramp: {error}") from None
     return saslprep, scramp.ScramException
