@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from client import Client
-from harness import BIN, PROGRAMS, Home, needs
+from harness import BIN, PROGRAMS, Home, needs, wait_for
 from listeners import Server, make_rules
 from syscalls import calls, connections, ours, strace
 
@@ -21,13 +21,15 @@ MESSAGE = b"Subject: x\r\n\r\n" + (b"x" * 62 + b"\r\n") * 16 + b"."
 REFUSED = [b"EHLO me.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<x@no.example>", b"QUIT"]
 ACCEPTED = [*REFUSED[:2], b"RCPT TO:<x@ok.example>", b"DATA", MESSAGE, b"QUIT"]
 #: load -> what the client says; the maximum of system calls of a session in a process of
-#: qsmtpd-server, and of a cold child beyond those of an interpreter that does nothing.
+#: qsmtpd-server, and of a cold child beyond those of an interpreter that does nothing.  Of
+#: the former there are 20, 28 and 64 (November 2026); a busy machine wakes a process more often.
 LOADS = {
-    "greeting, QUIT": ([b"QUIT"], 75, 320),
-    "refused at RCPT": (REFUSED, 75, 335),
-    "a message of 1 KB": (ACCEPTED, 110, 410),
+    "greeting, QUIT": ([b"QUIT"], 24, 320),
+    "refused at RCPT": (REFUSED, 33, 335),
+    "a message of 1 KB": (ACCEPTED, 75, 410),
 }
-#: The first sessions of a process are not counted, and of so many more the mean.
+#: The first sessions, at a time, so that there are processes for all others, are not counted;
+#: of so many more the mean is.
 FIRST, COUNTED = 3, 10
 
 
@@ -45,18 +47,26 @@ def test_system_calls_in_a_warm_process(home: Home, load: str) -> None:
     commands, limit, _ = LOADS[load]
     trace = home.path / "trace"
     traced = strace(needs("strace"), trace)
-    with Server(home, "-Q", "--sessions", "100", command=traced) as server:
-        for _ in range(FIRST + COUNTED + 1):
+    with Server(home, "-Q", command=traced) as server:
+        clients = [server.client() for _ in range(FIRST)]
+        for client in clients:
+            client.reply()
+            client.ask(b"EHLO me.example")
+        for client in clients:
+            assert client.ask(b"QUIT") == b"221 mx.example"
+            client.close()
+        wait_for(lambda: len(server.events("session")) == FIRST)
+        for _ in range(COUNTED + 1):
             with server.client() as client:
                 talk(client, commands)
         server.signal(15)
         server.wait()
-    assert len(home.messages()) == (FIRST + COUNTED + 1 if commands is ACCEPTED else 0)
+    assert len(home.messages()) == (COUNTED + 1 if commands is ACCEPTED else 0)
     lines = ours(trace, home.environ["QMAILQUEUE"])
     accepted = connections(lines)
     assert len(accepted) == FIRST + COUNTED + 1
     counted = calls(lines[accepted[FIRST] : accepted[FIRST + COUNTED]])
-    assert len(counted) / COUNTED <= limit, "\n".join(calls(lines[accepted[-2] : accepted[-1]]))
+    assert len(counted) // COUNTED <= limit, "\n".join(calls(lines[accepted[-2] : accepted[-1]]))
     # Nothing is imported, and no control file is read or looked for.
     for line in counted:
         assert not re.search(r"\.(py|pyc|so)\"|/control/", line), line

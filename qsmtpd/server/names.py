@@ -19,7 +19,8 @@ def name_of(ip: str, paranoid: bool = False) -> bytes | None:
     as none.
     """
     try:
-        name = socket.getnameinfo((ip, 0), socket.NI_NAMEREQD)[0]
+        # Of the port no name is wanted: it would be looked for in the whole of services(5).
+        name = socket.getnameinfo((ip, 0), socket.NI_NAMEREQD | socket.NI_NUMERICSERV)[0]
         if paranoid and all(
             found[4][0] != ip for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         ):

@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+_pid = os.getpid()  # of this process: once, and not for each session
+
+
+def _after_fork() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def serve(
     transport: Transport,
     fd: int,
@@ -69,7 +80,7 @@ def _serve(
 ) -> Outcome:
     """All of it, but for what comes after the last word."""
     log = plan.log
-    log.begin(os.getpid(), peer.ip)
+    log.begin(_pid, peer.ip)
     implicit = plan.implicit  # nothing that we could say before the handshake would be understood
 
     def stop(plugin: str, hook: str) -> None:

@@ -101,7 +101,8 @@ def _cold(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 def _warm(place: Place, port: int, home: Path, *more: str) -> tuple[list[str], dict[str, str]]:
-    options = ["-l", "mx.example", "-c", LIMIT, "-b", BACKLOG, *more]
+    # As tcpserver has it above: the name of the client is not looked for.
+    options = ["-HRQ", "-l", "mx.example", "-c", LIMIT, "-b", BACKLOG, *more]
     command = [str(BIN / "qsmtpd-server"), *options, "127.0.0.1", str(port)]
     return command, place.environ(home)
 
