@@ -14,10 +14,20 @@ from child import Command
 from dovecot import Dovecot
 from harness import Home, needs
 from listeners import Server, tcpserver
+from scramp import ScramClient
 from test_auth_dovecot import IN, NO, NOT_NOW, RIGHT, WRONG
 from tls_home import SERVER
 
 pytestmark = pytest.mark.interop
+
+
+def b64(text: bytes) -> bytes:
+    return base64.b64encode(text)
+
+
+def scram(message: str) -> bytes:
+    return b"AUTH SCRAM-SHA-256 " + b64(message.encode())
+
 
 OFFERED = b"250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256"
 
@@ -113,6 +123,68 @@ def test_users(place: Home, user: str, reply: bytes, named: str | None, reason: 
     assert done.lines[1] == reply
     event = done.event("auth")
     assert (event["user"], event.get("reason")) == (named, reason)
+
+
+@pytest.mark.parametrize(
+    ("lines", "codes"),
+    [
+        # in another order
+        ([scram("c=biws,r=abc,p=AAAA")], [535]),
+        ([scram("n,,n=joe,r=abc"), b64(b"n,,n=joe,r=abc")], [334, 535]),
+        ([b"AUTH LOGIN", b64(b"x"), b64(b"joe")], [334, 334, 535]),
+        # cut off
+        ([scram("n,,n=joe")], [535]),
+        ([scram("n,,n=joe,r=abc"), b64(b"c=biws,r=abc")], [334, 535]),
+        ([b"AUTH PLAIN " + b64(b"\0joe")], [535]),
+        ([b"AUTH PLAIN " + b64(b"\0joe\0secret")[:-1]], [501]),
+        ([b"AUTH LOGIN", b""], [334, 535]),
+        # too long
+        ([b"AUTH PLAIN " + b64(b"\0joe\0" + b"x" * 9000)], [535]),
+        ([b"AUTH PLAIN " + b"A" * 12292], [500]),
+        ([scram("n,,n=joe,r=" + "x" * 9000), b"*"], [334, 501]),
+        ([b"AUTH LOGIN", b"A" * 12292], [334, 500]),
+        # another's name, and names with what is no name
+        ([b"AUTH PLAIN " + b64(b"ann@ok.example\0joe\0secret")], [535]),
+        ([b"AUTH PLAIN " + b64(b"\0jo\te\0secret")], [535]),
+        ([b"AUTH PLAIN " + b64(b"\0jo\ne\tuser=ann\0secret")], [535]),
+        # cancelled
+        ([b"AUTH SCRAM-SHA-256", b"*"], [334, 501]),
+        ([b"AUTH LOGIN", b64(b"joe"), b"*"], [334, 334, 501]),
+        ([b"AUTH ANONYMOUS " + b64(b"joe")], [504]),
+    ],
+)
+def test_what_is_no_exchange(place: Home, lines: list[bytes], codes: list[int]) -> None:
+    """And after each the right password, which is right."""
+    place.environ.update(AUTHCLEAR="1")
+    done = place.run([line + b"\r\n" for line in (*lines, RIGHT, b"QUIT")])
+    assert done.codes == [220, *codes, 235, 221]
+
+
+def test_scram(place: Home) -> None:
+    """By an independent client; what it has said once is of no use again."""
+    place.environ.update(AUTHCLEAR="1")
+    with place.talk() as talk:
+        talk.reply()
+        client = ScramClient(["SCRAM-SHA-256"], "joe", "secret")
+        begin = scram(client.get_client_first())
+        client.set_server_first(base64.b64decode(talk.ask(begin)[4:]).decode())
+        final = b64(client.get_client_final().encode())
+        proof = talk.ask(final)
+        client.set_server_final(base64.b64decode(proof[4:]).decode())  # raises for a wrong one
+        assert talk.ask(b"") == IN
+    for last in (b"*", b"!"):
+        with place.talk() as talk:  # the proof is Dovecot's last word, and wants an answer
+            talk.reply()
+            client = ScramClient(["SCRAM-SHA-256"], "joe", "secret")
+            reply = talk.ask(scram(client.get_client_first()))
+            client.set_server_first(base64.b64decode(reply[4:]).decode())
+            assert talk.ask(b64(client.get_client_final().encode()))[:3] == b"334"
+            assert talk.ask(last)[:3] == b"501"
+            assert talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@no.example>")[:3] == b"553"
+    with place.talk() as talk:
+        talk.reply()
+        assert talk.ask(begin)[:3] == b"334"
+        assert talk.ask(final) == NO
 
 
 def test_dead_slow_and_restarted(place: Home, dovecot: Dovecot) -> None:

@@ -236,6 +236,31 @@ def test_restarted_in_between(dovecot: Peer, home: Home, alive: bool) -> None:
         assert dovecot.connections == 1 + alive
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ends_while_it_is_asked(home: Home, times: int) -> None:
+    """On a connection that has served before, a question is asked once more, on a new one."""
+    left = [times]
+
+    def script(line: Line) -> None:
+        line.say(USERDB_HELLO)
+        line.hear()
+        if peer.connections == 1:
+            assert line.hear()
+            line.say(b"NOTFOUND\t1\n")
+        while text := line.hear():
+            if left[0]:
+                left[0] -= 1
+                return
+            line.say(b"NOTFOUND\t%b\n" % text.split(b"\t")[1])
+
+    with Peer(script, home.path / "auth-userdb") as peer:
+        plugin = build("dovecotusers", home.path, DOVECOTUSERS=peer.address)
+        assert rcpt(plugin, b"one") == NO
+        assert rcpt(plugin, b"two") == (NO if times == 1 else UNABLE)
+        assert rcpt(plugin, b"two") == NO
+        assert peer.connections == 1 + times
+
+
 # -- a session ---------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from time import monotonic
 
 from ..decision import DECLINED, Decision, defer, reject
 from ..facts import ControlError
-from ..net.daemon import NoAnswer, address_of
+from ..net.daemon import Ended, NoAnswer, address_of
 from ..net.dovecot import Users, is_safe
 from ..smtp.address import boxes, forms
 
@@ -113,10 +113,14 @@ class Session:
         if began < self._silent_until:
             raise NoAnswer("timeout, a moment ago")
         asked = self._filter
-        assert asked.address is not None
         try:
-            if self._users is None or not self._users.is_open():
-                self._users = Users(asked.address, asked.timeout)
+            if self._users is not None and self._users.is_open():
+                try:
+                    return self._users.knows(name)
+                except Ended:
+                    pass  # its process has just been replaced: a question can be asked again
+            assert asked.address is not None
+            self._users = Users(asked.address, asked.timeout)
             return self._users.knows(name)
         except NoAnswer:
             self._users = None

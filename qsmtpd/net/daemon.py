@@ -36,6 +36,10 @@ class NoAnswer(Exception):
     """The daemon cannot be reached, or gives no answer: str() says why, for the log."""
 
 
+class Ended(NoAnswer):
+    """It has closed the connection, or the connection has failed."""
+
+
 class Address:
     """Where a daemon listens: `family` is UNIX, INET or INET6, `target` what connect() takes.
 
@@ -181,7 +185,7 @@ class Daemon:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._fail(_reason(error))
+                self._fail(_reason(error), Ended)
 
     def line(self) -> bytes:
         """The next line, without its LF."""
@@ -194,7 +198,7 @@ class Daemon:
                 return line
             searched = len(self._input)
             if not self._read():
-                self._fail(CLOSED)
+                self._fail(CLOSED, Ended)
 
     def exactly(self, number: int) -> bytes:
         """The next `number` bytes."""
@@ -202,7 +206,7 @@ class Daemon:
             if len(self._input) + self._room < number:
                 self._fail(TOO_LONG)
             if not self._read():
-                self._fail(CLOSED)
+                self._fail(CLOSED, Ended)
         data = bytes(self._input[:number])
         del self._input[:number]
         return data
@@ -228,7 +232,7 @@ class Daemon:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._fail(_reason(error))
+                self._fail(_reason(error), Ended)
             self._room -= len(data)
             if self._room < 0:
                 self._fail(TOO_LONG)
@@ -238,7 +242,7 @@ class Daemon:
     def _wait(self, event: int) -> None:
         """Wait until this can go on."""
         if self._socket.fileno() < 0:
-            raise NoAnswer(CLOSED)
+            raise Ended(CLOSED)
         began = monotonic()
         deadline = began + self._left
         try:
@@ -254,9 +258,9 @@ class Daemon:
         finally:
             self._left -= monotonic() - began
 
-    def _fail(self, reason: str) -> NoReturn:
+    def _fail(self, reason: str, kind: type[NoAnswer] = NoAnswer) -> NoReturn:
         self.close()
-        raise NoAnswer(reason)
+        raise kind(reason)
 
 
 def _reason(error: OSError) -> str:
