@@ -221,7 +221,7 @@ class OptionsOf:
     def has_room(self) -> bool:
         return True
 
-    def take(self, client: Client, silence: float | None) -> None:
+    def take(self, client: Client) -> None:
         self.found.append(client.connection.getsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, 64))
 
 

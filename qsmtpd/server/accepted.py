@@ -64,7 +64,8 @@ class Client:
     """One that has no process yet.
 
     Its `plan`, if that is known by now.  `line`: so many bytes are a line, too.
-    `waiting`: it is to have a process.  `ends` is what it hears at its time limit.
+    `waiting`: it is to have a process.  `over`: its address has too many connections.
+    `ends` is what it hears at its time limit.
     """
 
     __slots__ = (
@@ -73,6 +74,8 @@ class Client:
         "plan",
         "line",
         "waiting",
+        "silence",
+        "over",
         "bytes_in",
         "bytes_out",
         "ends",
@@ -82,8 +85,10 @@ class Client:
         self.accepted = accepted
         self.connection = connection
         self.plan = plan
-        self.line = 0
+        self.line = 1  # before the greeting, any byte
         self.waiting = False
+        self.silence: float | None = None  # see Held.take()
+        self.over = False
         self.bytes_in = self.bytes_out = 0
         self.ends: Reply | None = None
 

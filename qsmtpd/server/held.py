@@ -29,32 +29,38 @@ if TYPE_CHECKING:
 
     from .accepted import Connections
     from .events import Events
+    from .options import Options
     from .pool import Pool
 
 NO_PROCESS = Reply(421, b"4.3.2", b"no process for you now, try again later", end="no-process")
 NO_ROOM = Reply(421, b"4.3.2", b"too many connections, try again later", end="no-room")
+TOO_MANY = Reply(
+    421, b"4.7.0", b"too many connections from your address", end="too-many-connections"
+)
 _FOREIGN = tuple(FOREIGN_PROTOCOLS)
 #: Who has no process by then, has none (seconds): RFC 5321, 4.5.3.2.1.
 PATIENCE = 300.0
+#: After it a session that is over is known to be over: its client may come again before (seconds).
+MOMENT = 0.1
 #: A line that is longer is for a process in any case (bytes).
 LINE = 4096
 
 
 class Held:
-    """At most `limit` clients; served by the pool, and counted in `connections`.
+    """At most --hold clients; served by the pool, and counted in `connections`.
 
     failed() is called where no process could be made for one.
     """
 
     def __init__(
         self,
-        limit: int,
+        options: Options,
         events: Events,
         pool: Pool,
         connections: Connections,
         failed: Callable[[], None],
     ) -> None:
-        self._limit = limit
+        self._limit, self._most = options.hold, options.client_limit
         self._events = events
         self._pool = pool
         self._connections = connections
@@ -68,22 +74,30 @@ class Held:
         count = len(self._clients)
         return self._pool.has_room() or count < self._limit or len(self._waiting) < count
 
-    def take(self, client: Client, silence: float | None) -> None:
+    def take(self, client: Client) -> None:
         """A client that has been counted: hold it, or give it to a process.
 
-        It is greeted after so many seconds of `silence`; None: only a process can do that.
+        It is greeted after so many seconds of its `silence`; None: only a process can do
+        that.  One that is `over` has to wait until another one's end may have been heard.
         """
-        if (silence is None or self._limit == 0) and self._pool.has_room():
+        at_once = client.silence is None or self._limit == 0
+        if at_once and not client.over and self._pool.has_room():
             self._hand_out(client)
             return
         if len(self._clients) >= self._limit:
             self.make_room()
         self._clients[client.accepted.fd] = client
         self._events.add(client.accepted.fd, self._changed, CHANGES)
-        if silence is None:
+        if client.over:
+            self._timers.set(client, MOMENT)
+        else:
+            self._receive(client)
+
+    def _receive(self, client: Client) -> None:
+        if client.silence is None:
             self._wait(client)
-        elif silence:
-            self._timers.set(client, silence)
+        elif client.silence:
+            self._timers.set(client, client.silence)
         else:
             self._greet(client)
 
@@ -104,7 +118,7 @@ class Held:
     def _changed(self, fd: int, flags: int) -> None:
         """It has said something, or has gone."""
         client = self._clients[fd]
-        if client.waiting:
+        if client.waiting or client.over:
             if flags & GONE:
                 self.end(client, Ending("client-gone"))
             return
@@ -116,7 +130,7 @@ class Held:
             data, flags = b"", GONE
         client.bytes_in = len(data)
         is_line = b"\n" in data or len(data) >= client.line or data.startswith(_FOREIGN)
-        if is_line if client.accepted.greeted else data:
+        if is_line:
             self._wait(client)
         elif not data or flags & ENDED:
             self.end(client, Ending("client-gone"))
@@ -191,7 +205,15 @@ class Held:
     def expire(self, now: float) -> None:
         """Greet those who have been silent for long enough; end those who have been too long."""
         while (client := self._timers.due(now)) is not None:
-            if client.waiting or client.accepted.greeted:
+            if client.over:
+                client.over = self._connections.of(client.accepted.network) > self._most
+                if client.over:
+                    self.end(client, Ending.by(TOO_MANY))
+                    continue
+                self._receive(client)
+                if client.accepted.fd in self._clients:
+                    self._changed(client.accepted.fd, 0)  # what it has said meanwhile
+            elif client.waiting or client.accepted.greeted:
                 self.end(client, Ending.by(client.ends or NO_PROCESS))
             else:
                 self._greet(client)

@@ -12,11 +12,10 @@ from _socket import socket as Socket
 from time import monotonic
 
 from .. import waits
-from ..facts import ControlError, Reply
-from ..log import Log
+from ..facts import ControlError
 from ..session.plan import Plan
 from . import rules, status
-from .accepted import LOOPBACK, Accepted, Client, network, part, plain, variables
+from .accepted import LOOPBACK, Accepted, Client, network, plain, variables
 from .options import ERRORS, STATUS
 from .pool import PAUSE
 
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .rules import Rules
 
-TOO_MANY = Reply(
-    421, b"4.7.0", b"too many connections from your address", end="too-many-connections"
-)
 #: After these accept() would fail again at once.  EINVAL: another process that
 #: shares the socket has shut it down.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
@@ -155,17 +151,15 @@ class Listener:
         configuration = self._pool.configuration
         plan = None if rule is None else configuration.plan(rule)
         client = network(ip)
-        if self._has_too_many(client, ip, plan):
-            part(connection, TOO_MANY)
-            log = Log(2, pid=os.getpid(), ip=ip)
-            log.line("session", end=TOO_MANY.end, reply=TOO_MANY.wire(), port=port)
-            return
-        self._connections.add(client)
         accepted = Accepted(connection.fileno(), client, facts, rule, monotonic())
-        silence = None
+        guest = Client(accepted, connection, plan)
+        guest.over = self._has_too_many(client, ip, plan)
+        self._connections.add(client)
         if isinstance(plan, Plan):
-            silence = plan.hold(lambda: configuration.environ_of(plan, rule or b"", facts), named)
-        self._held.take(Client(accepted, connection, plan), silence)
+            guest.silence = plan.hold(
+                lambda: configuration.environ_of(plan, rule or b"", facts), named
+            )
+        self._held.take(guest)
 
     def _has_too_many(self, client: str, ip: str, plan: object) -> bool:
         most = self._options.client_limit

@@ -50,7 +50,7 @@ class Master:
         self._events = Events()
         connections = Connections()
         self._pool = Pool(configuration, self._events, connections, self._descriptors)
-        self._held = Held(options.hold, self._events, self._pool, connections, self._pause)
+        self._held = Held(options, self._events, self._pool, connections, self._pause)
         self._listener = Listener(
             sockets,
             options,
