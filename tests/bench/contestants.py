@@ -162,7 +162,7 @@ CONTESTANTS = [
     Contestant(COLD, "qsmtpd under tcpserver, with a certificate", _cold, ("tcpserver",), tls=True),
     Contestant(
         WARM,
-        "as it is without options, with a certificate: 100 sessions per process",
+        "100 sessions per process, which is the default; with a certificate; no lookups",
         lambda place, port: _warm(place, port, place.tls),
         tls=True,
         hold=_hold,

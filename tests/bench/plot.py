@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from bench import rows
-from bench.contestants import CONTESTANTS, SINK
+from bench.contestants import CONTESTANTS, FLOOR, SINK
 from bench.plan import Plan
 from bench.report import number
 from bench.results import Results
@@ -70,11 +70,11 @@ def _title(title: str) -> str:
 def _bars(row: str, results: Results, names: list[str]) -> str:
     """Medians, with a whisker from the least to the most.
 
-    The floor may be so far from all others that it would hide their differences:
-    they set the scale, and its bar ends where they do.
+    Who does nothing of the job may be so far from all others that it would hide their
+    differences: they set the scale, and its bar ends where they do.
     """
     parts = [_title(row)]
-    others = [name for name in names if name != SINK]
+    others = [name for name in names if name not in (FLOOR, SINK)]
     most = max((max(results.get(row, name), default=0) for name in others), default=0) or 1
     scale = (WIDTH - LEFT - RIGHT) / most
     step = HEIGHT / (len(names) + 1)
