@@ -44,6 +44,7 @@ service auth {{
   }}
   unix_listener {home}/auth-userdb {{
     mode = 0600
+    user = nobody
   }}
 }}
 service anvil {{

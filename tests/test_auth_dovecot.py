@@ -357,17 +357,23 @@ def test_cancelled_for_dovecot_too(place: Home) -> None:
         assert talk.ask(b"NOOP") == b"250 ok"
 
 
-def test_term_while_dovecot_thinks(place: Home) -> None:
+@pytest.mark.parametrize("command", [b"EHLO x", RIGHT])
+def test_term_while_dovecot_thinks(place: Home, command: bytes) -> None:
     asked = threading.Event()
 
-    def answer(fields: list[bytes], line: Line) -> None:
+    def script(line: Line) -> None:
+        if command == RIGHT:
+            line.say(AUTH_HELLO)
+            line.hear()
+        line.hear()
+        line.hear()
         asked.set()
         line.wait_for_end()
 
-    with Peer(dovecot(answer), place.path / "auth"):
+    with Peer(script, place.path / "auth"):
         talk = place.talk()
         talk.reply()
-        talk.send(RIGHT + b"\r\n")
+        talk.send(command + b"\r\n")
         assert asked.wait(PATIENCE)
         talk.process.send_signal(signal.SIGTERM)
         done = talk.ended()

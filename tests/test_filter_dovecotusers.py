@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from client import PATIENCE
 from daemons import AUTH_HELLO, USERDB_HELLO, Line, Peer, userdb
 from filters import TAKEN, build, rcpt
 from harness import Home, Variables
@@ -219,6 +222,25 @@ def test_slow(home: Home) -> None:
     assert peer.connections == 1
     assert 1 <= float(done.event("session")["seconds"]) < 20
     assert done.events("plugin")[0]["result"] == "timeout"
+
+
+def test_term_while_dovecot_thinks(home: Home) -> None:
+    asked = threading.Event()
+
+    def script(line: Line) -> None:
+        line.say(USERDB_HELLO)
+        line.hear()
+        line.hear()
+        asked.set()
+        line.wait_for_end()
+
+    with Peer(script, home.path / "auth-userdb") as peer:
+        talk = home.talk(DOVECOTUSERS=peer.address)
+        talk.reply()
+        talk.send(b"MAIL FROM:<>\r\nRCPT TO:<joe@ok.example>\r\n")
+        assert asked.wait(PATIENCE)
+        talk.process.send_signal(signal.SIGTERM)
+        assert talk.ended().lines[-1] == b"421 shutting down, try again later (#4.3.2)"
 
 
 @pytest.mark.parametrize("alive", [True, False])
