@@ -1,4 +1,4 @@
-"""Every transcript, over a pipe and over a socket, in one piece and byte by byte.
+"""Every transcript, over a pipe and over a socket, in one piece and byte by byte; and warm.
 
 The fast tests have each once, in one piece: over the one and the other by turns.
 """
@@ -6,11 +6,13 @@ The fast tests have each once, in one piece: over the one and the other by turns
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Home
 from transcripts import Transcript, load
+from warm_home import WarmHome
 
 
 def cases() -> Iterator[Any]:
@@ -30,3 +32,20 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("transcript", "over", "dribble"), list(cases()))
 def test_transcript(home: Home, transcript: Transcript, over: str, dribble: bool) -> None:
     transcript.check(home, over, dribble)
+
+
+def cases_in_turn() -> Iterator[Any]:
+    """One in so many in `make test`, all by hand."""
+    for number, transcript in enumerate(load()):
+        mark = pytest.mark.slow if number % 15 == 0 else pytest.mark.long
+        yield pytest.param(transcript, id=transcript.name, marks=mark)
+
+
+@pytest.mark.parametrize("transcript", list(cases_in_turn()))
+def test_second_in_a_process(tmp_path: Path, transcript: Transcript) -> None:
+    """In a process of qsmtpd-server, behind another client who did the same with other rights."""
+    home = WarmHome(tmp_path)
+    try:
+        transcript.check(home, "socket", False)
+    finally:
+        home.end()
