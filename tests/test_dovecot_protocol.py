@@ -145,18 +145,18 @@ def test_only_ok_lets_in(line: bytes) -> None:
 # -- the handshake -----------------------------------------------------------
 
 
-def shake(text: bytes) -> dict[bytes, bool]:
+def shake(text: bytes) -> tuple[bytes, ...]:
     lines = iter(text.split(b"\n"))
     return dovecotauth.handshake(lambda: next(lines))
 
 
 def test_mechanisms() -> None:
-    assert shake(HELLO) == {b"PLAIN": True, b"LOGIN": True, b"SCRAM-SHA-256": False}
+    assert shake(HELLO) == (b"PLAIN", b"LOGIN", b"SCRAM-SHA-256")
     before = (
         b"VERSION\t1\t1\nSPID\t7\nCUID\t1\nCOOKIE\tab\nMECH\tcram-md5\tdictionary\nNEW\tx\nDONE\n"
     )
-    assert shake(before) == {b"CRAM-MD5": False}  # in the order of the documentation
-    assert shake(b"VERSION\t1\nDONE\n") == {}
+    assert shake(before) == (b"CRAM-MD5",)  # in the order of the documentation
+    assert shake(b"VERSION\t1\nDONE\n") == ()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_mechanisms() -> None:
     ],
 )
 def test_what_no_client_is_offered(line: bytes) -> None:
-    assert shake(b"VERSION\t1\t1\n" + line + b"\nDONE\n") == {}
+    assert shake(b"VERSION\t1\t1\n" + line + b"\nDONE\n") == ()
 
 
 def test_the_line_of_ehlo_has_an_end() -> None:
@@ -234,7 +234,7 @@ def test_an_exchange(tmp_path: Path) -> None:
 
     with Peer(script, tmp_path / "auth") as peer:
         exchange = Authentication(parse_address(peer.address.encode()), PATIENCE)
-        assert exchange.mechanisms[b"PLAIN"]
+        assert b"PLAIN" in exchange.mechanisms
         assert exchange.begin(b"X", [b"nologin", b"rip=192.0.2.1"], None).challenge == b"a"
         assert exchange.go_on(b"").user == b"joe"
         exchange.close()

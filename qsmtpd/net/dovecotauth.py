@@ -99,9 +99,8 @@ def said(text: bytes) -> Said:
 class Authentication:
     """One exchange with the auth socket, on a connection of its own: begin(), then go_on().
 
-    `mechanisms` are those that Dovecot has for a client, in its order, each with whether
-    it shows the password.  `seconds` is what Dovecot may take for all of it.  Raises
-    NoAnswer or Shutdown, as all its methods do.
+    `mechanisms` are those that Dovecot has for a client, in its order.  `seconds` is what
+    Dovecot may take for all of it.  Raises NoAnswer or Shutdown, as all its methods do.
     """
 
     __slots__ = ("mechanisms", "_daemon")
@@ -139,12 +138,12 @@ class Authentication:
         self._daemon.close()
 
 
-def handshake(line: Callable[[], bytes]) -> dict[bytes, bool]:
+def handshake(line: Callable[[], bytes]) -> tuple[bytes, ...]:
     """The mechanisms of an auth socket, from its first lines: see Authentication.
 
     line() returns the next one.  Raises NoAnswer.
     """
-    found: dict[bytes, bool] = {}
+    found: dict[bytes, None] = {}  # a set has no order
     length = 0
     expect_version(line())
     while (text := line()) != b"DONE":
@@ -156,8 +155,8 @@ def handshake(line: Callable[[], bytes]) -> dict[bytes, bool]:
             continue
         length += 1 + len(name)
         if name not in _UNSUPPORTED and _NEVER.isdisjoint(words) and length <= _NAMES_LIMIT:
-            found[name] = b"plaintext" in words
-    return found
+            found[name] = None
+    return tuple(found)
 
 
 class Server:
@@ -185,7 +184,7 @@ class Server:
             return self._names, str(error)
         exchange.close()
         self._ask_at = monotonic() + FRESH
-        self._names = tuple(exchange.mechanisms)
+        self._names = exchange.mechanisms
         return self._names, None
 
 
