@@ -162,7 +162,8 @@ def _serve(
     if denied:
         return Outcome(_DENIED_END, DENIED), False
     limit = None
-    if running is not None:
+    external = isinstance(plan, NoPlan) or plan.plugins.external
+    if running is not None and external:
         # The master says which plugin it was, so a traceback can go to /dev/null (0).
         limit = TimeLimit(0, running)
     transport = SocketTransport(accepted.fd)
@@ -170,7 +171,7 @@ def _serve(
     outcome = connection.serve(
         transport, accepted.fd, environ, plan, os._exit, limit, since, greeted
     )
-    return outcome, isinstance(plan, NoPlan) or plan.plugins.external
+    return outcome, external
 
 
 def _add_names(facts: dict[bytes, bytes], options: Options) -> None:
