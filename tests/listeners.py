@@ -152,16 +152,18 @@ class Server(Listener):
         return int(lines[-1][len("status: ") :].partition("/")[0])
 
 
-def patched(*changes: str) -> list[str | Path]:
-    """The program with something else in a module of it: `pool.IDLE = 0.5`."""
-    modules = ", ".join({change.partition(".")[0] for change in changes} | {"main"})
-    code = f"import sys\nsys.path.insert(0, sys.argv.pop(1))\nfrom qsmtpd.server import {modules}\n"
-    return [
-        sys.executable,
-        "-c",
-        code + "".join(change + "\n" for change in changes) + "main.main(sys.argv[1:])",
-        ROOT,
+def patched(*changes: str, package: str = "qsmtpd.server") -> list[str | Path]:
+    """The program with something else in a module of a package: `pool.IDLE = 0.5`."""
+    modules = ", ".join({change.partition(".")[0] for change in changes})
+    lines = [
+        "import sys",
+        "sys.path.insert(0, sys.argv.pop(1))",
+        "from qsmtpd.server import main",
+        f"from {package} import {modules}",
+        *changes,
+        "main.main(sys.argv[1:])",
     ]
+    return [sys.executable, "-c", "\n".join(lines), ROOT]
 
 
 def mail(port: int) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 from client import Client
 from harness import Home, wait_for
-from listeners import Server, gone
+from listeners import Server, gone, patched
 from test_shutdown import AT_WORK, IN_DATA, LAST
 
 pytestmark = pytest.mark.slow
@@ -105,3 +105,66 @@ def test_a_verdict_has_what_is_left_of_the_drain(slow: Home) -> None:
         assert server.wait() == 0
         assert "ambiguous" in server.events("message")[0]
         assert server.events("session")[0]["end"] == "shutdown"
+
+
+@pytest.mark.parametrize("options", [(), ("--sessions", "1"), ("--spare", "2")], ids=str)
+def test_the_server_does_not_wait(slow: Home, options: tuple[str, ...]) -> None:
+    """By default it has ended at once, and its processes finish by themselves."""
+    with Server(slow, *options) as server:
+        idle, begun, busy = (server.client() for _ in range(3))
+        for client in (idle, begun, busy):
+            assert client.reply().startswith(b"220 ")
+        idle.ask(b"NOOP")
+        begun.ask(MAIL)
+        at_work(slow, busy)
+        children = server.children()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert told(idle)
+        assert begun.ask(b"RSET") == b"250 flushed"
+        assert told(begun)
+        (slow.spool / "go").write_text("\n")
+        assert busy.reply().startswith(b"250 ok ")
+        assert told(busy)
+        for client in (idle, begun, busy):
+            client.close()
+        for pid in children:
+            wait_for(lambda pid=pid: gone(pid))  # type: ignore[misc]
+        assert [event["end"] for event in server.events("session")] == ["shutdown"] * 3
+        assert server.events("message")[0]["verdict"] == "accepted"
+
+
+# -- processes that end otherwise ------------------------------------------------------
+
+
+def test_a_killed_process_is_logged_with_its_client(home: Home) -> None:
+    with Server(home) as server, server.client() as one, server.client("127.0.0.2") as other:
+        for client in (one, other):
+            client.reply()
+        assert other.ask(b"NOOP") == b"250 ok"
+        (pid,) = server.children()
+        assert one.ask(b"NOOP") == b"250 ok"
+        os.kill(pid, signal.SIGKILL)
+        assert other.rest() == b""
+        event = wait_for(lambda: server.events("session"))[0]
+        assert (event["end"], event["signal"]) == ("process-killed", "9")
+        assert (event["pid"], event["ip"]) == (str(pid), "127.0.0.2")
+        assert one.ask(b"NOOP") == b"250 ok"
+        assert server.said()[-1] == "status: 1/40"
+
+
+def test_a_process_that_hangs_is_killed(home: Home) -> None:
+    """Far beyond the limit of its session; here, of no more than that."""
+    home.control("sessiontimeout", "1")
+    home.control("queuetimeout", "1")
+    home.control("queuewritetimeout", "1")
+    run = patched("plan.SPARE = 0.0", package="qsmtpd.session")
+    with Server(home, run=run) as server, server.client() as client:
+        client.reply()
+        assert client.ask(b"NOOP") == b"250 ok"
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGSTOP)
+        event = wait_for(lambda: server.events("session"))[0]
+        assert (event["end"], event["pid"]) == ("process-hangs", str(pid))
+        assert client.rest() == b""
+        assert server.session(b"QUIT")[1].startswith(b"221 ")

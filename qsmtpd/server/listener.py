@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .rules import Rules
 
+_ANY = ("0.0.0.0", "::")
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 #: After these accept() would fail again at once.  EINVAL: another process that
 #: shares the socket has shut it down.
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _LASTING = (*_NO_DESCRIPTOR, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL)
 
 
@@ -63,6 +64,9 @@ class Listener:
         self._catch_up = catch_up
         self._listens = False
         self._by_fd = {each.fileno(): each for each in sockets}
+        #: Where a socket has one address, its connections have that.
+        names = {each.fileno(): each.getsockname() for each in sockets}
+        self._local = {fd: name for fd, name in names.items() if name[0] not in _ANY}
         #: Nothing is accepted before this time (monotonic seconds).
         self.resume_at = 0.0
         if options.no_delay:  # accepted connections have it from here
@@ -130,7 +134,7 @@ class Listener:
         """
         options = self._options
         ip, port = plain(remote[0]), remote[1]
-        local = connection.getsockname()
+        local = self._local.get(listening.fileno()) or connection.getsockname()
         if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
         facts = variables(ip, port, local)
