@@ -192,6 +192,12 @@ def test_check(dovecot: Peer, home: Home) -> None:
     check = home.run(b"", "--check")
     answers = f"ok: Dovecot's userdb socket = {dovecot.address} (it answers)"
     assert check.status == 0 and answers.encode() in check.out
+    assert b"0666" not in check.out
+    (home.path / "auth-userdb").chmod(0o666)  # Dovecot's default, by which it has this meaning
+    check = home.run(b"", "--check")
+    mode = b"has mode 0666: Dovecot says only who exists with the user ID of whoever asks"
+    assert check.status == 0 and b"warning: control/dovecotusers: " + mode in check.out
+    (home.path / "auth-userdb").chmod(0o600)
 
     def another(line: Line) -> None:
         line.say(AUTH_HELLO)

@@ -6,6 +6,7 @@ Each is asked as a session would ask it, as the user who runs the check.
 from __future__ import annotations
 
 import os
+import stat
 
 from ..log import Log
 from ..net.daemon import Address, NoAnswer, address_of
@@ -42,6 +43,10 @@ def _check_users(report: Report, where: str, address: Address) -> None:
         report.wrong(where, no_answer(address, error))
     else:
         report.note("Dovecot's userdb socket", os.fsdecode(address.text), "it answers")
+        path = address.target
+        if isinstance(path, bytes) and stat.S_IMODE(os.stat(path).st_mode) == 0o666:
+            what = "has mode 0666: Dovecot says only who exists with the user ID of whoever asks"
+            report.warn(where, what)
 
 
 def check_server(
