@@ -11,6 +11,19 @@ import socket
 ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
 
+#: Of so many addresses of our own a process remembers the names.
+LOCAL_LIMIT = 100
+_local: dict[str, bytes] = {}
+
+
+def local_name_of(ip: str) -> bytes | None:
+    """The same of an address of our own, which is asked for once in a process."""
+    name = _local.get(ip) or name_of(ip)
+    if name is not None and len(_local) < LOCAL_LIMIT:
+        _local[ip] = name
+    return name
+
+
 def name_of(ip: str, paranoid: bool = False) -> bytes | None:
     """The host name of an address, or None.
 

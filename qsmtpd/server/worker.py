@@ -178,7 +178,7 @@ def _add_names(facts: dict[bytes, bytes], options: Options) -> None:
     if options.local_name is not None:
         facts[b"TCPLOCALHOST"] = os.fsencode(options.local_name)
     else:
-        _add(facts, b"TCPLOCALHOST", names.name_of(_text(facts, b"TCPLOCALIP")))
+        _add(facts, b"TCPLOCALHOST", names.local_name_of(_text(facts, b"TCPLOCALIP")))
     if options.remote_names:
         remote = names.name_of(_text(facts, b"TCPREMOTEIP"), options.paranoid)
         _add(facts, b"TCPREMOTEHOST", remote)
