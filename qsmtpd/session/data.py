@@ -79,6 +79,7 @@ class Transfer:
         "_back_end",
         "_stream",
         "_first",
+        "_parts",
         "_missing",
         "_inspection",
         "_ascii",
@@ -99,6 +100,7 @@ class Transfer:
         self._back_end: BackEnd | None = None
         self._stream = MessageStream()
         self._first = b""  # our Received, which stands in front of the message
+        self._parts: list[bytes] = []  # for the back end, in one piece: so it wakes up once
         self._missing: dict[bytes, bytes] = {}
         self._inspection: Inspection | None = None
         self._ascii: AsciiHeader | None = None  # where the header has to be that
@@ -160,6 +162,10 @@ class Transfer:
                 self._body(part)
             elif event is END:
                 self._end()
+        if self._parts:
+            if self.refusal is None and self._back_end is not None:
+                self._back_end.feed(b"".join(self._parts))
+            self._parts = []
 
     def refuse(self, reply: Reply) -> None:
         """Nothing of it is wanted.  What is refused for good is so, whatever was said before."""
@@ -203,8 +209,8 @@ class Transfer:
         if self._inspection is not None:
             self._inspection.header(header, whole)
             self._look()
-        elif self._back_end is not None:
-            self._back_end.feed(self._hooks.with_lines(self._first) + header)
+        else:
+            self._parts = [self._hooks.with_lines(self._first), header]
         if self._hops >= self._settings.data.max_hops:
             self.refuse(replies.TOO_MANY_HOPS)
         # What cannot be passed on with UTF-8 in it, can be without (RFC 6531, 3.6).
@@ -219,8 +225,8 @@ class Transfer:
         if self._inspection is not None:
             self._inspection.body(text)
             self._look()
-        elif self._back_end is not None:
-            self._back_end.feed(text)
+        else:
+            self._parts.append(text)
 
     def _end(self) -> None:
         if self.refusal is None and self._inspection is not None:
