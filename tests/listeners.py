@@ -53,8 +53,9 @@ class Listener:
         return self._log.read_bytes()
 
     def events(self, name: str) -> list[dict[str, str]]:
-        """The fields of every log line of this event."""
-        return [fields for fields in parse_events(self.log()) if fields["event"] == name]
+        """The fields of every log line of this event; one that is half written is none yet."""
+        whole, _, _ = self.log().rpartition("\n")
+        return [fields for fields in parse_events(whole) if fields["event"] == name]
 
     def client(self, source: str = "127.0.0.1") -> Client:
         """A connection from this address."""
