@@ -47,28 +47,41 @@ def main(arguments: list[str]) -> NoReturn:
     command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
     if not arguments or not arguments[0].startswith("-"):
         status = serve(environ, command)
-    elif arguments[0] == "--check":
-        quiet = arguments[1:2] == ["--quiet"]
-        status = check(environ, command[1 + quiet :], quiet)
-    elif arguments == ["--hooks"]:
-        from .diagnose.explain import show_hooks
-
-        status = show_hooks(environ, home(environ))
-    elif arguments[0] == "--explain":
-        from .diagnose.explain import explain
-
-        status = explain(environ, home(environ), arguments[1:], os._exit)
-    elif arguments == ["--version"]:
-        os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
-        status = 0
-    elif arguments == ["--help"]:
-        os.write(1, USAGE.encode())
-        status = 0
     else:
-        os.write(2, b"qsmtpd: unknown argument\n" + USAGE.encode())
-        status = 111
+        try:
+            status = tell(environ, arguments, command)
+        except OSError as error:
+            status = 111
+            if not isinstance(error, BrokenPipeError):  # else the reader has seen enough
+                os.write(2, f"qsmtpd: {error.strerror}\n".encode("ascii", "backslashreplace"))
     # Nothing is buffered anywhere, so nothing needs Python's way out.
     os._exit(status)
+
+
+def tell(environ: dict[bytes, bytes], arguments: list[str], command: list[bytes]) -> int:
+    """Do what an option asks for, and write what it says; the exit status.  Raises OSError.
+
+    `command` are the `arguments` as bytes.
+    """
+    if arguments[0] == "--check":
+        quiet = arguments[1:2] == ["--quiet"]
+        return check(environ, command[1 + quiet :], quiet)
+    if arguments == ["--hooks"]:
+        from .diagnose.explain import show_hooks
+
+        return show_hooks(environ, home(environ))
+    if arguments[0] == "--explain":
+        from .diagnose.explain import explain
+
+        return explain(environ, home(environ), arguments[1:], os._exit)
+    if arguments == ["--version"]:
+        os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
+        return 0
+    if arguments == ["--help"]:
+        os.write(1, USAGE.encode())
+        return 0
+    os.write(2, b"qsmtpd: unknown argument\n" + USAGE.encode())
+    return 111
 
 
 def check(environ: dict[bytes, bytes], checkpassword: list[bytes], quiet: bool) -> int:

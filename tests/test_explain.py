@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -286,6 +287,22 @@ def test_the_test_kit_elsewhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout.decode()
     assert b"8 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["--explain", "to=x@ok.example"], ["--hooks"], ["--version"], ["--help"]]
+)
+def test_nobody_reads_what_it_says(home: Home, words: list[str]) -> None:
+    """As `head` that has seen enough: it ends, and says no more; a full disk it names."""
+    program = str(home.program("qsmtpd"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe, open("/dev/full", "wb") as full:
+        for out, said in ((pipe, b""), (full, b"qsmtpd: No space left on device\n")):
+            done = subprocess.run(
+                [program, *words], stdout=out, stderr=subprocess.PIPE, env=home.environ
+            )
+            assert (done.returncode, done.stderr) == (111, said)
 
 
 def test_interrupted_by_hand(home: Home) -> None:
