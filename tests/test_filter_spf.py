@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -618,5 +619,16 @@ def test_without_the_library(place: Place, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delitem(sys.modules, "spf")
     with pytest.raises(ControlError, match="cannot be imported: No module named 'no_such"):
         spflibrary.load()
+    (place.path / "spf.py").write_text("this is no Python")
+    with pytest.raises(ControlError, match="cannot be imported: invalid syntax"):
+        spflibrary.load()
+    for text, said in (
+        ("", "is of no version"),
+        ("__version__ = '2.0.9'", "is 2.0.9, and 2.0.14 is"),
+    ):
+        monkeypatch.setitem(sys.modules, "spf", types.ModuleType("spf"))
+        exec(text, vars(sys.modules["spf"]))
+        with pytest.raises(ControlError, match=f"pyspf.*{said}"):
+            spflibrary.load()
     assert "DNS" not in sys.modules
     assert ask(place.build(0), b"joe@fail.example") == (TAKEN, None)

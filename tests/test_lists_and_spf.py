@@ -300,3 +300,28 @@ def test_nobody_asks_about_who_may_relay(home: Home, lists: DnsServer) -> None:
     assert lists.asked == []
     (message,) = home.messages()
     assert message.text.startswith(b"Received: ")
+
+
+def test_the_check_loads_the_library(home: Home, dns: DnsServer) -> None:
+    """It is in the report only where records are evaluated."""
+    for behavior, says in (("3", True), ("0", False)):
+        run = home.run(b"", "--check", SPFBEHAVIOR=behavior)
+        assert (b"\nok: Python's pyspf = " in run.out) == says and run.status == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "least"), [("v", 26), ("d", 16)])
+def test_the_memory_that_it_needs(home: Home, dns: DnsServer, kind: str, least: int) -> None:
+    """Where --check finds enough, a session can evaluate a record."""
+    program = str(home.program("qsmtpd"))
+    for kilobytes, enough in ((least * 1024, True), (least * 1024 - 1, False)):
+        limited = home.script(f'ulimit -{kind} {kilobytes}; exec "$QSMTPD" ${{CHECK-}}')
+        given: Variables = {"QSMTPD": program, "SPFBEHAVIOR": "3", "TCPREMOTEIP": "127.0.0.5"}
+        run = home.run(b"", program=limited, CHECK="--check", **given)
+        assert "Traceback" not in run.log
+        assert (b"\nwrong: " in run.out, run.status) == (not enough, int(not enough))
+        assert (b"\nok: Python's pyspf = " in run.out) == enough
+        if enough:
+            mail = b"MAIL FROM:<x@fail.com>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n"
+            run = home.run(mail, program=limited, **given)
+            assert run.lines[2] == FAIL % (b"127.0.0.5", b"127.0.0.5")

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+NAME = "Python's pyspf"
+LEAST = (2, 0, 14)
 _there = False
 
 
@@ -22,7 +24,7 @@ def expect() -> None:
 
         site.main()  # our launcher started Python without site, and so without its packages
         if not _find():
-            raise ControlError("Python's pyspf", "is not there, and the filter spf needs it")
+            raise ControlError(NAME, "is not there, and the filter spf needs it")
     _there = True
 
 
@@ -41,6 +43,7 @@ def load() -> Any:
 
     It imports dnspython, or else py3dns, for lookups that are not done here; the first
     would make a cold session four times as long.  What it wants of the second is little.
+    Raises ControlError.
     """
     expect()
     from types import ModuleType
@@ -53,9 +56,15 @@ def load() -> Any:
     modules["dns"], modules["DNS"] = None, nobody
     try:
         import spf
-    except ImportError as error:
-        raise ControlError("Python's pyspf", f"cannot be imported: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the file holds, or its reading says
+        raise ControlError(NAME, f"cannot be imported: {error}") from error
     finally:
         del modules["dns"], modules["DNS"]
         modules.update(before)
+    version = str(getattr(spf, "__version__", "of no version"))
+    numbers = tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:3])
+    if numbers < LEAST:
+        raise ControlError(NAME, f"is {version[:40]}, and 2.0.14 is the oldest that will do")
     return spf
