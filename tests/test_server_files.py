@@ -26,11 +26,13 @@ each_way = pytest.mark.parametrize("options", [("--sessions", "1"), ("-c", "1")]
 
 
 def test_all_is_read_ahead(home: Home) -> None:
-    """Text, and what is wrong; but no cdb and no key."""
+    """Text, and what is wrong; but no cdb, no key and no password."""
     home.control("me", "one")
     home.control("unknown", "one")
     home.control("some.cdb", "one")
     home.control("serverkey.pem", "one")
+    home.control("smtpusers", "one")
+    home.control(".smtpusers.old", "one")
     os.mkfifo(home.control_dir / "fifo")  # nobody waits for a writer
     (home.control_dir / "folder").mkdir()
     (home.control_dir / "nowhere").symlink_to("nothing")
@@ -39,10 +41,11 @@ def test_all_is_read_ahead(home: Home) -> None:
     found.read_ahead()
     for path in home.control_dir.iterdir():
         path.rmdir() if path.is_dir() else path.unlink()
-    for name in ("me", "unknown", "some.cdb", "serverkey.pem", "fifo", "folder", "nowhere", "new"):
+    later = ("some.cdb", "serverkey.pem", "smtpusers", ".smtpusers.old")
+    for name in ("me", "unknown", *later, "fifo", "folder", "nowhere", "new"):
         home.control(name, "two")
     assert [found.read(name) for name in ("me", "unknown", "new")] == [b"one\n", b"one\n", None]
-    assert found.read("some.cdb") == found.read("serverkey.pem") == b"two\n"
+    assert {found.read(name) for name in later} == {b"two\n"}
     for name, reason in (
         ("fifo", "is no regular file"),
         ("folder", "is no regular file"),

@@ -19,11 +19,12 @@ import hashlib
 import hmac
 import os
 
+from ..config.files import USERS
 from ..facts import ControlError
 from ..sasl import scram
 from . import prepare
 
-FILE = "smtpusers"
+FILE = USERS
 NAME_LIMIT = 255  # bytes
 SECRET_LIMIT = 1024  # bytes
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: More than this is no control file.
 SIZE_LIMIT = 4 * 1024 * 1024  # bytes; who has more domains has a cdb
+#: The users of qsmtpd-checkpassword.
+USERS = "smtpusers"
 #: So much is read ahead (bytes).
 AHEAD_LIMIT = 16 * SIZE_LIMIT
 NOT_REGULAR = "is no regular file"
@@ -175,7 +177,8 @@ class ControlFiles:
     def read_ahead(self) -> None:
         """Read every file, whoever may ask for it later; what is wrong is said then.
 
-        But for those that are no text: cdb files, certificates and keys.
+        But for those that are no text: cdb files, certificates and keys; and for the
+        passwords of qsmtpd-checkpassword, in whatever copy, which no session needs.
         """
         try:
             self.lists("")
@@ -183,7 +186,9 @@ class ControlFiles:
             return
         left = AHEAD_LIMIT
         for entry in sorted(self._names or ()):
-            if entry.isascii() and not entry.endswith((b".cdb", b".pem")):
+            if not entry.isascii() or USERS.encode("ascii") in entry:
+                continue
+            if not entry.endswith((b".cdb", b".pem")):
                 try:
                     left -= len(self.read(entry.decode("ascii")) or b"")
                 except ControlError:
