@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from listeners import Listener, tcpserver
 from scramp import ScramClient, ScramMechanism
 
 from qsmtpd.checkpassword import users
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.session import AuthSettings
+from qsmtpd.config.settings import Settings
+from qsmtpd.diagnose.auth import check_auth
+from qsmtpd.diagnose.report import Report
 
 PROGRAM = BIN / "qsmtpd-checkpassword"
 PASSWORD = "secret"
@@ -416,6 +422,8 @@ def test_a_file_with_which_nothing_can_be_told(
         ("read x; echo s; read x; echo v; exit 0", b"334 dg=="),
         ("read x; echo s; read x; echo v; echo w; exit 0", b"334 dg=="),
         ("read x; echo s; echo v; read x; exit 0", b"334 dg=="),
+        # Longer than a reply may be: also where it comes at once, with its end.
+        ("read x; printf '%20000s\\n' s >$0.long; exec cat $0.long", TEMPORARY),
         ("kill -KILL $$", TEMPORARY),
         ("exec 0<&- 1>&-; exit 1", FAILED),
     ],
@@ -633,6 +641,7 @@ def test_each_user_costs_the_same(
         ([], None, b"warning: control/smtpusers: has no users"),
         (None, None, b"wrong: control/smtpusers: is missing"),
         ([SEED], None, b"warning: control/smtpusers: has no users"),
+        ([JOE], None, b"wrong: control/smtpusers: has no line :seed:, so all SCRAM fails"),
         ([SEED, JOE], "", b"wrong: scramprogram: there is no program, and SCRAM-SHA-256 needs it"),
         ([SEED, JOE], "no-such", b"wrong: scramprogram: no-such is not to be found in PATH"),
         ([SEED, JOE], str(PROGRAM), b"wrong: scramprogram: is qsmtpd-checkpassword without --sc"),
@@ -652,6 +661,33 @@ def test_the_check(
     done = scram.run(b"", "--check")
     assert done.status == (said is not None and said.startswith(b"wrong"))
     assert said is None or said in done.out
+
+
+@pytest.mark.parametrize("front", ["env ", ""])
+def test_the_check_where_the_helper_has_the_file_to_itself(
+    scram: Home, monkeypatch: pytest.MonkeyPatch, front: str
+) -> None:
+    """Behind sudo it may run as another user: that this one cannot read it is not wrong then."""
+    access = os.access
+
+    def is_allowed(path: Any, *how: Any, **more: Any) -> bool:
+        return not os.fsencode(path).endswith(b"smtpusers") and access(path, *how, **more)
+
+    monkeypatch.setattr(os, "access", is_allowed)
+    settings = Settings(
+        ControlFiles(os.fsencode(scram.path)),
+        {
+            b"PATH": b"/usr/bin:/bin",
+            b"SMTPAUTH": b"",
+            b"AUTHMECHANISMS": b"SCRAM-SHA-256",
+            b"SCRAMPROGRAM": f"{front}{PROGRAM} --scram".encode(),
+        },
+    )
+    report = Report()
+    check_auth(report, settings, AuthSettings(settings), None, False)
+    assert list(report.lines["wrong"]) == []
+    said = any("smtpusers: is not for this user" in line for line in report.lines["warning"])
+    assert said == (front != "")
 
 
 @pytest.mark.slow

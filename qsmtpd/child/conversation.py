@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _INPUT, _OUTPUT = 0, 1  # the program's descriptors
-_CHUNK = 65536
 
 
 class Conversation:
     """A running program.  Starting it raises OSError.
 
-    `limit` is the maximum of what it may say in all (bytes).  It is looked for
+    `limit` is the maximum of a line of it, with the LF (bytes).  It is looked for
     in our PATH.  close() it in the end: what still runs is ended.
     """
 
@@ -105,7 +104,8 @@ class Conversation:
             if not waits.wait(poll, deadline):
                 continue
             try:
-                part = os.read(self._from, _CHUNK)
+                # One more than the limit is as good as many.
+                part = os.read(self._from, self._limit + 1 - len(self._heard))
             except BlockingIOError:
                 continue
             except OSError:

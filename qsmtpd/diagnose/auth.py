@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..config import mechanisms
+from ..config.files import USERS
 from ..facts import ControlError
 from ..sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
 from ..tls.settings import IMPLICIT, STARTTLS
@@ -70,10 +71,15 @@ def _check_mechanisms(
     for what in (SCRAM, TOKENS):
         if command := auth.programs.get(what):
             _check_program(report, settings, what, os.fsdecode(command[0]))
-    if _place_of_ours(settings, helper := auth.programs.get(SCRAM, [])) is not None:
+    place = _place_of_ours(settings, helper := auth.programs.get(SCRAM, []))
+    if place is not None:
         if helper[-1] != b"--scram":
             report.wrong(SCRAM, "is qsmtpd-checkpassword without --scram")
-        _check_users(report, settings, auth)
+        if place and _is_secret(settings):  # as for `sudo -u`: see qsmtpd(8)
+            what = f"is not for this user to read: is it for whom {SCRAM} runs as?"
+            report.warn("control/" + USERS, what)
+        else:
+            _check_users(report, settings, auth)
 
 
 def _why_no_certificate(tls: TlsSettings | None) -> str | None:
@@ -126,13 +132,19 @@ def _place_of_ours(settings: Settings, command: list[bytes]) -> int | None:
     return None
 
 
+def _is_secret(settings: Settings) -> bool:
+    """Is there a file of users, and not for us to read?"""
+    path = settings.files.path(USERS)
+    return os.path.isfile(path) and not os.access(path, os.R_OK)
+
+
 def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None:
     """Would control/smtpusers let anybody in?"""
     from ..checkpassword import users  # now: it loads OpenSSL, and memory may be short
 
-    where = "control/" + users.FILE
+    where = "control/" + USERS
     try:
-        content = settings.files.read(users.FILE)
+        content = settings.files.read(USERS)
         if content is None:
             raise ControlError(where, "is missing, so every login fails")
         known = users.parse(content)
@@ -150,6 +162,8 @@ def _check_users(report: Report, settings: Settings, auth: AuthSettings) -> None
     }
     for_what = ", ".join(f"{able[name]} of them for {name.decode('ascii')}" for name in kinds)
     report.ok(where, f"{number}, {for_what}", "qsmtpd-checkpassword")
+    if b"SCRAM-SHA-256" in auth.mechanisms and able[b"SCRAM-SHA-256"] and not known.seed:
+        report.wrong(where, "has no line :seed:, so all SCRAM fails: add a user with --scram")
     if not known:
         complain = report.wrong if auth.required else report.warn
         complain(where, "has no users: see qsmtpd-checkpassword --add")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..config.files import home
+from ..config.files import USERS, home
 from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
@@ -165,7 +165,10 @@ def _set(environ: Mapping[bytes, bytes], data: bytes) -> dict[bytes, bytes]:
 
 
 def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[tuple[str, str]]:
-    """Each file below a folder that we cannot read, and why."""
+    """Each file below a folder that we cannot read, and why.
+
+    But for passwords, which a helper may have to itself: what they are for, is checked there.
+    """
 
     def fail(error: OSError) -> None:
         if wanted or not isinstance(error, FileNotFoundError):
@@ -174,6 +177,8 @@ def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[tuple[str, str]]
     failures: list[OSError] = []
     for path, _, files in os.walk(folder, onerror=fail):
         for name in files:
+            if USERS.encode("ascii") in name:
+                continue
             try:
                 os.close(os.open(path + b"/" + name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             except OSError as error:
