@@ -278,6 +278,20 @@ def test_the_public_key_is_no_secret(issuer: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_example_whatever_the_library_raises(
+    issuer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyJWT 2.6, which is Debian's, lets RecursionError through for deep JSON in a header."""
+    lines = (
+        "class InvalidTokenError(Exception): ...\ndef decode(token, *rest, **options): raise {}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(issuer))
+    for error, status in (("RecursionError(token)", 1), ("MemoryError", 111)):
+        (issuer / "jwt.py").write_text(lines.format(error))
+        assert check(issuer / "ES256", sign()).returncode == status
+
+
+@pytest.mark.slow
 def test_the_example_where_it_cannot_tell(issuer: Path) -> None:
     for name in ("nosuch", "empty"):
         assert check(issuer / name, sign()).returncode == 111
