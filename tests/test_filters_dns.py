@@ -175,6 +175,24 @@ def test_it_ends_while_it_waits(home: Home, dns: DnsServer) -> None:
     assert run.event("session")["end"] == "shutdown"
 
 
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_what_is_known_ends_with_starttls(inside: Home, dns: DnsServer, warm: bool) -> None:
+    """Within a session nothing is asked twice; after STARTTLS, and in the next session, all is."""
+    inside.environ.update(MFDNSCHECK="", FCRDNS="note")
+    mail = b"EHLO x", b"MAIL FROM:<x@a.com>", b"RCPT TO:<x@ok.example>", b"RSET"
+    asked = [("1.0.0.127.in-addr.arpa", "PTR"), ("a.com", "MX")]
+    with Server(inside, "-c1", "--sessions", "9") if warm else tcpserver(inside) as listener:
+        for session in (0, 2):
+            with listener.client() as talk:
+                assert talk.reply() == b"220 mx.example ESMTP"
+                assert talk.ask(*mail) == talk.ask(*mail) == b"250 flushed"
+                assert dns.asked == asked * (session + 1)
+                talk.starttls()
+                assert talk.ask(*mail) == talk.ask(*mail) == b"250 flushed"
+                assert dns.asked == asked * (session + 2)
+                talk.quit()
+
+
 def test_what_fcrdns_notes() -> None:
     """The name; b"" where there is none; None where nobody could tell."""
     place = "1.2.0.192.in-addr.arpa"
