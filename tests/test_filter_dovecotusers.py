@@ -207,6 +207,20 @@ def test_check(dovecot: Peer, home: Home) -> None:
     check = home.run(b"", "--check")
     what = f"{dovecot.address} gives no answer: is no userdb socket"
     assert check.status == 1 and f"wrong: control/dovecotusers: {what}\n".encode() in check.out
+
+    def broken(line: Line) -> None:
+        line.say(USERDB_HELLO)
+        line.hear()
+        number = line.hear().split(b"\t")[1]
+        line.say(b"FAIL\t%b\treason=no database\n" % number)
+        line.wait_for_end()
+
+    dovecot.script = userdb(b"no-such-user-of-qsmtpd@check.invalid")
+    check = home.run(b"", "--check")
+    assert check.status == 0 and b"warning: control/dovecotusers: Dovecot says yes" in check.out
+    dovecot.script = broken  # what it says at first is no answer about a user
+    check = home.run(b"", "--check")
+    assert check.status == 1 and b"gives no answer: has a problem: no database\n" in check.out
     assert home.run(b"", "--check", DOVECOTUSERS="").status == 0
     idle = home.run(b"", "--check", QSMTPD_PLUGINS="-dovecotusers", DOVECOTDELIMITER="+")
     assert b"wrong: DOVECOTDELIMITER: does nothing without its filter dovecotusers" in idle.out

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What is waited for each (seconds).
 WAIT = 5.0
+#: A recipient who is nowhere (RFC 2606, 2).
+_NOBODY = b"no-such-user-of-qsmtpd@check.invalid"
 
 
 def check_filters(report: Report, settings: Settings, policy: PolicySettings) -> None:
@@ -38,11 +40,15 @@ def check_filters(report: Report, settings: Settings, policy: PolicySettings) ->
 
 def _check_users(report: Report, where: str, address: Address) -> None:
     try:
-        Users(address, WAIT).close()
+        users = Users(address, WAIT)
+        knows_all = users.knows(_NOBODY)  # what it says at first is no answer about a user
+        users.close()
     except NoAnswer as error:
         report.wrong(where, no_answer(address, error))
     else:
         report.note("Dovecot's userdb socket", os.fsdecode(address.text), "it answers")
+        if knows_all:
+            report.warn(where, "Dovecot says yes to each name, so dovecotusers refuses nobody")
         path = address.target
         if isinstance(path, bytes) and stat.S_IMODE(os.stat(path).st_mode) == 0o666:
             what = "has mode 0666: Dovecot says only who exists with the user ID of whoever asks"
