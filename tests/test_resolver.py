@@ -538,6 +538,14 @@ def test_resolv_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert places(tmp_path) == [("127.0.0.1", 53)]
 
 
+def test_the_interface_of_a_server_in_resolv_conf() -> None:
+    """By its name or its number, as resolver(3) takes it."""
+    number = socket.if_nametoindex("lo")
+    for zone, index in ((b"lo", number), (b"%d" % number, number), (b"9" * 10, None)):
+        found = [server.address for server in of_resolv_conf(b"nameserver fe80::1%" + zone)]
+        assert found == ([] if index is None else [("fe80::1", 53, 0, index)])
+
+
 @given(st.binary(max_size=100), st.lists(st.binary(max_size=20), max_size=3))
 def test_any_resolv_conf(text: bytes, servers: list[bytes]) -> None:
     of_resolv_conf(text)

@@ -66,7 +66,10 @@ def _at(ip: bytes, port: int = 53) -> Server:
     host, _, zone = ip.decode("ascii").partition("%")
     if b":" not in ip:
         return Server(socket.AF_INET, (host, port))
-    return Server(socket.AF_INET6, (host, port, 0, socket.if_nametoindex(zone) if zone else 0))
+    number = 0
+    if zone:  # a name, or a number, as resolver(3) takes it
+        number = int(zone) if zone.isdecimal() and len(zone) < 10 else socket.if_nametoindex(zone)
+    return Server(socket.AF_INET6, (host, port, 0, number))
 
 
 def _configured(settings: Settings) -> list[tuple[bytes, int]] | None:
