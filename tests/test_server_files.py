@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from cdbs import make_cdb
 from certificates import Certificate
 from client import client_context
 from harness import Home, wait_for
@@ -210,3 +211,16 @@ def test_a_certificate_that_is_wrong_at_the_start(home: Home, options: tuple[str
         with server.client() as client:
             client.reply()
             client.starttls()
+
+
+@pytest.mark.parametrize("options", [(), ("--sessions", "1")], ids=str)
+def test_a_cdb_that_is_removed_counts_until_hup(home: Home, options: tuple[str, ...]) -> None:
+    cdb = home.control_dir / "morercpthosts.cdb"
+    make_cdb(cdb, {b"more.example": b""})
+    ask = (b"MAIL FROM:<>", b"RCPT TO:<x@more.example>", b"QUIT")
+    with Server(home, *options) as server:
+        assert server.session(*ask)[2] == b"250 ok"
+        cdb.unlink()
+        assert server.session(*ask)[2] == b"250 ok"
+        server.reload()
+        assert server.session(*ask)[2].startswith(b"553 ")
