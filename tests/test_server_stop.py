@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 from client import Client
-from harness import Home, wait_for
+from harness import Home, needs, wait_for
 from listeners import Server, gone, patched
 from test_shutdown import AT_WORK, IN_DATA, LAST
 
@@ -132,6 +133,27 @@ def test_the_server_does_not_wait(slow: Home, options: tuple[str, ...]) -> None:
             wait_for(lambda pid=pid: gone(pid))  # type: ignore[misc]
         assert [event["end"] for event in server.events("session")] == ["shutdown"] * 3
         assert server.events("message")[0]["verdict"] == "accepted"
+
+
+def test_process_1_waits(home: Home) -> None:
+    """By default: all others would end with it."""
+    command = [needs("unshare"), "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*command, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no namespaces are to be had")
+    with Server(home, command=command) as server, server.client() as idle, server.client() as begun:
+        (first,) = server.children()
+        try:
+            assert begun.reply() == idle.reply() == b"220 mx.example ESMTP"
+            begun.ask(MAIL)
+            os.kill(first, signal.SIGTERM)
+            assert told(idle)
+            assert begun.ask(RCPT, b"RSET") == b"250 flushed"
+            assert told(begun)
+        finally:
+            os.kill(first, signal.SIGTERM)  # the second: it waits no longer
+        begun.close()
+        assert server.wait() == 0
+    assert {event["end"] for event in server.events("session")} == {"shutdown"}
 
 
 # -- processes that end otherwise ------------------------------------------------------
