@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from client import Client
-from harness import Home, wait_for
-from listeners import Server, make_rules, patched
+from harness import BIN, Home, needs, wait_for
+from listeners import Server, listening, make_rules, patched
 
 pytestmark = pytest.mark.slow
 GREETING = b"220 mx.example ESMTP"
@@ -71,6 +72,32 @@ def test_who_goes_without_a_line(home: Home, sent: bytes, reset: bool) -> None:
         assert event["bytes_out"] == str(len(GREETING) + 2)
         assert event["bytes_in"] == str(len(sent)) or reset
         assert server.children() == []
+
+
+def test_the_line_has_what_a_rule_sets(home: Home) -> None:
+    """As a session's: of who was greeted, who has no plan but waits, and in a process."""
+    sets = 'TCPREMOTEIP="192.0.2.7",TCPREMOTEPORT="7",TCPLOCALIP="192.0.2.8"'
+    rules = (f"127.0.0.1:allow,{sets}", f'127.0.0.2:allow,{sets},DATABYTES="x"', ":allow")
+    cdb = make_rules(home.path / "rules.cdb", *rules)
+    with Server(home, "-c", "1", "-x", str(cdb)) as server, held(server, "127.0.0.3") as busy:
+        assert busy.ask(b"NOOP") == b"250 ok"
+        held(server).close()
+        wait_for(lambda: len(server.events("session")) == 1)
+        waits = server.client("127.0.0.2")
+        assert isinstance(waits.socket, socket.socket)
+        waits.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        waits.close()
+        wait_for(lambda: len(server.events("session")) == 2)
+        busy.quit()
+        server.session(b"QUIT")
+        gone, without_plan, _, in_process = server.events("session")
+        assert [gone["end"], without_plan["end"], in_process["end"]] == ["client-gone"] * 2 + [
+            "quit"
+        ]
+        assert gone["pid"] == without_plan["pid"] == str(server.pid) != in_process["pid"]
+        for event in (gone, without_plan, in_process):
+            assert (event["ip"], event["port"]) == ("192.0.2.7", "7")
+            assert (event["local_ip"], event["local_port"]) == ("192.0.2.8", str(server.port))
 
 
 def test_who_has_sent_all_and_shut_down(home: Home) -> None:
@@ -313,6 +340,22 @@ def test_one_after_the_other(home: Home) -> None:
                 assert client.reply() == GREETING
                 client.ask(b"QUIT")
                 assert client.rest() == b""
+
+
+def test_a_hard_limit_of_descriptors_that_is_too_low(home: Home) -> None:
+    """As many are held as it leaves room for, and that is said, also by --check."""
+    command = (needs("prlimit"), "--nofile=90:90")
+    options = ("--hold", "20", "-c", "9")
+    warning = "the limit of 90 descriptors is too low for --hold 20"
+    with Server(home, *options, command=command) as server:
+        assert f"warning: {warning}: 17 are held at most" in server.said()
+        clients = [held(server) for _ in range(18)]
+        assert clients[0].rest() == b"421 too many connections, try again later (#4.3.2)\r\n"
+        assert clients[1].ask(b"NOOP") == b"250 ok"
+        assert session(server)["end"] == "no-room"
+    program = [*command, str(BIN / "qsmtpd-server"), "--check", "-H", *options, "127.0.0.1", "0"]
+    checked = subprocess.run(program, env=listening(home), capture_output=True, text=True)
+    assert warning in checked.stdout + checked.stderr
 
 
 # -- HUP, and the end --------------------------------------------------------------

@@ -175,10 +175,13 @@ class Held:
         """The last word as far as it needs no waiting, and the line in the log."""
         accepted, connection, plan = client.accepted, client.connection, client.plan
         self._connections.remove(accepted.network)
-        log = plan.log if isinstance(plan, Plan) else Log()
+        log, environ = Log(), accepted.facts
+        if plan is not None:  # as in a session: what a rule says is stronger than the facts
+            log = plan.log
+            environ = self._pool.configuration.environ_of(plan, accepted.rule or b"", environ)
         if ending.reply is not None and accepted.greeted and isinstance(plan, Plan):
             ending.reply = plan.settings.in_form(ending.reply)
-        peer = ucspi.read_peer(accepted.facts)
+        peer = ucspi.read_peer(environ, accepted.fd)
         log.begin(pid=os.getpid(), ip=peer.ip)
         log_session(log, client, peer, Counters(accepted.since), ending)  # type: ignore[arg-type]
         part(connection, ending.reply)
