@@ -242,13 +242,28 @@ def test_what_is_no_exchange(scram: Home, lines: list[bytes], codes: list[bytes]
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("last", [b"*", b64("x"), b"!", b"A" * 13000])
 def test_the_last_word_is_the_servers(scram: Home, last: bytes) -> None:
-    """Who does not take its proof with an empty response, is not logged in."""
+    """Who does not take its proof with an empty response, is not logged in, and has failed.
+
+    Else a password could be tried without a line in the log.
+    """
     with start(scram) as talk:
         final = final_message(challenge(talk.ask(first())), "n,,", "abc")
         assert talk.ask(b64(final))[:3] == b"334"
-        assert talk.ask(last)[:3] in (b"501", b"500")
+        assert talk.ask(last)[:3] in (b"501", b"500", b"535")
         talk.ask(b"MAIL FROM:<a@b>")
         assert talk.ask(b"RCPT TO:<x@no.example>")[:3] == b"553"
+        talk.ask(b"QUIT")
+        event = talk.ended().event("auth")
+    assert (event["verdict"], event["user"]) == ("refused", "joe")
+
+
+def test_who_goes_at_the_last_word_has_failed(scram: Home) -> None:
+    with start(scram) as talk:
+        final = final_message(challenge(talk.ask(first())), "n,,", "abc")
+        assert talk.ask(b64(final))[:3] == b"334"
+        talk.end_input()
+        done = talk.ended()
+    assert done.event("auth")["verdict"] == "refused" and done.children == []
 
 
 def test_a_client_that_goes_leaves_no_helper(scram: Home) -> None:

@@ -5,10 +5,22 @@ Only who the client says it is, is read here, for the log.
 
 from __future__ import annotations
 
-from . import ACCEPTED, TEMPORARY, Answer, Context, Malformed, Message, checked_user
+from . import (
+    ACCEPTED,
+    REFUSED,
+    TEMPORARY,
+    Answer,
+    Broken,
+    Context,
+    Malformed,
+    Message,
+    checked_user,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from . import Exchange
 
 
@@ -22,10 +34,17 @@ def exchange(initial: bytes | None, context: Context) -> Exchange:
         answer = yield Message(_line((yield answer.message)))
         if answer.verdict is None:
             return Answer(TEMPORARY, user)
-    # SMTP has no place for a word of the server in its 235 (RFC 4954, 4).
-    if answer.verdict == ACCEPTED and (yield answer.message):
-        raise Malformed
+    if answer.verdict == ACCEPTED and not (yield from _takes(answer.message)):
+        return Answer(REFUSED, user)  # and no trial of a password that nobody hears of
     return Answer(answer.verdict, user)
+
+
+def _takes(proof: bytes) -> Generator[bytes, bytes, bool]:
+    """Does the client take the server's proof?  SMTP has no place for it in a 235 (RFC 4954, 4)."""
+    try:
+        return not (yield proof)
+    except Broken:
+        return False
 
 
 def _line(message: bytes) -> bytes:
