@@ -307,6 +307,8 @@ def test_the_check_loads_the_library(home: Home, dns: DnsServer) -> None:
     for behavior, says in (("3", True), ("0", False)):
         run = home.run(b"", "--check", SPFBEHAVIOR=behavior)
         assert (b"\nok: Python's pyspf = " in run.out) == says and run.status == 0
+    run = home.run(b"", "--check", SPFBEHAVIOR="3", HELOCHECK="x")  # nor is it hidden by another
+    assert b"\nwrong: HELOCHECK: " in run.out and b"\nok: Python's pyspf = " in run.out
 
 
 @pytest.mark.slow

@@ -89,9 +89,11 @@ def examine(
     queue = attempt(lambda: QueueSettings(plain))
     before = dns.made
     if policy is not None and attempt(lambda: load.load(noted, policy, Log(2))) is None:
-        for spec in policy.plugins:  # nor are the others hidden by one that cannot be made
-            policy.plugins = [spec]
+        every = policy.plugins
+        for one in every:  # nor are the others hidden by one that cannot be made
+            policy.plugins = [one]
             attempt(lambda: load.load(noted, policy, Log(2)))
+        policy.plugins = every
     attempt(lambda: _check_name(report, plain))
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
