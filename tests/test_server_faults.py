@@ -162,6 +162,23 @@ def test_f03_no_descriptors(home: Home) -> None:
             client.quit()
 
 
+def test_no_descriptor_for_a_client_who_was_handed_over(home: Home) -> None:
+    """It cannot be served, and that is in the log; the next one is."""
+    with Server(home) as server:
+        mail(server.port)
+        wait_for(lambda: server.busy() == 0)
+        (pid,) = server.children()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
+        with server.client() as client:
+            client.reply()
+            client.send(b"NOOP\r\n")
+            assert client.rest() == b""
+        (event,) = wait_for(lambda: server.events("trouble"))
+        assert event["pid"] == str(pid) and "Too many open files" in str(event)
+        wait_for(lambda: server.busy() == 0)
+        mail(server.port)
+
+
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])
 def test_standard_descriptors_that_are_closed(home: Home, closed: str) -> None:
     """The listening socket does not take their place, so nobody takes it for the log."""

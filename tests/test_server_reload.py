@@ -12,7 +12,7 @@ import pytest
 from certificates import Certificate
 from client import Client, client_context
 from harness import Home, wait_for
-from listeners import Server
+from listeners import Server, state
 from tls_home import AUTHORITY, SERVER, SERVER_RSA
 
 from qsmtpd.server.configuration import Configuration, Preloaded
@@ -208,3 +208,29 @@ def test_files_that_go_away_without_a_hup(complete: Home) -> None:
             (complete.control_dir / name).unlink()
         (complete.control_dir / "servercert2.pem").write_bytes(b"nonsense")
         assert seen(server) == before
+
+
+@pytest.mark.parametrize("asked", [None, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM])
+def test_who_is_on_the_way_to_a_process_that_is_dismissed(home: Home, asked: int | None) -> None:
+    """The process has the client still: it is served, or told where it is to end."""
+    with Server(home) as server:
+        server.session(b"NOOP", b"QUIT")
+        wait_for(lambda: server.busy() == 0)
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: state(pid) == "T")
+        with server.client() as client:
+            client.reply()
+            client.send(b"NOOP\r\n")
+            wait_for(lambda: server.busy() == 1)
+            server.reload()
+            if asked is not None:
+                os.kill(pid, asked)
+            os.kill(pid, signal.SIGCONT)
+            if asked is None:
+                assert client.reply() == b"250 ok"
+                client.quit()
+            else:
+                assert client.rest() == b"421 shutting down, try again later (#4.3.2)\r\n"
+        event = wait_for(lambda: server.events("session")[1:])[0]
+        assert (event["pid"], event["end"]) == (str(pid), "quit" if asked is None else "shutdown")

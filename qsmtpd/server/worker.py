@@ -13,6 +13,7 @@ what it can before the fork (see warmup.py), and this file does little.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -113,7 +114,7 @@ def _is_sound(outcome: Outcome) -> bool:
 
 
 def _receive(control: socket.socket | None) -> Accepted | None:
-    """The next connection; None at the end."""
+    """The next connection; None at the end.  Raises OSError where it has come and is lost."""
     assert control is not None
     waits.idle(lambda: _refuse_more(control))
     space = socket.CMSG_SPACE(4)
@@ -121,8 +122,10 @@ def _receive(control: socket.socket | None) -> Accepted | None:
         packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
     except OSError:
         return None
-    if not packed or not extra:
+    if not packed:
         return None
+    if not extra:  # recvmsg(2), MSG_CTRUNC: this process may have no more descriptors
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return unpack(int.from_bytes(extra[0][2], sys.byteorder), packed)
 
 
