@@ -19,6 +19,8 @@ from listeners import Server
 from run import Run
 from tls_home import SERVER
 
+pytestmark = pytest.mark.slow
+
 OFFERED = b"250 AUTH PLAIN LOGIN SCRAM-SHA-256"
 RIGHT = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret")
 WRONG = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0wrong!")

@@ -21,6 +21,8 @@ from ucspitls import Helper
 
 from qsmtpd import sasl
 
+pytestmark = pytest.mark.slow
+
 JOE = Certificate("joe", issuer=AUTHORITY, address="Joe@b.example")
 RIGHT = base64.b64encode(b"\0joe\0secret")
 FAILED = b"535 authentication failed (#5.7.1)"

@@ -26,6 +26,8 @@ from qsmtpd.config.settings import Settings
 from qsmtpd.diagnose.auth import check_auth
 from qsmtpd.diagnose.report import Report
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = BIN / "qsmtpd-checkpassword"
 PASSWORD = "secret"
 FAILED = b"535 authentication failed (#5.7.1)"

@@ -23,6 +23,8 @@ from harness import ROOT, Home, needs, wait_for
 from listeners import Listener, tcpserver
 from run import Run
 
+pytestmark = pytest.mark.slow
+
 FAILED = b"535 authentication failed (#5.7.1)"
 TOKEN = "eyJhbGciOi.secret-_~+/=="
 #: What a right client says, by mechanism.

@@ -119,6 +119,7 @@ def test_goals(warm: float, one: float, verdicts: list[str]) -> None:
     assert "| ≥ 8 (12) | " in " ".join(lines[3].split())
 
 
+@pytest.mark.slow
 def test_only_some_loads_and_contestants(tmp_path: Path) -> None:
     """What is not measured is not run; and a word that there is not is said."""
     needs("smtp-source")

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from qsmtpd.facts import ControlError
 
+pytestmark = pytest.mark.slow
+
 NO = b"550 sorry, no mailbox here by that name (#5.1.1)"
 UNABLE = b"451 unable to verify recipient (#4.3.0)"
 

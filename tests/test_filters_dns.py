@@ -230,6 +230,8 @@ def leave(status):
     exit(status)
 posix._exit = leave
 from qsmtpd import main; main.main(sys.argv[2:])
+
+pytestmark = pytest.mark.slow
 """
 
 

@@ -230,7 +230,7 @@ def test_helocheck(
     assert said(decision) == ((REJECT, 550, text, b"5.7.1") if refused else (DECLINE, 0, b"", b""))
 
 
-@pytest.mark.parametrize("rule", ["A", "M", "a", "1", "..", "\t."])
+@pytest.mark.parametrize("rule", ["a", "m", "1", "..", "\t."])
 def test_helocheck_values_that_nobody_does(tmp_path: Path, rule: str) -> None:
     with pytest.raises(ControlError) as error:
         helocheck.Plugin(settings(tmp_path, {}, HELOCHECK=rule))

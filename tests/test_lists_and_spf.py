@@ -157,6 +157,8 @@ def test_a_refusal_at_the_end_of_the_message(
     source = """
 from qsmtpd.decision import DECLINED
 
+pytestmark = pytest.mark.slow
+
 def header(client, envelope, message):
     envelope.notes["spf"].excused = True
     return DECLINED

@@ -18,6 +18,8 @@ from qsmtpd.config import files
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.facts import ControlError
 
+pytestmark = pytest.mark.slow
+
 BAD = b"553 sorry, your envelope recipient is in my badrcptto list (#5.7.1)"
 GOOD = b"250 ok"
 each_way = pytest.mark.parametrize("options", [("--sessions", "1"), ("-c", "1")], ids=str)

@@ -21,6 +21,8 @@ from qsmtpd.policy.spec import BUILT_IN
 from qsmtpd.session import connection, plan
 from qsmtpd.session.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 #: What may change: cdbs, which are opened when they are asked; the wire form of a reply, made
 #: when it is first said; the fields of a log that each session begins anew.
 CACHES = {"_cdbs", "_cdb", "_state", "_header", "_fd", "_wire", "_common"}
