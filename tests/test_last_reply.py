@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from client import PATIENCE, Client
 from harness import Home, needs, wait_for
-from listeners import Listener, Server, state, tcpserver
+from listeners import Listener, Server, patched, state, tcpserver
 from records import TEXT, Records, context
 from tls_home import S6, SERVER
 from ucspitls import Helper
@@ -208,7 +208,8 @@ def test_it_counts_until_it_is_closed(home: Home) -> None:
 @pytest.mark.slow
 def test_the_listener_waits_for_nobody(home: Home) -> None:
     """One connection too many, with bytes that come before it is accepted, and no end of it."""
-    with Server(home, "-C", "1") as server, server.client() as first:
+    run = patched("listener.LOOPBACK = ()")
+    with Server(home, "-C", "1", run=run) as server, server.client() as first:
         assert first.reply().startswith(b"220 ")
         server.signal(signal.SIGSTOP)
         wait_for(lambda: state(server.pid) == "T")

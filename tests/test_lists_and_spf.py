@@ -13,6 +13,8 @@ from dns_server import DnsServer
 from harness import Home, Variables, wait_for
 from listeners import Listener, Server, make_rules, tcpserver
 
+pytestmark = pytest.mark.slow
+
 ZONE = """
     2.0.0.127.bl.example    A    127.0.0.2
     2.0.0.127.bl.example    TXT  "see http://bl.example/127.0.0.2"
@@ -156,8 +158,6 @@ def test_a_refusal_at_the_end_of_the_message(
     """With 354 before it; and not at all, where a plugin has excused the message."""
     source = """
 from qsmtpd.decision import DECLINED
-
-pytestmark = pytest.mark.slow
 
 def header(client, envelope, message):
     envelope.notes["spf"].excused = True
