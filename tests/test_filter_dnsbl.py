@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from qsmtpd.facts import Client, ControlError, Envelope, Peer
 
+pytestmark = pytest.mark.slow
+
 ZONE = """
     4.3.2.1.bl.example      A    127.0.0.2
     4.3.2.1.bl.example      TXT  "bad since 1999, see http://bl.example/"

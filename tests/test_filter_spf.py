@@ -22,6 +22,8 @@ from qsmtpd.filters import spflibrary, spfquery
 from qsmtpd.filters.spfquery import RECORD_LIMIT, TERM_LIMIT
 from qsmtpd.filters.spfresult import RESULTS
 
+pytestmark = pytest.mark.slow
+
 RESULT_OF = {
     "pass": "v=spf1 ip4:192.0.2.0/24 -all",
     "fail": "v=spf1 ip4:198.51.100.1 -all",

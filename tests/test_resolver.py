@@ -31,6 +31,8 @@ from qsmtpd.net.dns.message import Answer, Question, domain, pointer, reverse
 from qsmtpd.net.dns.resolver import Resolver
 from qsmtpd.net.dns.settings import DnsSettings, of_resolv_conf
 
+pytestmark = pytest.mark.slow
+
 ZONE = """
     example.org     MX    10 mx.Example.org
     example.org     MX    20 mx2.example.org
