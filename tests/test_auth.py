@@ -19,6 +19,7 @@ from harness import BIN, Home, Variables, needs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from listeners import tcpserver
+from msmtp import msmtp
 from run import Run
 from ucspitls import Helper
 
@@ -555,19 +556,10 @@ def test_smtplib(port: tuple[int, str], submission: Home) -> None:
 @pytest.mark.interop
 def test_msmtp(port: tuple[int, str], submission: Home, tmp_path: Path) -> None:
     number, mode = port
-    settings = tmp_path / "msmtprc"
-    settings.write_text(
-        f"account default\nhost 127.0.0.1\nport {number}\nfrom joe@ok.example\n"
-        f"auth plain\nuser joe\npassword {PASSWORD}\ntls on\n"
-        f"tls_starttls {'on' if mode == 'starttls' else 'off'}\ntls_certcheck off\n"
-    )
-    settings.chmod(0o600)
-    command: Command = [needs("msmtp"), "-C", str(settings), "x@no.example"]
-    done = subprocess.run(command, input=b"Subject: x\n\nhi\n", capture_output=True, check=False)
+    login = ("auth plain", "user joe", f"tls_starttls {'on' if mode == 'starttls' else 'off'}")
+    done = msmtp(tmp_path, number, *login, f"password {PASSWORD}")
     assert done.returncode == 0, done.stderr
-    settings.write_text(settings.read_text().replace(PASSWORD, "wrong!"))
-    done = subprocess.run(command, input=b"Subject: x\n\nhi\n", capture_output=True, check=False)
-    assert done.returncode != 0
+    assert msmtp(tmp_path, number, *login, "password wrong!").returncode != 0
     (message,) = submission.messages()
     assert message.recipients == [b"x@no.example"]
 

@@ -16,6 +16,7 @@ from harness import Home, needs
 from hypothesis import given
 from hypothesis import strategies as st
 from listeners import Listener, tcpserver
+from msmtp import msmtp
 from tls_home import AUTHORITY, SERVER
 from ucspitls import Helper
 
@@ -291,19 +292,8 @@ def test_smtplib(listener: Listener, external: Home) -> None:
 @pytest.mark.parametrize(("user", "good"), [("joe", True), ("ann", False)])
 def test_msmtp(listener: Listener, external: Home, user: str, good: bool) -> None:
     path = external.path / "client.pem"
-    settings = external.path / "msmtprc"
-    settings.write_text(
-        f"account default\nhost 127.0.0.1\nport {listener.port}\nfrom joe@ok.example\n"
-        f"auth external\nuser {user}\ntls on\ntls_starttls on\ntls_certcheck off\n"
-        f"tls_cert_file {path}\ntls_key_file {path}\n"
-    )
-    settings.chmod(0o600)
-    done = subprocess.run(
-        [needs("msmtp"), "-C", str(settings), "x@no.example"],
-        input=b"Subject: x\n\nhi\n",
-        capture_output=True,
-        check=False,
-    )
+    keys = (f"tls_cert_file {path}", f"tls_key_file {path}")
+    done = msmtp(external.path, listener.port, "auth external", f"user {user}", *keys)
     assert (done.returncode == 0) == good, done.stderr
     assert len(external.messages()) == good
 

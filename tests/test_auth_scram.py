@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from child import Child, Command
 from client import PATIENCE, client_context
-from harness import BIN, Home, needs, wait_for
+from harness import BIN, Home, wait_for
 from listeners import Listener, tcpserver
+from msmtp import msmtp
 from scramp import ScramClient, ScramMechanism
 
 from qsmtpd.checkpassword import users
@@ -759,19 +760,8 @@ def test_smtplib(listener: Listener, scram: Home, password: str) -> None:
 @pytest.mark.parametrize("password", [PASSWORD, "wrong!"])
 def test_msmtp(listener: Listener, scram: Home, password: str) -> None:
     """By GNU SASL."""
-    settings = scram.path / "msmtprc"
-    settings.write_text(
-        f"account default\nhost 127.0.0.1\nport {listener.port}\nfrom joe@ok.example\n"
-        f"auth scram-sha-256\nuser joe\npassword {password}\n"
-        "tls on\ntls_starttls on\ntls_certcheck off\n"
-    )
-    settings.chmod(0o600)
-    done = subprocess.run(
-        [needs("msmtp"), "-C", str(settings), "x@no.example"],
-        input=b"Subject: x\n\nhi\n",
-        capture_output=True,
-        check=False,
-    )
+    login = ("auth scram-sha-256", "user joe", f"password {password}")
+    done = msmtp(scram.path, listener.port, *login)
     assert (done.returncode == 0) == (password == PASSWORD), done.stderr
     assert len(scram.messages()) == (password == PASSWORD)
     wait_for(lambda: listener.events("session"))

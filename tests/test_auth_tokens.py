@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from harness import ROOT, Home, needs, wait_for
 from listeners import Listener, tcpserver
+from msmtp import msmtp
 from run import Run
 
 pytestmark = pytest.mark.slow
@@ -378,19 +379,8 @@ def test_curl(with_example: Home, mechanism: str, good: bool) -> None:
 @pytest.mark.parametrize("good", [True, False])
 def test_msmtp(listener: Listener, tokens: Home, mechanism: str, good: bool) -> None:
     token = sign() if good else sign(exp=1)
-    settings = tokens.path / "msmtprc"
-    settings.write_text(
-        f"account default\nhost 127.0.0.1\nport {listener.port}\nfrom joe@ok.example\n"
-        f"auth {mechanism.lower()}\nuser joe\npassword {token}\n"
-        "tls on\ntls_starttls on\ntls_certcheck off\n"
-    )
-    settings.chmod(0o600)
-    done = subprocess.run(
-        [needs("msmtp"), "-C", str(settings), "x@no.example"],
-        input=b"Subject: x\n\nhi\n",
-        capture_output=True,
-        check=False,
-    )
+    login = (f"auth {mechanism.lower()}", "user joe", f"password {token}")
+    done = msmtp(tokens.path, listener.port, *login)
     assert (done.returncode == 0) == good, done.stderr
     assert len(tokens.messages()) == good
     logged(listener, mechanism, "accepted" if good else "refused")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from child import Command
 from dovecot import Dovecot
 from harness import Home, needs
 from listeners import Server, tcpserver
+from msmtp import msmtp
 from scramp import ScramClient
 from test_auth_dovecot import IN, NO, NOT_NOW, RIGHT, WRONG
 from tls_home import SERVER
@@ -89,14 +89,8 @@ def test_swaks(place: Home, mechanism: str) -> None:
 def test_msmtp(place: Home, tmp_path: Path, mechanism: str) -> None:
     with tcpserver(place) as listener:
         for password in ("secret", "wrong!"):
-            settings = tmp_path / "msmtprc"
-            settings.write_text(
-                f"account default\nhost 127.0.0.1\nport {listener.port}\nfrom joe@ok.example\n"
-                f"auth {mechanism}\nuser joe\npassword {password}\ntls on\ntls_certcheck off\n"
-            )
-            settings.chmod(0o600)
-            command: Command = [needs("msmtp"), "-C", str(settings), "x@no.example"]
-            done = subprocess.run(command, input=b"\nhi\n", capture_output=True, check=False)
+            login = (f"auth {mechanism}", "user joe", f"password {password}")
+            done = msmtp(tmp_path, listener.port, *login)
             assert (done.returncode == 0) == (password == "secret"), done.stderr
             assert (b"535 authentication failed" in done.stderr) == (password != "secret")
         events = listener.events("auth")
