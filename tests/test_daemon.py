@@ -22,6 +22,8 @@ from odd_files import bound_by_rights
 
 from qsmtpd.net.daemon import INET, INET6, PATH_LIMIT, UNIX, Daemon, NoAnswer, parse_address
 
+pytestmark = pytest.mark.slow
+
 SHORT = 0.2  # seconds, for who does not answer
 MOST = 1000
 

@@ -20,6 +20,8 @@ from qsmtpd.net.daemon import NoAnswer, parse_address
 from qsmtpd.net.dovecot import Line, Users, unescape
 from qsmtpd.net.dovecotauth import Authentication, Said, said
 
+pytestmark = pytest.mark.slow
+
 SHORT = 0.2  # seconds, for who does not answer
 
 
