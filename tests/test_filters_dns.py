@@ -20,6 +20,8 @@ from listeners import Listener, Server, make_rules, tcpserver
 
 from qsmtpd.facts import Envelope
 
+pytestmark = pytest.mark.slow
+
 ZONE = """
     a.com       MX   10 mx.a.com
     a.com       A    192.0.2.7
@@ -230,8 +232,6 @@ def leave(status):
     exit(status)
 posix._exit = leave
 from qsmtpd import main; main.main(sys.argv[2:])
-
-pytestmark = pytest.mark.slow
 """
 
 
