@@ -12,6 +12,8 @@ import pytest
 
 from qsmtpd.policy.timelimit import Overdue, TimeLimit
 
+pytestmark = pytest.mark.slow
+
 
 def left() -> float:
     """Seconds until the alarm; 0 where there is none."""
