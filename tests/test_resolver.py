@@ -237,20 +237,16 @@ def test_many_questions_at_once(server: DnsServer) -> None:
 def test_few_descriptors(server: DnsServer) -> None:
     """Questions wait for those of others; with none at all, nobody can tell."""
     resolver = Session(server.where, seconds=60).resolver
-    first = os.open("/", os.O_RDONLY)  # all below are taken
-    os.close(first)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     questions = [(b"%d.bl.example" % number, "A") for number in range(40)]
     taken: list[int] = []
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (first + 6, limits[1]))
-        while len(taken) < 100:
-            try:
-                taken.append(os.open("/", os.O_RDONLY))
-            except OSError:
-                break
+        while len(taken) < 4:
+            taken.append(os.open("/", os.O_RDONLY))
+        # None at or above the limit can be had, whichever below it are open.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1, limits[1]))
         none = resolver.ask(*questions)
-        for _ in range(4):
+        while taken:
             os.close(taken.pop())
         resolver = Session(server.where, seconds=60).resolver
         some = resolver.ask(*questions)
