@@ -33,6 +33,7 @@ INTEROP = {
     "/usr/bin/python3": "python3",  # fail2ban's
     "/usr/lib/python3/dist-packages/OpenSSL/SSL.py": "python3-openssl",
     "/usr/share/doc/python3-venv": "python3-venv",
+    "clamd": "clamav-daemon",
     "curl": "curl",
     "dnsmasq": "dnsmasq-base",
     "doveconf": "dovecot-core",
@@ -43,9 +44,11 @@ INTEROP = {
     "inetd": "openbsd-inetd",
     "msmtp": "msmtp",
     "multilog": "daemontools",
+    "rspamd": "rspamd",
     "s6-envuidgid": "s6",
     "smtp-source": "postfix",
     "socat": "socat",
+    "spamd": "spamd",
     "stunnel4": "stunnel4",
     "swaks": "swaks libnet-ssleay-perl",  # for its TLS
     "systemd-analyze": "systemd",
@@ -66,7 +69,7 @@ LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
 PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
-    *("postfix", "stunnel4", "unbound", "xinetd"),
+    *("clamav-daemon", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
 }
 
@@ -132,16 +135,23 @@ def unpack(program: str, package: str) -> None:
     folders = ("usr/lib/execline/bin", "usr/sbin", "usr/bin", "sbin", "bin")
     path = next(path for path in (where / name / program for name in folders) if path.exists())
     environ = {}
-    if libraries := sorted({library.parent for library in where.rglob("*.so*")}):
+    shared = [file for file in where.rglob("*.so*") if re.search(r"\.so(\.|$)", file.name)]
+    if libraries := sorted({library.parent for library in shared}):
         environ["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
     if (modules := where / "usr/lib/python3/dist-packages").exists():
         environ["PYTHONPATH"] = str(modules)
+    command = [str(path)]
+    with path.open("rb") as opened:
+        first = opened.readline(200)
+    if first.startswith(b"#!") and b"perl" in first:  # with -T it heeds no PERL5LIB
+        own = [*where.glob("usr/share/perl5"), *where.glob("usr/lib/*/perl5/*")]
+        command = [*first[2:].decode().split(), *(f"-I{folder}" for folder in own), *command]
     script = UNPACKED / "bin" / program
     script.parent.mkdir(exist_ok=True)
     script.write_text(
         "#!/bin/sh\n"
         + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environ.items())
-        + f'exec {shlex.quote(str(path))} "$@"\n'
+        + f'exec {shlex.join(command)} "$@"\n'
     )
     script.chmod(0o755)
 
