@@ -335,6 +335,65 @@ def test_a_peer_that_does_not_read(meet: Callable[..., Daemon]) -> None:
     over.set()
 
 
+def many() -> Iterator[bytes]:
+    """More than any buffer holds, and it has no end."""
+    while True:
+        yield b"x" * 65536
+
+
+def test_what_is_offered(meet: Callable[..., Daemon]) -> None:
+    """Sent in parts, whatever their sizes, and all of it."""
+    parts = [b"", b"ab", b"c" * (1 << 20), b"", b"\n"]
+    daemon = meet(lambda line: line.say(b"%d\n" % len(line.hear())))
+    assert daemon.offer(parts)
+    assert daemon.line() == b"%d" % (3 + (1 << 20))
+
+
+@pytest.mark.parametrize("family", ["unix", "inet"])
+@pytest.mark.parametrize("closes", [False, True])
+def test_an_answer_before_all_is_sent(tmp_path: Path, family: str, closes: bool) -> None:
+    """Who has enough says so, and reads no more, or closes the connection behind it."""
+
+    def script(line: Line) -> None:
+        line.socket.recv(1000)
+        line.say(b"enough\n")
+        if not closes:
+            over.wait(PATIENCE)
+
+    over = threading.Event()
+    with Peer(script, tmp_path / "socket" if family == "unix" else None) as peer:
+        daemon = Daemon(parse_address(peer.address.encode()), PATIENCE, MOST)
+        assert not daemon.offer(many())
+        assert daemon.line() == b"enough"
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (lambda line: line.socket.recv(1000), "closed the connection|Connection reset by peer"),
+        (lambda line: line.say(b"x" * 10_000_000), "answers too long"),
+    ],
+    ids=["ends", "never stops"],
+)
+def test_offered_to_one_that(
+    meet: Callable[..., Daemon], script: Callable[[Line], None], reason: str
+) -> None:
+    daemon = meet(script)
+    with pytest.raises(NoAnswer, match=f"^({reason})$"):
+        while True:
+            daemon.offer(many())
+            daemon.line()
+
+
+def test_offered_to_one_that_does_not_read(meet: Callable[..., Daemon]) -> None:
+    over = threading.Event()
+    daemon = meet(lambda line: over.wait(PATIENCE), SHORT)
+    with pytest.raises(NoAnswer, match="^timeout$"):
+        daemon.offer(many())
+    over.set()
+
+
 def test_again_on_the_same_connection(meet: Callable[..., Daemon]) -> None:
     closing = socket.socketpair()
 

@@ -17,6 +17,7 @@ from ..facts import ControlError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Socket
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from ..config.settings import Settings
@@ -187,6 +188,25 @@ class Daemon:
             except OSError as error:
                 self._fail(_reason(error), Ended)
 
+    def offer(self, parts: Iterable[bytes]) -> bool:
+        """Send these, as long as it listens: False where it has spoken, or ended, before the last.
+
+        What it has said can then be read.
+        """
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                self._wait(select.POLLIN | select.POLLOUT)
+                if self._input or not self._silent():
+                    return False
+                try:
+                    view = view[self._socket.send(view) :]
+                except BlockingIOError:
+                    continue
+                except OSError:  # read() says why, behind what there still is to read
+                    return False
+        return True
+
     def line(self) -> bytes:
         """The next line, without its LF."""
         searched = 0
@@ -227,17 +247,27 @@ class Daemon:
         """Read what comes next; False at the end."""
         while True:
             self._wait(select.POLLIN)
-            try:
-                data = self._socket.recv(min(_CHUNK, self._room + 1))
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._fail(_reason(error), Ended)
-            self._room -= len(data)
-            if self._room < 0:
-                self._fail(TOO_LONG)
-            self._input += data
-            return bool(data)
+            data = self._receive()
+            if data is not None:
+                return bool(data)
+
+    def _silent(self) -> bool:
+        """Has it nothing to say, not even that it ends?"""
+        return self._receive() is None
+
+    def _receive(self) -> bytes | None:
+        """What has come, which is kept; None where nothing has."""
+        try:
+            data = self._socket.recv(min(_CHUNK, self._room + 1))
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._fail(_reason(error), Ended)
+        self._room -= len(data)
+        if self._room < 0:
+            self._fail(TOO_LONG)
+        self._input += data
+        return data
 
     def _wait(self, event: int) -> None:
         """Wait until this can go on."""
