@@ -9,16 +9,27 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
+
+    class Spool(Protocol):
+        """A file of message.replacement(): see qsmtpd.policy.spool.Spool."""
+
+        size: int  # bytes written to it
+
+        def write(self, text: bytes) -> None: ...
+        def close(self) -> None: ...
+
 
 ACCEPT = "accept"
 DECLINE = "decline"  # no opinion: ask the next plugin
 REJECT = "reject"  # for good: 5xx
 DEFER = "defer"  # for now: 4xx
 DROP = "drop"  # reply, and close the connection
+DISCARD = "discard"  # at data_post: say 250, and queue nothing
 REFUSALS = (REJECT, DEFER, DROP)
 
 #: The first digits of the codes that a verdict may have.
-_CLASSES = {ACCEPT: b"2", DECLINE: b"", REJECT: b"5", DEFER: b"4", DROP: b"45"}
+_CLASSES = {ACCEPT: b"2", DECLINE: b"", REJECT: b"5", DEFER: b"4", DROP: b"45", DISCARD: b""}
 _NAME = frozenset(range(33, 127)) - frozenset(b":")
 
 
@@ -32,6 +43,34 @@ def is_status(text: bytes) -> bool:
     )
 
 
+class Changes:
+    """What becomes of a message at the stage data_post.  Raises ValueError where it makes no sense.
+
+    `message` is a file of message.replacement() that takes its place, with what was
+    written to it; `sender` and `recipients` are those of the envelope from then on.
+    What is None stays as it is.
+    """
+
+    __slots__ = ("message", "sender", "recipients")
+
+    def __init__(
+        self,
+        message: Spool | None = None,
+        sender: bytes | None = None,
+        recipients: Iterable[bytes] | None = None,
+    ) -> None:
+        if isinstance(recipients, bytes | str):
+            raise ValueError("recipients is a list of addresses")
+        self.message = message
+        self.sender = sender
+        self.recipients = None if recipients is None else list(recipients)
+        for address in (*(self.recipients or ()), *(() if sender is None else (sender,))):
+            if not isinstance(address, bytes) or b"\0" in address or b"\n" in address:
+                raise ValueError("an address is bytes, with neither NUL nor LF")
+        if self.recipients is not None and not all(self.recipients or [b""]):
+            raise ValueError("there has to be a recipient, and none is empty")
+
+
 class Decision:
     """One verdict.  Raises ValueError where it makes no sense.
 
@@ -42,10 +81,11 @@ class Decision:
 
     `header` are lines for the header of the message, without their LF, `above`
     those that stand above our Received, as trace fields do (RFC 7208, 9.1);
-    `recipient`, at the stage rcpt, replaces the recipient that was asked about.
+    `recipient`, at the stage rcpt, replaces the recipient that was asked about;
+    `changes`, at data_post, is what becomes of the message.
     """
 
-    __slots__ = ("verdict", "text", "code", "status", "header", "above", "recipient")
+    __slots__ = ("verdict", "text", "code", "status", "header", "above", "recipient", "changes")
 
     def __init__(
         self,
@@ -56,6 +96,7 @@ class Decision:
         header: Iterable[bytes] = (),
         recipient: bytes | None = None,
         above: Iterable[bytes] = (),
+        changes: Changes | None = None,
     ) -> None:
         if verdict not in _CLASSES:
             raise ValueError(f"{verdict!r} is no verdict")
@@ -74,6 +115,7 @@ class Decision:
         self.header = tuple(header)
         self.above = tuple(above)
         self.recipient = recipient
+        self.changes = changes
         for line in self.above + self.header:
             check_header_line(line)
         if recipient is not None and (b"\0" in recipient or b"\n" in recipient):
@@ -100,10 +142,13 @@ ACCEPTED = Decision(ACCEPT)
 
 
 def decline(
-    reason: bytes = b"", header: Iterable[bytes] = (), above: Iterable[bytes] = ()
+    reason: bytes = b"",
+    header: Iterable[bytes] = (),
+    above: Iterable[bytes] = (),
+    changes: Changes | None = None,
 ) -> Decision:
     """No opinion; `reason` is for the log, where nobody else grants either."""
-    return Decision(DECLINE, reason, header=header, above=above)
+    return Decision(DECLINE, reason, header=header, above=above, changes=changes)
 
 
 def accept(
@@ -111,13 +156,14 @@ def accept(
     recipient: bytes | None = None,
     header: Iterable[bytes] = (),
     above: Iterable[bytes] = (),
+    changes: Changes | None = None,
 ) -> Decision:
     """Take it, and ask no other plugin.
 
     At the stage rcpt the others are asked all the same, and only the built-in
     relay and rcpthosts grant by this; `recipient`, if given, is what goes on.
     """
-    return Decision(ACCEPT, text, recipient=recipient, header=header, above=above)
+    return Decision(ACCEPT, text, 0, b"", header, recipient, above, changes)
 
 
 def reject(text: bytes, code: int = 0, status: bytes = b"") -> Decision:
@@ -128,6 +174,11 @@ def reject(text: bytes, code: int = 0, status: bytes = b"") -> Decision:
 def defer(text: bytes, code: int = 0, status: bytes = b"") -> Decision:
     """Refuse for now: with this 4xx code, or the usual one."""
     return Decision(DEFER, text, code, status)
+
+
+def discard(reason: bytes = b"") -> Decision:
+    """At data_post: the client is told 250, and nothing is queued; `reason` is for the log."""
+    return Decision(DISCARD, reason)
 
 
 def drop(text: bytes, code: int = 0, status: bytes = b"") -> Decision:

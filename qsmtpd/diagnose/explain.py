@@ -165,6 +165,8 @@ def _show_verdict(stage: str, plugin: str, said: Decision | BaseException | None
             verdict += f": {_text(said.text)}"
         if said.recipient is not None:
             verdict += f" (as {_text(said.recipient)})"
+        if said.changes is not None:
+            verdict += " (and changes the message or its envelope)"
         if said.above or said.header:
             verdict += f" (and adds {_text(b', '.join(said.above + said.header))})"
     _print(f"    {stage:10} {plugin:14} {verdict}")

@@ -71,7 +71,8 @@ class Message:
     `whole_header` says that this is all of them, and not just the beginning of
     a header without an end.  `size` (bytes) and `hops` are final at the stage
     data_post, where `file`, for who asks for it, is the whole message from its
-    first line, open for reading, our own Received not in it.
+    first line, open for reading, our own Received not in it, and replacement()
+    a file for another message in its place.
     """
 
     __slots__ = ("header", "whole_header", "size", "hops", "file")

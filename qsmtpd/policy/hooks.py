@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from ..decision import Changes
     from ..facts import Client, Envelope
     from ..log import Log
     from .backend import BackEnd
@@ -321,19 +322,26 @@ class Hooks:
     def _ask(self, entry: Entry, stage: str, client: Client, *facts: object) -> Decision:
         said = self._call(entry, stage, client, *facts)
         if isinstance(said, Decision):
-            late = stage not in stages.CARRYING or (
-                stage == stages.DATA_POST and not self.order.spools
-            )
-            has_lines = said.header or said.above
-            if not (has_lines and late) and (said.recipient is None or stage == stages.RCPT):
+            if not stages.fits(stage, said, *facts):
+                said = ValueError("no place, or too late, for what it carries")
+                self._complain(entry, stage, said)
+            elif said.changes is None or self._change(entry, said.changes, *facts):
                 return said
-            said = ValueError("no place, or too late, for header lines or a recipient")
-            self._complain(entry, stage, said)
         elif not isinstance(said, BaseException):
             self._complain(
                 entry, stage, TypeError(f"returned a {type(said).__name__}, no Decision")
             )
         return TROUBLE
+
+    def _change(self, entry: Entry, changes: Changes, envelope: Any, message: Any) -> bool:
+        from .spool import change
+
+        try:
+            change(self._log, entry.name, changes, envelope, message)
+        except TypeError as error:
+            self._complain(entry, stages.DATA_POST, error)
+            return False
+        return True
 
     def _call(self, entry: Entry, stage: str, client: Client, *facts: object) -> object:
         """Ask a plugin; what it raises is logged and returned."""

@@ -109,12 +109,17 @@ def _of(spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings) 
     immune = None if given is None else lines.immunities(given, spec)
     postpone = policy.postpone if later is None else lines.later(later, spec)
 
-    def entry(module: ModuleType, plugin: Any, functions: dict[str, Callable[..., Any]]) -> Entry:
+    def entry(
+        module: ModuleType,
+        plugin: Any,
+        functions: dict[str, Callable[..., Any]],
+        spool: Callable[[], bool] | None = None,
+    ) -> Entry:
         return Entry(
             spec.name,
             functions,
             getattr(plugin, "immune", ()) if immune is None else immune,
-            getattr(plugin, "spool", False) is True,
+            spool or getattr(plugin, "spool", False) is True,
             seconds,
             postpone,
             spec.plugin in GRANTING,
@@ -137,8 +142,15 @@ def _of(spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings) 
     module = __import__(f"qsmtpd.filters.{spec.plugin}", None, None, ["Plugin"])
     plugin = module.Plugin(own)
     _expect_all_used(own, spec)
+
+    def for_session(environ: Mapping[bytes, bytes] | None, limit: TimeLimit | None) -> Entry:
+        session = plugin.for_session()
+        # What only a session knows, it is asked before each message.
+        asked = (lambda: bool(session.spool)) if hasattr(session, "spool") else None
+        return entry(module, plugin, methods(session), asked)
+
     if hasattr(plugin, "for_session"):
-        return lambda environ, limit: entry(module, plugin, methods(plugin.for_session()))
+        return for_session
     return entry(module, plugin, methods(plugin))
 
 

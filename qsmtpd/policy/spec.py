@@ -86,8 +86,9 @@ class PluginSpec:
 class Entry:
     """A plugin in its place: its name there, and what holds for it.
 
-    `functions` maps a stage to what is to be called there.  `ours`: it came
-    with this package.  `grants`: its accept lets a recipient in.
+    `functions` maps a stage to what is to be called there.  `spool`: it wants the
+    message in a file; where that is asked for each message, a function says so.
+    `ours`: it came with this package.  `grants`: its accept lets a recipient in.
     """
 
     __slots__ = (
@@ -107,7 +108,7 @@ class Entry:
         name: str,
         functions: dict[str, Callable[..., Any]],
         immune: Iterable[str] = (),
-        spool: bool = False,
+        spool: bool | Callable[[], bool] = False,
         timeout: float = TIMEOUT,
         postpone: str = NO,
         grants: bool = False,
@@ -136,11 +137,11 @@ class Entry:
 class Order:
     """Plugins in their order, and who of them is at which stage.
 
-    `spools`: one of them wants the message in a file.  `grants`: how many can let
-    a recipient in.  `commands` are the verbs that they bring.
+    `grants`: how many can let a recipient in.  `commands` are the verbs that they
+    bring.
     """
 
-    __slots__ = ("entries", "at", "spools", "grants", "commands")
+    __slots__ = ("entries", "at", "grants", "commands")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
@@ -148,10 +149,14 @@ class Order:
         for entry in entries:
             for stage in entry.functions:
                 self.at.setdefault(stage, []).append(entry)
-        self.spools = any(entry.spool for entry in self.at.get("data_post", ()))
         self.grants = sum(entry.grants for entry in entries)
         self.commands = {
             stage.removeprefix("command_").upper().encode("ascii")
             for stage in self.at
             if stage.startswith("command_")
         }
+
+    def spools(self) -> bool:
+        """Does one of them want the next message in a file?"""
+        wants = (entry.spool for entry in self.at.get("data_post", ()))
+        return any(want if isinstance(want, bool) else want() for want in wants)

@@ -7,7 +7,7 @@ there is no command that it could answer.
 
 from __future__ import annotations
 
-from ..decision import ACCEPT, DEFER, DROP, REFUSALS
+from ..decision import ACCEPT, DEFER, DISCARD, DROP, REFUSALS
 from ..facts import Reply
 from ..smtp.replies import split_status
 
@@ -57,6 +57,18 @@ CARRYING = (CONNECT, HELO, STARTTLS, AUTH, *TRANSACTION)
 LINE_LIMIT = 480
 LINES_LIMIT = 20
 _PRINTABLE = b"?" * 32 + bytes(range(32, 127)) + b"?" * 129  # 256 bytes: what each becomes
+
+
+def fits(stage: str, decision: Decision, *facts: object) -> bool:
+    """Can what a decision carries have an effect at this stage?  `facts` are what it is about."""
+    held = stage == DATA_POST and getattr(facts[-1], "file", None) is not None
+    late = stage not in CARRYING or (stage == DATA_POST and not held)
+    return (
+        not (late and (decision.header or decision.above))
+        and (decision.recipient is None or stage == RCPT)
+        and (decision.changes is None or held)
+        and (decision.verdict != DISCARD or stage == DATA_POST)
+    )
 
 
 def reply_to(ruling: Ruling) -> Reply:

@@ -67,6 +67,7 @@ _LATER = (
     "qsmtpd.session.starttls",
     "qsmtpd.policy.external",
     "qsmtpd.policy.lines",
+    "qsmtpd.policy.spool",
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.asciiheader",
     "qsmtpd.smtp.chunk",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from ..decision import ACCEPT, ACCEPTED, DEFER, REFUSALS, REJECT, Decision
+from ..decision import ACCEPT, ACCEPTED, DEFER, DISCARD, REFUSALS, REJECT, Decision
 from ..facts import Envelope, Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
@@ -335,6 +335,8 @@ class Commands:
             fields = {"reply": reply.wire(), **fields}
             if reply.ruling is not None:
                 fields["by"] = reply.ruling.plugin
+                if reply.ruling.decision.verdict == DISCARD:
+                    verdict = "discarded"
         fields["seconds"] = f"{monotonic() - transfer.started:.3f}"
         self.about = {"to": self._envelope.recipients[0]}
         self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})

@@ -179,7 +179,7 @@ class Transfer:
 
     def finish(self) -> Reply:
         """All of it has come: the refusal, or the verdict of the back end."""
-        return self.refusal or self._commit()
+        return self.refusal or self._discard() or self._commit()
 
     def close(self) -> None:
         """The end of it, committed or not."""
@@ -238,6 +238,15 @@ class Transfer:
         if self._inspection is not None and self._inspection.refusal is not None:
             self.refuse(self._inspection.refusal)
 
+    def _discard(self) -> Reply | None:
+        """The reply to what goes nowhere, which is that to a message that is queued."""
+        ruling = None if self._inspection is None else self._inspection.discarded
+        if ruling is None or self._back_end is None:
+            return None
+        self._back_end.abort()
+        self.fields["reason"] = ruling.decision.text
+        return _taken(self._back_end.pid).of(ruling)
+
     def _commit(self) -> Reply:
         assert self._back_end is not None
         waits.check()  # from here on nothing is cut short: it may be queued
@@ -245,10 +254,14 @@ class Transfer:
         verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
         self.fields["exit"] = verdict.exit
         if verdict.accepted:
-            return Reply(250, b"", b"ok %d qp %d" % (time(), pid))
+            return _taken(pid)
         if verdict.ambiguous:
             self.fields["ambiguous"] = "may be queued all the same"
         return replies.with_status(554 if verdict.permanent else 451, verdict.text)
+
+
+def _taken(pid: int) -> Reply:
+    return Reply(250, b"", b"ok %d qp %d" % (time(), pid))
 
 
 def _missing_lines(client: Client, pid: int) -> dict[bytes, bytes]:

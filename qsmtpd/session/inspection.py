@@ -6,7 +6,7 @@ that file: not a byte then goes to the back end before every plugin has agreed.
 
 from __future__ import annotations
 
-from ..decision import REFUSALS
+from ..decision import DISCARD, REFUSALS
 from ..facts import Message
 from ..policy import stages
 from ..smtp import replies
@@ -14,14 +14,10 @@ from ..smtp.header import LINE_LIMIT, split_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
     from ..facts import Client, Envelope, Reply, Ruling
     from ..policy.backend import BackEnd
     from ..policy.hooks import Hooks
-
-CHUNK = 65536
+    from ..policy.spool import SpooledMessage
 
 
 class Inspection:
@@ -29,19 +25,21 @@ class Inspection:
 
     `first` is our Received, which stands in front of the message, with what plugins
     add above and below it.  `refusal` is what a plugin has against it; nothing is
-    then passed on any more.
+    then passed on any more.  `discarded` is whose word it is that it is taken, and
+    goes nowhere.
     Raises OSError where there is no place for a file that a plugin wants.
     """
 
     __slots__ = (
         "refusal",
+        "discarded",
         "_hooks",
         "_client",
         "_envelope",
         "_back_end",
         "_first",
         "_message",
-        "_spool",
+        "_spooled",
         "_gap",
     )
 
@@ -49,13 +47,18 @@ class Inspection:
         self, hooks: Hooks, client: Client, envelope: Envelope, back_end: BackEnd, first: bytes
     ) -> None:
         self.refusal: Reply | None = None
+        self.discarded: Ruling | None = None
         self._hooks = hooks
         self._client = client
         self._envelope = envelope
         self._back_end = back_end
         self._first = first
         self._message = Message()
-        self._spool = Spool() if hooks.order.spools else None
+        self._spooled: SpooledMessage | None = None  # the same, where it is held back
+        if hooks.order.spools():
+            from ..policy.spool import SpooledMessage
+
+            self._message = self._spooled = SpooledMessage()
         self._gap = b"\n"  # the empty line between header and body is not shown
 
     @property
@@ -73,7 +76,7 @@ class Inspection:
         if length < len(text):  # what is no header line ends the header, and is body
             self._gap = b""
             self._show(text[length:])
-        if self._spool is None:
+        if self._spooled is None:
             text = self._hooks.with_lines(self._first) + text
         self._pass_on(text)
 
@@ -95,20 +98,24 @@ class Inspection:
         self._message.size = size
         self._message.hops = hops
         try:
-            if self._spool is not None:
-                self._message.file = self._spool.reader()
+            if self._spooled is not None:
+                self._message.file = self._spooled.spool.reader()
             ruling = self._hooks.ask(stages.DATA_POST, self._client, self._envelope, self._message)
-            if not self._refuses(ruling) and self._spool is not None:
+            if self._refuses(ruling):
+                return
+            if ruling.decision.verdict == DISCARD:
+                self.discarded = ruling
+            elif self._spooled is not None:
                 self._back_end.feed(self._hooks.with_lines(self._first))
-                for chunk in self._spool.chunks():
+                for chunk in self._spooled.spool.chunks():  # it may be another one now
                     self._back_end.feed(chunk)
         except OSError as error:
             self._fail(error)
 
     def close(self) -> None:
         """Nothing of it is wanted any more."""
-        if self._spool is not None:
-            self._spool.close()
+        if self._spooled is not None:
+            self._spooled.close()
 
     def _show(self, text: bytes) -> None:
         if self.refusal is None:
@@ -117,11 +124,11 @@ class Inspection:
     def _pass_on(self, text: bytes) -> None:
         if self.refusal is not None:
             return
-        if self._spool is None:
+        if self._spooled is None:
             self._back_end.feed(text)
             return
         try:
-            self._spool.write(text)
+            self._spooled.spool.write(text)
         except OSError as error:  # no space left, say
             self._fail(error)
 
@@ -134,44 +141,3 @@ class Inspection:
             return False
         self.refusal = stages.reply_to(ruling)
         return True
-
-
-class Spool:
-    """A file without a name, in TMPDIR or /tmp.  Every method raises OSError."""
-
-    __slots__ = ("_writer", "_reader")
-
-    def __init__(self) -> None:
-        import os
-        import tempfile
-
-        fd, path = tempfile.mkstemp(prefix="qsmtpd-")
-        self._writer = open(fd, "r+b", buffering=0)
-        # Another open file: a plugin can read it, and seek in it, and not change it.
-        self._reader = open(path, "rb", buffering=0)
-        os.unlink(path)
-
-    def write(self, text: bytes) -> None:
-        """Append."""
-        view = memoryview(text)
-        while view:
-            view = view[self._writer.write(view) :]
-
-    def reader(self) -> BinaryIO:
-        """The file for plugins, at its beginning."""
-        self._reader.seek(0)
-        return self._reader
-
-    def chunks(self) -> Iterator[bytes]:
-        """All of it, whatever the plugins have done with their file."""
-        import os
-
-        place = 0
-        while chunk := os.pread(self._writer.fileno(), CHUNK, place):
-            place += len(chunk)
-            yield chunk
-
-    def close(self) -> None:
-        """Give the space back."""
-        self._writer.close()
-        self._reader.close()

@@ -7,12 +7,11 @@ data.py.
 
 from __future__ import annotations
 
+from ..smtp.header import HEADER_LIMIT as HEADER_LIMIT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-#: Of a longer header this much counts as header (bytes); the rest is body.
-HEADER_LIMIT = 256 * 1024
 
 HEADER, BODY, END = "header", "body", "end"
 

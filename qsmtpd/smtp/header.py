@@ -8,6 +8,8 @@ programs leave at the top; it is skipped.
 
 from __future__ import annotations
 
+#: Of a longer header this much counts as header (bytes); the rest is body.
+HEADER_LIMIT = 256 * 1024
 #: The maximum number of lines that are parsed, with those of folded values.
 LINE_LIMIT = 10_000
 #: ftext (RFC 5322, 3.6.8): what a name consists of.
@@ -53,6 +55,17 @@ def split_header(text: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     if name:
         header.append((name, b"\n".join(parts)))
     return header, min(size, len(text))
+
+
+def header_of(start: bytes) -> tuple[bytes, int]:
+    """The beginning of a message, of over HEADER_LIMIT bytes if it has them -> its header.
+
+    And where the body begins: behind the empty line, or with what is no header line.
+    """
+    end = (b"\n" + start).find(b"\n\n", 0, HEADER_LIMIT + 2)
+    text = start[: HEADER_LIMIT if end < 0 else end]
+    length = split_header(text)[1]
+    return text[:length], length + (end >= 0 and length == len(text))
 
 
 def is_name(name: bytes) -> bool:
