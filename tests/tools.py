@@ -44,6 +44,8 @@ INTEROP = {
     "inetd": "openbsd-inetd",
     "msmtp": "msmtp",
     "multilog": "daemontools",
+    "node": "nodejs",
+    "npm": "npm",
     "rspamd": "rspamd",
     "s6-envuidgid": "s6",
     "smtp-source": "postfix",
@@ -72,6 +74,9 @@ PEERS = {
     *("clamav-daemon", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
 }
+
+#: Libraries of npm, for interop: below build/peers, of exactly this version.
+NPM = {"mailauth": "7.1.0"}
 
 ROOT = Path(__file__).resolve().parent.parent
 UNPACKED = ROOT / "build" / "peers"
@@ -156,6 +161,14 @@ def unpack(program: str, package: str) -> None:
     script.chmod(0o755)
 
 
+def unpack_npm(library: str, version: str) -> None:
+    """A library of npm, and what it depends on, below UNPACKED; none of its scripts is run."""
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    options = ["--prefix", str(UNPACKED), "--ignore-scripts", "--no-save", "--no-audit"]
+    command = ["npm", "install", "--silent", "--no-fund", *options, f"{library}@{version}"]
+    subprocess.run(command, cwd=UNPACKED, check=True)
+
+
 @contextmanager
 def no_services() -> Iterator[None]:
     """While it lasts no package may start its service: we only want the programs.
@@ -220,5 +233,18 @@ def main() -> None:
         print(error, error.stderr or "", "(what is missing is left out)", file=sys.stderr)
 
 
+def get_libraries() -> None:
+    """Those of npm."""
+    for library, version in NPM.items():
+        if not (UNPACKED / "node_modules" / library).exists():
+            print(f"unpacking {library} {version} of npm below {UNPACKED.relative_to(ROOT)}/")
+            try:
+                unpack_npm(library, version)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(error, "(what is missing is left out)", file=sys.stderr)
+
+
 if __name__ == "__main__":
     main()
+    if sys.argv[1] == "interop":
+        get_libraries()
