@@ -179,3 +179,26 @@ def passwords(**known: str) -> Script:
             line.say(b"FAIL\t%b\tuser=%b\n" % (number, user))
 
     return dovecot(answer)
+
+
+def policy(
+    answer: Callable[[dict[bytes, bytes]], bytes], seen: list[bytes] | None = None
+) -> Script:
+    """A server of Postfix's policy protocol: answer(attributes) is the value of action.
+
+    `seen` gets each request as it came.
+    """
+
+    def script(line: Line) -> None:
+        while first := line.hear():
+            assert first == b"request=smtpd_access_policy\n"
+            lines = [first]
+            while (text := line.hear()) != b"\n":
+                assert text.endswith(b"\n")
+                lines.append(text)
+            if seen is not None:
+                seen.append(b"".join(lines))
+            pairs = [text[:-1].partition(b"=") for text in lines]
+            line.say(b"action=%b\n\n" % answer({name: value for name, _, value in pairs}))
+
+    return script

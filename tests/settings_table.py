@@ -126,6 +126,8 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
              "example.org:25", "x" * 256, BOM)  # fmt: skip
 #: Of a socket at which Dovecot is; of none; and of one at which nobody is.
 USERDB, AUTH = b"users/userdb", b"users/auth"
+#: Of a policy server.
+POLICY = b"users/policy"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
 NO_DAEMON = (b"/no/such/socket", b"no/such/socket", b"inet:127.0.0.1:1")
@@ -283,6 +285,11 @@ ROWS = [
     number("spfbehavior", "SPFBEHAVIOR", 0, 6, empty=0),
     words("spfpermerror", "SPFPERMERROR", "pass", "reject", SPFBEHAVIOR="3"),
     words("spfstage", "SPFSTAGE", "rcpt", "data_post", SPFBEHAVIOR="3"),
+    entries("policyservers", "unix:users/policy", "users/policy at=rcpt,data,data_post",
+            "users/policy name=x timeout=5 fail=pass context=y", empty=UNREAD,
+            wrong=("unix:", "inet:mail.example:1", "inet:127.0.0.1:0", "/s at=mail", "/s fail=no",
+                   "/s timeout=0", "/s x=y", "/s # ours", BOM),
+            unread=("/no/such/socket", "no/such/socket fail=pass", "inet:127.0.0.1:1")),
     number(None, "MAXNOTIMPL"),
     Row("requiredheaders", None, {b"From": "1 entry", b"-": "1 entry"},
         (b"From:", b"a b", b"\xff"), "0 entries"),

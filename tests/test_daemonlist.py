@@ -49,6 +49,7 @@ def test_all_options() -> None:
         ("/s fail=accept", "fail="),
         ("/s\x00", "control character"),
         ("/s\rname=x", "control character"),
+        ("\xef\xbb\xbf/s", "byte-order mark"),
     ],
 )
 def test_what_is_wrong(line: str, why: str) -> None:

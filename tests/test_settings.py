@@ -12,7 +12,7 @@ import odd_files
 import pytest
 import settings_table
 from cdbs import make_cdb
-from daemons import Peer, passwords, userdb
+from daemons import Peer, passwords, policy, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
 from settings_table import ROWS, UNREAD, WRONG, Row
@@ -206,6 +206,7 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         DnsServer() as dns,
         Peer(userdb(b"x@ok.example"), home.path / os.fsdecode(settings_table.USERDB)),
         Peer(passwords(), home.path / os.fsdecode(settings_table.AUTH)),
+        Peer(policy(lambda facts: b"DUNNO"), home.path / os.fsdecode(settings_table.POLICY)),
     ):
         home.environ["DNSCACHEIP"] = dns.where
         yield home

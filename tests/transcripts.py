@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from cdbs import make_cdb
+from daemons import Peer, policy
 from dns_server import DnsServer
 from harness import PROGRAMS, Home, Message, Variables
 from plugin_lines import PLUGINS
@@ -41,6 +43,7 @@ class Transcript:
         self._settings: list[tuple[str, str, str]] = []  # word, name, value
         self._environ: Variables = {}
         self._zone: list[str] = []  # lines for dns_server.py
+        self._policy: dict[bytes, bytes] = {}  # who is asked about -> the action
         self._arguments: list[str] = []
         self._sent = [b""]  # before the handshake, and after it
         self.said: list[bytes] = []  # by the server
@@ -73,6 +76,9 @@ class Transcript:
             self._environ[name.lstrip("-")] = text if equals else None
         elif word == "dns:":
             self._zone.append(rest)
+        elif word == "policy:":
+            who, _, action = rest.partition(" ")
+            self._policy[who.encode()] = unescape(action)
         elif word == "arguments:":
             self._arguments = rest.split()
         elif word == "exit:":
@@ -125,11 +131,17 @@ class Transcript:
         checker = str(PROGRAMS / "checker")
         arguments = [checker if word == "checker" else word for word in self._arguments]
         environ: Variables = {"SEEN": str(home.path / "seen"), **self._environ, **more}
-        if not self._zone:
+        with ExitStack() as stack:
+            if self._zone:
+                dns = stack.enter_context(DnsServer("\n".join(self._zone)))
+                environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
+            if self._policy:
+                stack.enter_context(Peer(policy(self._action), home.path / "policy"))
             return self._have(home, arguments, over, dribble, environ, ready)
-        with DnsServer("\n".join(self._zone)) as dns:
-            environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
-            return self._have(home, arguments, over, dribble, environ, ready)
+
+    def _action(self, facts: Mapping[bytes, bytes]) -> bytes:
+        state, recipient = facts[b"protocol_state"], facts[b"recipient"]
+        return self._policy.get(recipient if state == b"RCPT" else state, b"DUNNO")
 
     def _have(
         self,

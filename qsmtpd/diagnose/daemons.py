@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import stat
 
+from ..facts import Client, Envelope, Peer
 from ..log import Log
 from ..net.daemon import Address, NoAnswer, address_of
 from ..net.dovecot import Users
 from ..net.dovecotauth import Authentication, Server
+from ..net.policyprotocol import UNSUPPORTED, PolicyServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..config.session import PolicySettings
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings, Settings
     from .report import Report
 
 #: What is waited for each (seconds).
@@ -30,12 +32,49 @@ _NOBODY = b"no-such-user-of-qsmtpd@check.invalid"
 def check_filters(report: Report, settings: Settings, policy: PolicySettings) -> None:
     """Those of filters.  Raises ControlError."""
     for spec in policy.plugins:
-        if spec.plugin == "dovecotusers":
+        if spec.plugin in _ASKING:
             own = settings.for_plugin(spec.name, spec.options, Log(2))
-            address = address_of(own, "dovecotusers", "DOVECOTUSERS")
-            if address is not None:
-                where = (own.text("dovecotusers", "DOVECOTUSERS") or ("",))[0]
-                _check_users(report, where, address)
+            _ASKING[spec.plugin](report, own)
+
+
+def _check_dovecotusers(report: Report, settings: PluginSettings) -> None:
+    address = address_of(settings, "dovecotusers", "DOVECOTUSERS")
+    if address is not None:
+        where = (settings.text("dovecotusers", "DOVECOTUSERS") or ("",))[0]
+        _check_users(report, where, address)
+
+
+def _check_policyservers(report: Report, settings: PluginSettings) -> None:
+    from ..filters import policyserver
+
+    where = "control/" + settings.list_file(policyserver.FILE)
+    listed = policyserver.servers(settings)
+    if not listed:
+        report.wrong(where, "has no entry, so nobody is asked")
+    client = Client(Peer(b"127.0.0.1", host=b"localhost"))
+    for one in listed:
+        stage = one.stages[0]
+        question = policyserver.question(one, stage, client, Envelope(b""), _NOBODY, 0)
+        server = PolicyServer(one.listed.address, WAIT)
+        try:
+            action = server.ask(question)
+        except NoAnswer as error:
+            report.wrong(where, no_answer(one.listed.address, error))
+        else:
+            name = one.listed.name.decode("ascii", "backslashreplace")
+            report.note("policy server", name, f"it answers {action.word.decode('ascii')}")
+            if action.kind == UNSUPPORTED:
+                what = f"{name} wants {action.word.decode('ascii')}, which is not done: it is 451"
+                report.warn(where, what)
+        finally:
+            server.close()
+
+
+#: The filters that ask daemons, and what checks those.
+_ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
+    "dovecotusers": _check_dovecotusers,
+    "policyserver": _check_policyservers,
+}
 
 
 def _check_users(report: Report, where: str, address: Address) -> None:

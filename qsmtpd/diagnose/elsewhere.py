@@ -67,7 +67,7 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (
-        "wants greylisting, which qsmtpd does not do: use a plugin",
+        "is not read: control/policyservers has servers of Postfix's policy protocol, as postgrey",
         "POSTGREY GREYIP",
         "greylist greylisting",
     ),

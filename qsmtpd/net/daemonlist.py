@@ -11,6 +11,7 @@ and may have others of its own.
 
 from __future__ import annotations
 
+from ..config.settings import BYTE_ORDER_MARK
 from ..decision import DECLINED, defer, reject
 from .daemon import parse_address
 
@@ -86,6 +87,8 @@ def parse(line: bytes, timeout: float, options: Iterable[bytes] = ()) -> Listed:
     """One line, as of entries().  Raises ValueError, saying what is wrong with it."""
     if any(byte < 32 and byte != 9 or byte == 127 for byte in line):
         raise ValueError("has a control character")
+    if line.startswith(BYTE_ORDER_MARK):
+        raise ValueError("begins with a byte-order mark")
     text, *words = [word for word in line.replace(b"\t", b" ").split(b" ") if word] or [b""]
     address = parse_address(text)
     said: dict[bytes, bytes] = {}

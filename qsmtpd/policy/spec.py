@@ -39,6 +39,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnsbl": (("dnsbls",), ()),
     "rhsbl": (("rhsbls",), ()),
     "spf": (("spfbehavior",), ("SPFBEHAVIOR",)),
+    "policyserver": (("policyservers",), ()),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),
