@@ -8,8 +8,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Protocol
+
+    #: Which header fields of a message are to go: see Decision.
+    Removals = Mapping[bytes, Callable[[bytes], bool] | None]
 
     class Spool(Protocol):
         """A file of message.replacement(): see qsmtpd.policy.spool.Spool."""
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
         def write(self, text: bytes) -> None: ...
         def close(self) -> None: ...
 
+
+NOTHING: Removals = {}
 
 ACCEPT = "accept"
 DECLINE = "decline"  # no opinion: ask the next plugin
@@ -83,9 +88,24 @@ class Decision:
     those that stand above our Received, as trace fields do (RFC 7208, 9.1);
     `recipient`, at the stage rcpt, replaces the recipient that was asked about;
     `changes`, at data_post, is what becomes of the message.
+
+    `remove`, at the stage header, are fields of the message that are to go: names, in
+    any case, or with a `*` at the end the beginning of names; and for each a function
+    that is given a value, still folded and of 16 KB at most, and says whether that one is to
+    go, or None where all are.
     """
 
-    __slots__ = ("verdict", "text", "code", "status", "header", "above", "recipient", "changes")
+    __slots__ = (
+        "verdict",
+        "text",
+        "code",
+        "status",
+        "header",
+        "above",
+        "recipient",
+        "changes",
+        "remove",
+    )
 
     def __init__(
         self,
@@ -97,6 +117,7 @@ class Decision:
         recipient: bytes | None = None,
         above: Iterable[bytes] = (),
         changes: Changes | None = None,
+        remove: Removals = NOTHING,
     ) -> None:
         if verdict not in _CLASSES:
             raise ValueError(f"{verdict!r} is no verdict")
@@ -116,10 +137,14 @@ class Decision:
         self.above = tuple(above)
         self.recipient = recipient
         self.changes = changes
+        self.remove = remove
         for line in self.above + self.header:
             check_header_line(line)
         if recipient is not None and (b"\0" in recipient or b"\n" in recipient):
             raise ValueError("a recipient holds neither NUL nor LF")
+        for name in remove:
+            if not name.rstrip(b"*") or not _NAME.issuperset(name) or b"*" in name[:-1]:
+                raise ValueError(f"{name!r} is no name of a header field")
 
 
 def check_header_line(line: bytes) -> None:
@@ -146,9 +171,10 @@ def decline(
     header: Iterable[bytes] = (),
     above: Iterable[bytes] = (),
     changes: Changes | None = None,
+    remove: Removals = NOTHING,
 ) -> Decision:
     """No opinion; `reason` is for the log, where nobody else grants either."""
-    return Decision(DECLINE, reason, header=header, above=above, changes=changes)
+    return Decision(DECLINE, reason, 0, b"", header, None, above, changes, remove)
 
 
 def accept(
@@ -157,13 +183,14 @@ def accept(
     header: Iterable[bytes] = (),
     above: Iterable[bytes] = (),
     changes: Changes | None = None,
+    remove: Removals = NOTHING,
 ) -> Decision:
     """Take it, and ask no other plugin.
 
     At the stage rcpt the others are asked all the same, and only the built-in
     relay and rcpthosts grant by this; `recipient`, if given, is what goes on.
     """
-    return Decision(ACCEPT, text, 0, b"", header, recipient, above, changes)
+    return Decision(ACCEPT, text, 0, b"", header, recipient, above, changes, remove)
 
 
 def reject(text: bytes, code: int = 0, status: bytes = b"") -> Decision:

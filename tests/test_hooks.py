@@ -252,6 +252,22 @@ def test_lines_have_an_order_an_end_and_a_limit(tmp_path: Path) -> None:
     assert engine.hooks.with_lines(b"").count(b"\n") == HEADER_LINES
 
 
+def test_removals_are_of_one_message(tmp_path: Path) -> None:
+    gone = decline(remove={b"X-Note": None})
+    engine = Engine(tmp_path, entry("h", "header", gone), entry("g", "header", ACCEPTED))
+    engine.ask("header")
+    ((entry_, removals),) = engine.hooks.removals
+    assert (entry_.name, dict(removals)) == ("h", {b"X-Note": None})
+    engine.ask("mail")
+    assert engine.hooks.removals == []
+
+
+@pytest.mark.parametrize("name", [b"", b"*", b"a b", b"a:", b"a*b", b"a**", "a", b"a\xff", b"*a"])
+def test_names_of_no_header_field(name: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        decline(remove={name: None})
+
+
 def test_lines_of_who_is_refused_are_not_kept(tmp_path: Path) -> None:
     engine = Engine(tmp_path, entry("m", "rcpt", decline(header=[b"X: 1"])), rule("r", DECLINED))
     engine.rcpt()

@@ -195,6 +195,43 @@ def test_header_lines_above_and_below_received(home: Home, spooled: bool) -> Non
     assert (lines[1][:5], lines[2]) == (b"  by ", b"X-Below: 1")
 
 
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+@pytest.mark.parametrize("spooled", [False, True])
+@pytest.mark.slow
+def test_header_fields_are_removed_from_a_header_without_an_end(
+    home: Home, spooled: bool, verb: str
+) -> None:
+    """More of it than plugins are shown; and more of them than are logged one by one."""
+    lines = [b"A: b", b"X-Note: 1", b"x-note:\r\n 2"] * 15000
+    text = b"\r\n".join([*lines, b"", b"X-Note: body", b""])
+    home.control(
+        "plugins",
+        decide(at="header", remove="x-note"),
+        f"{PLUGINS}/look.py spool={'yes' if spooled else 'no'}",
+    )
+    way = b"DATA\r\n" + text + b".\r\n" if verb == "DATA" else b"BDAT %d LAST\r\n" % len(text)
+    way += text if verb == "BDAT" else b""
+    run = home.run(session().removesuffix(b"DATA\r\n") + way + b"QUIT\r\n")
+    assert run.codes[-2:] == [250, 221]
+    (message,) = home.messages()
+    kept = b"A: b\n" * 15000 + b"\nX-Note: body\n"
+    assert message.text.partition(b"A: b\n")[2] == kept.removeprefix(b"A: b\n")
+    *first, rest, looked = run.events("plugin")[1:]
+    assert [line["removed"] for line in first] == ["X-Note", "x-note"] * 10
+    assert rest["removed"] == str(30000 - 20)
+    assert int(looked["spooled"]) == (len(kept) if spooled else 0)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_who_cannot_say_whether_a_field_is_to_go(home: Home, long: bool) -> None:
+    home.control("plugins", f"{PLUGINS}/broken_test.py")
+    text = (b"A: b\r\n" * 60000 if long else b"") + b"X-Note: 1\r\n" + MESSAGE
+    run = home.run(session() + text + b"QUIT\r\n")
+    assert run.lines[-2:] == [b"451 policy trouble, try again later (#4.3.0)", b"221 mx.example"]
+    assert run.event("trouble")["error"] == "RuntimeError"
+    assert home.messages() == []
+
+
 @pytest.mark.parametrize("place", ["header", "above"])
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Transcript:
             ("what is queued", [_summary(message) for message in messages], self._queued),
             (
                 "the last message",
-                messages[-1].body.splitlines() if self._stored else [],
+                messages[-1].body.removesuffix(b"\n").split(b"\n") if self._stored else [],
                 self._stored,
             ),
             ("the exit status", [b"%d" % run.status], [b"%d" % status]),

@@ -167,6 +167,8 @@ def _show_verdict(stage: str, plugin: str, said: Decision | BaseException | None
             verdict += f" (as {_text(said.recipient)})"
         if said.changes is not None:
             verdict += " (and changes the message or its envelope)"
+        if said.remove:
+            verdict += f" (and removes {_text(b', '.join(said.remove))})"
         if said.above or said.header:
             verdict += f" (and adds {_text(b', '.join(said.above + said.header))})"
     _print(f"    {stage:10} {plugin:14} {verdict}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from ..decision import Changes
+    from ..decision import Changes, Removals
     from ..facts import Client, Envelope
     from ..log import Log
     from .backend import BackEnd
@@ -50,8 +50,9 @@ class Hooks:
         "watch",
         "trouble",
         "refuse",
+        "log",
+        "removals",
         "_make",
-        "_log",
         "_at",
         "_lines",
         "_postponed",
@@ -69,8 +70,10 @@ class Hooks:
         self.refuse = refuse
         self.watch: Callable[[str, str, Decision | BaseException | None], None] | None = None
         self.trouble = False
+        #: Of the message under way: which header fields are to go, and who says so.
+        self.removals: list[tuple[Entry, Removals]] = []
         self._make = make
-        self._log = log
+        self.log = log
         self._at = self.order.at
         #: stage -> the header lines that its decisions carried, and whether above Received
         self._lines: dict[str, list[tuple[bool, bytes]]] = {}
@@ -82,7 +85,7 @@ class Hooks:
 
         What a plugin decided when the client connected still holds.
         """
-        fresh = Hooks(self._make, self._log, self.refuse, self.limit)
+        fresh = Hooks(self._make, self.log, self.refuse, self.limit)
         fresh.watch = self.watch
         fresh.trouble = self.trouble
         for stage, (entry, decision) in self._postponed.items():
@@ -119,6 +122,8 @@ class Hooks:
             decision = self._ask(entry, stage, client, *facts)
             if decision.header or decision.above:
                 self._add_lines(stage, _lines(decision))
+            if decision.remove:
+                self.removals.append((entry, decision.remove))
             if decision.verdict != DECLINE and not self._postpone(entry, stage, decision):
                 if stage == stages.HELO and decision.verdict in REFUSALS:
                     # A client needs no HELO: who goes on without is refused at RCPT.
@@ -175,7 +180,7 @@ class Hooks:
             said = self._call(entry, stages.CAPABILITIES, client)
             if isinstance(said, BaseException):
                 return None
-            if not isinstance(said, list) or not all(map(_is_capability, said)):
+            if not isinstance(said, list) or not all(map(stages.is_capability, said)):
                 self._complain(entry, stages.CAPABILITIES, TypeError("returned no capabilities"))
                 return None
             found += said
@@ -213,13 +218,13 @@ class Hooks:
         from .backend import PluginBackEnd
 
         def call(function: Callable[..., object], *facts: object) -> object:
-            return self._run(entry, stages.QUEUE, function, *facts)
+            return self.run(entry, stages.QUEUE, function, *facts)
 
         def complain(error: BaseException) -> None:
             self._complain(entry, stages.QUEUE, error)
 
         # Its attributes may be code of the plugin's, too.
-        found = self._run(entry, stages.QUEUE, lambda: PluginBackEnd(said, call, complain))
+        found = self.run(entry, stages.QUEUE, lambda: PluginBackEnd(said, call, complain))
         return found if isinstance(found, PluginBackEnd) else None
 
     def tell(self, client: Client, ruling: Ruling) -> None:
@@ -260,7 +265,7 @@ class Hooks:
     def log_trouble(self, error: Exception) -> None:
         """Say in the log what went wrong around the plugins."""
         self.trouble = True
-        log_trouble(self._log, error)
+        log_trouble(self.log, error)
 
     # -- what decisions leave behind ----------------------------------------
 
@@ -277,6 +282,7 @@ class Hooks:
 
     def forget(self, which: Iterable[str]) -> None:
         """Nothing that was decided at these stages holds any more."""
+        self.removals = []
         for stage in which:
             self._lines.pop(stage, None)
             self._postponed.pop(stage, None)
@@ -337,7 +343,7 @@ class Hooks:
         from .spool import change
 
         try:
-            change(self._log, entry.name, changes, envelope, message)
+            change(self.log, entry.name, changes, envelope, message)
         except TypeError as error:
             self._complain(entry, stages.DATA_POST, error)
             return False
@@ -345,14 +351,12 @@ class Hooks:
 
     def _call(self, entry: Entry, stage: str, client: Client, *facts: object) -> object:
         """Ask a plugin; what it raises is logged and returned."""
-        said = self._run(entry, stage, entry.functions[stage], client, *facts)
+        said = self.run(entry, stage, entry.functions[stage], client, *facts)
         if self.watch is not None and isinstance(said, Decision):
             self.watch(stage, entry.name, said)
         return said
 
-    def _run(
-        self, entry: Entry, stage: str, function: Callable[..., Any], *facts: object
-    ) -> object:
+    def run(self, entry: Entry, stage: str, function: Callable[..., Any], *facts: object) -> object:
         """Run plugin code; what it raises is logged and returned."""
         try:
             # Ours have no time limit: those that ask a program have a bound of their own.
@@ -373,7 +377,7 @@ class Hooks:
 
     def _complain(self, entry: Entry, stage: str, error: BaseException) -> None:
         self.trouble = True
-        log_trouble(self._log, error, entry.file, plugin=entry.name, hook=stage)
+        log_trouble(self.log, error, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
 
@@ -382,9 +386,3 @@ def _lines(decision: Decision) -> list[tuple[bool, bytes]]:
     """The header lines of a decision: (is it to stand above Received?, the line)."""
     lines = [(True, line) for line in decision.above]
     return lines + [(False, line) for line in decision.header]
-
-
-def _is_capability(line: object) -> bool:
-    return (
-        isinstance(line, bytes) and 0 < len(line) < 500 and all(32 <= byte < 127 for byte in line)
-    )

@@ -68,6 +68,7 @@ def fits(stage: str, decision: Decision, *facts: object) -> bool:
         and (decision.recipient is None or stage == RCPT)
         and (decision.changes is None or held)
         and (decision.verdict != DISCARD or stage == DATA_POST)
+        and (not decision.remove or stage == HEADER)
     )
 
 
@@ -99,6 +100,13 @@ def render(stage: str, decision: Decision) -> tuple[int, bytes, bytes]:
         text, status = split_status(text)
     lines = text.split(b"\n")[:LINES_LIMIT]
     return code, status, b"\n".join(line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines)
+
+
+def is_capability(line: object) -> bool:
+    """Is it a line for the answer to EHLO?"""
+    return (
+        isinstance(line, bytes) and 0 < len(line) < 500 and all(32 <= byte < 127 for byte in line)
+    )
 
 
 #: class -> the names of its hooks: a warm process looks them up once.

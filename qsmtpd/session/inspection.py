@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..policy.backend import BackEnd
     from ..policy.hooks import Hooks
     from ..policy.spool import SpooledMessage
+    from .removals import Removals
 
 
 class Inspection:
@@ -41,6 +42,7 @@ class Inspection:
         "_message",
         "_spooled",
         "_gap",
+        "_removals",
     )
 
     def __init__(
@@ -60,6 +62,7 @@ class Inspection:
 
             self._message = self._spooled = SpooledMessage()
         self._gap = b"\n"  # the empty line between header and body is not shown
+        self._removals: Removals | None = None
 
     @property
     def ends_session(self) -> bool:
@@ -73,6 +76,8 @@ class Inspection:
         ruling = self._hooks.ask(stages.HEADER, self._client, self._envelope, self._message)
         if self._refuses(ruling):
             return
+        if self._hooks.removals:
+            text, length = self._without_removed(text, whole)
         if length < len(text):  # what is no header line ends the header, and is body
             self._gap = b""
             self._show(text[length:])
@@ -82,6 +87,9 @@ class Inspection:
 
     def body(self, text: bytes) -> None:
         """More of the body; the first time, behind the empty line."""
+        self._seen(text if self._removals is None else self._remove(text, False))
+
+    def _seen(self, text: bytes) -> None:
         shown = text.removeprefix(self._gap)
         self._gap = b""
         if shown:
@@ -93,6 +101,8 @@ class Inspection:
 
         Where none refuses, the back end has been given all of it.
         """
+        if self._removals is not None:
+            self._seen(self._remove(b"", True))
         if self.refusal is not None:
             return
         self._message.size = size
@@ -116,6 +126,23 @@ class Inspection:
         """Nothing of it is wanted any more."""
         if self._spooled is not None:
             self._spooled.close()
+
+    def _without_removed(self, text: bytes, whole: bool) -> tuple[bytes, int]:
+        """The header without the fields that are to go, and how much of it is header lines."""
+        from .removals import Removals
+
+        self._removals = Removals(self._hooks)
+        text = self._remove(text, whole)
+        self._message.header, length = split_header(text)
+        return text, length
+
+    def _remove(self, text: bytes, last: bool) -> bytes:
+        """This part of the message without the fields that are to go."""
+        assert self._removals is not None
+        text = self._removals.feed(text, last)
+        if self._removals.failed and self.refusal is None:
+            self.refusal = replies.PLUGIN_TROUBLE
+        return text
 
     def _show(self, text: bytes) -> None:
         if self.refusal is None:

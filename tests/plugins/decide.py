@@ -1,6 +1,7 @@
 """Decides as its line says: `decide at=STAGE say=VERDICT text=… header=… above=…`.
 
-Other options are code=, status=, to= and spool=yes.
+`remove=` are the names of header fields, separated by commas; `holding=`, what a value has
+in it for that.  Other options are code=, status=, to= and spool=yes.
 
 Values are written as in a URL: %20 is a space.  `of=` decides only about one
 recipient, name or sender.
@@ -23,6 +24,9 @@ def Plugin(settings):  # noqa: ANN001, ANN201, N802
     code = int(option("code") or b"0")
     header, above = ([line for line in option(o).split(b"|") if line] for o in ("header", "above"))
     recipient = option("to") or None
+    holding = option("holding")
+    test = (lambda value: holding in value) if holding else None
+    remove = {name: test for name in option("remove").split(b",") if name}
     spooling = option("spool") == b"yes"
 
     def hook(self, client, *facts):  # noqa: ANN001, ANN002, ANN202
@@ -31,6 +35,6 @@ def Plugin(settings):  # noqa: ANN001, ANN201, N802
         if of and of not in about:
             return DECLINED
         settings.log(asked=",".join(stages))
-        return Decision(verdict, text, code, status, header, recipient, above)
+        return Decision(verdict, text, code, status, header, recipient, above, remove=remove)
 
     return type("Deciding", (), {"spool": spooling, **dict.fromkeys(stages, hook)})()
