@@ -96,15 +96,8 @@ class Decision:
     """
 
     __slots__ = (
-        "verdict",
-        "text",
-        "code",
-        "status",
-        "header",
-        "above",
-        "recipient",
-        "changes",
-        "remove",
+        *("verdict", "text", "code", "status", "header", "above", "recipient"),
+        *("changes", "remove", "bare", "replies"),
     )
 
     def __init__(
@@ -138,6 +131,11 @@ class Decision:
         self.recipient = recipient
         self.changes = changes
         self.remove = remove
+        #: Is it no more than a verdict with its reply?
+        carries = self.header or self.above or changes or remove or recipient is not None
+        self.bare = not carries and verdict != DISCARD
+        #: stage -> the reply that it makes there, where it has made one (see policy/stages.py)
+        self.replies: dict[str, Reply] = {}
         for line in self.above + self.header:
             check_header_line(line)
         if recipient is not None and (b"\0" in recipient or b"\n" in recipient):
@@ -255,7 +253,8 @@ class Ruling:
 class Reply:
     """A reply to the client, as a value from where it is decided to where it is written.
 
-    `text` may have several lines, with LF between them; `status` is the
+    `text` may have several lines, with LF between them; `refused`: it is a refusal,
+    for now or for good; `status` is the
     enhanced status code, as in b"5.7.1" (RFC 3463; b"": none is shown).
     `error`: it counts as an error of the client.  `end`: the session ends with
     it; this is the word for that in the log.  `ruling` is what policy said of
@@ -265,7 +264,10 @@ class Reply:
     Replies with equal code, status and text are equal.  They are not changed.
     """
 
-    __slots__ = ("code", "status", "text", "error", "end", "ruling", "iana", "_front", "_wire")
+    __slots__ = (
+        *("code", "status", "text", "error", "end", "ruling", "iana", "refused"),
+        *("_front", "_wire"),
+    )
 
     def __init__(
         self,
@@ -284,13 +286,9 @@ class Reply:
         self.end = end
         self.ruling = ruling
         self.iana = iana
+        self.refused = code >= 400
         self._front = False
         self._wire = b""
-
-    @property
-    def refused(self) -> bool:
-        """Is it a refusal, for now or for good?"""
-        return self.code >= 400
 
     @property
     def temporary(self) -> bool:

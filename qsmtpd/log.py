@@ -66,13 +66,15 @@ class Descriptor:
             self._terminal = _terminal(self._fd)
         written = 0
         try:
-            if self._terminal >= 0:
+            if self._terminal == _NONE:
+                ready = self._poll.poll(0)
+                if ready and ready[0][1] & select.POLLOUT:
+                    written = os.write(self._fd, text)
+            elif self._terminal >= 0:
                 written = os.write(self._terminal, text)
-            elif self._terminal == _OTHERS:
+            else:
                 while written < len(text) and self._is_writable():
                     written += os.write(self._fd, text[written : written + 1])
-            elif self._is_writable():
-                written = os.write(self._fd, text)
         except OSError:
             pass
         if written:
@@ -140,21 +142,22 @@ class Log:
             return
         if self.dropped:
             fields["dropped"] = self.dropped
-        start = b"event=" + event.encode() + self._common
-        room = LINE_LIMIT - len(start) - len(tail)
-        if self._write(start + _fields(fields, words, room) + tail):
+        start = b"event=%b%b" % (event.encode(), self._common)
+        if fields:
+            start += _fields(fields, words, LINE_LIMIT - len(start) - len(tail))
+        if self._write_line(start + tail):
             self.dropped = 0
+        else:
+            self.dropped += 1
+
+    def quoted(self, value: bytes) -> bytes:
+        """A value as it stands in a line; for its tail."""
+        return _quote(value, FORMATS[self.form][1])
 
     def raw(self, text: bytes) -> None:
         """Write one line of another form, without its LF; what it must not hold is `?` then."""
-        self._write(text[:LINE_LIMIT].translate(_ONE_LINE))
-
-    def _write(self, text: bytes) -> bool:
-        """Write a line, or count it as dropped."""
-        if self._write_line(text):
-            return True
-        self.dropped += 1
-        return False
+        if not self._write_line(text[:LINE_LIMIT].translate(_ONE_LINE)):
+            self.dropped += 1
 
 
 def log_hang(log: Log, plugin: str, hook: str) -> None:
@@ -211,7 +214,8 @@ def _fields(
     parts = []
     for key, value in fields.items():
         if value is not None:
-            field = b" %b=%b" % (key.encode(), _quote(value, () if key == "verdict" else words))
+            quoted = _quote(value, words if key != "verdict" else ())
+            field = b" %b=%b" % (key.encode(), quoted)
             most -= len(field)
             if most < 0:
                 break
@@ -221,6 +225,8 @@ def _fields(
 
 def _quote(value: bytes | str | int, words: tuple[bytes, ...] = ()) -> bytes:
     raw = value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace")
+    if raw and not words and raw.translate(_PLAIN) == raw and len(raw) <= VALUE_LIMIT:
+        return raw  # nearly always
     end = b'"'
     if len(raw) > VALUE_LIMIT:
         raw, end = raw[:VALUE_LIMIT], b'..."'

@@ -175,6 +175,8 @@ class ImmuneClients:
 
     def names(self, peer: Peer) -> bool:
         """Is this client one of them?"""
+        if not self._entries:
+            return self._all
         host = peer.host.lower()
         return self._all or any(
             entry == peer.ip

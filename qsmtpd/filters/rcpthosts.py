@@ -46,7 +46,7 @@ class Domains:
         if self.listed is None or len(domain) > 255:  # RFC 5321, 4.5.3.1.2
             return False
         names = _names(domain)
-        if any(name in self.listed for name in names):
+        if not self.listed.isdisjoint(names):
             return True
         return self._more is not None and any(name in self._more for name in names)
 
@@ -55,9 +55,12 @@ class Domains:
 
         `utf8` is the envelope's.  What is listed as it is written comes first.
         """
+        if not utf8:
+            domain = domain.lower()
+            return domain if domain in self else None
         given = forms(domain, utf8)
         found = next((form for form in given if form in self), None)
-        if found is not None or not utf8 or self.listed is None:
+        if found is not None or self.listed is None:
             return found
         if self._folded is None:
             foreign = (entry for entry in self.listed if not entry.isascii())

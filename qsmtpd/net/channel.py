@@ -117,8 +117,8 @@ class Channel:
     def flush(self) -> None:
         """Send what is queued."""
         if self._output:
-            data = b"".join(self._output)
-            self._output.clear()
+            data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+            self._output = []
             try:
                 self.transport.write(data, min(self._clock() + self.timeout, self._end))
             except Timeout as error:
@@ -318,7 +318,8 @@ class Channel:
             self._input += self._read(deadline)
 
     def _read(self, deadline: float) -> bytes:
-        self.flush()
+        if self._output:
+            self.flush()
         if self._clock() >= self._end:
             raise SessionOver  # also for a client that has always more to say
         if (self._searched or self._skipped) and self._clock() >= deadline:

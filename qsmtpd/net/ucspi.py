@@ -45,17 +45,21 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
         # One family only: a variable of another one is a leftover of some
         # other server up the chain.
         get = environ.get
-        local_ip = _address(get(family + b"LOCALIP"))
+        ip, local_ip = get(family + b"REMOTEIP"), get(family + b"LOCALIP")
+        if ip not in _seen:
+            ip = _address(ip)
+        if local_ip not in _seen:
+            local_ip = _address(local_ip)
         return Peer(
-            ip=_address(get(family + b"REMOTEIP")) or UNKNOWN,
-            port=_port(get(family + b"REMOTEPORT")),
-            host=get(family + b"REMOTEHOST") or UNKNOWN,
-            info=get(family + b"REMOTEINFO"),
-            local_ip=local_ip,
-            local_port=_port(get(family + b"LOCALPORT")),
-            local_host=get(family + b"LOCALHOST") or local_ip or UNKNOWN,
-            relay=relay,
-            environ=environ,
+            ip or UNKNOWN,
+            _port(get(family + b"REMOTEPORT")),
+            get(family + b"REMOTEHOST") or UNKNOWN,
+            get(family + b"REMOTEINFO"),
+            local_ip,
+            _port(get(family + b"LOCALPORT")),
+            get(family + b"LOCALHOST") or local_ip or UNKNOWN,
+            relay,
+            environ,
         )
     get = environ.get
     remote = get(b"REMOTE_ADDR") or get(b"REMOTE_HOST") or get(b"SOCAT_PEERADDR")
@@ -109,6 +113,8 @@ def _ends(fd: int) -> tuple[End, End]:
 
 def _family(environ: Mapping[bytes, bytes]) -> bytes | None:
     """The prefix of the variables that hold, PROTO's word for it first."""
+    if environ.get(b"PROTO") == b"TCP" and b"TCPREMOTEIP" in environ:
+        return b"TCP"
     for family in (environ.get(b"PROTO", b""), *_FAMILIES):
         if family in _FAMILIES and family + b"REMOTEIP" in environ:
             return family

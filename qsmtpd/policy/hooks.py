@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .timelimit import TimeLimit
 
 
+#: What the hooks say of a stage at which there is nobody.
+_NOBODY = {stage: Ruling(stage, "", DECLINED) for stage in stages.STAGES}
 TROUBLE = defer(PLUGIN_TROUBLE.text, PLUGIN_TROUBLE.code, PLUGIN_TROUBLE.status)
 #: Plugins can add this many lines to a header.
 HEADER_LINES = 100
@@ -112,12 +114,15 @@ class Hooks:
         """
         if stage in (stages.HELO, stages.MAIL):
             self.forget(stages.TRANSACTION if stage == stages.MAIL else (stage,))
-        if stage == stages.DATA:
+        if self._postponed and stage == stages.DATA:
             ruling = self._due(AT_DATA, stage, client, about)
             if ruling is not None:
                 return ruling
-        for entry in self._at.get(stage, ()):
-            if self._skips(entry, stage, client):
+        entries = self._at.get(stage)
+        if entries is None:
+            return Ruling(stage, "", DECLINED, about) if self.order.observed else _NOBODY[stage]
+        for entry in entries:
+            if entry.immune and self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, *facts)
             if decision.header or decision.above:
@@ -137,9 +142,10 @@ class Hooks:
         Raises Lost, or ControlError.
         """
         stage, asked = stages.RCPT, recipient
-        due = self._due(AT_RCPT, stage, client, asked)
-        if due is not None:
-            return due, recipient
+        if self._postponed:
+            due = self._due(AT_RCPT, stage, client, asked)
+            if due is not None:
+                return due, recipient
         name, granted, reason = "default", self.refuse, b""
         left = self.order.grants
         lines: list[tuple[bool, bytes]] = []
@@ -148,11 +154,12 @@ class Hooks:
         for entry in self._at.get(stage, ()):
             if left == 0 and granted is self.refuse:
                 break  # all that could grant have been asked
-            if self._skips(entry, stage, client):
+            if entry.immune and self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, envelope, recipient)
             left -= entry.grants
-            lines += _lines(decision)
+            if decision.header or decision.above:
+                lines += _lines(decision)
             if decision.verdict in REFUSALS:
                 if not self._is_postponed(entry, stage, decision):
                     return Ruling(stage, entry.name, decision, asked), recipient
@@ -168,7 +175,8 @@ class Hooks:
             elif decision.text:
                 name, reason = entry.name, decision.text
         if granted is not self.refuse:
-            self._add_lines(stage, lines)
+            if lines:
+                self._add_lines(stage, lines)
             if later is not None:
                 self._postponed.setdefault(stage, later)
         return Ruling(stage, name, granted, asked, reason), recipient
@@ -246,11 +254,6 @@ class Hooks:
 
     # -- the time limit of plugins from elsewhere ---------------------------
 
-    def on_hang(self, escape: Callable[[str, str], object]) -> None:
-        """escape(plugin, hook) ends the session where a plugin does not stop at its limit."""
-        if self.limit is not None:
-            self.limit.escape = escape
-
     def suspended(self, function: Callable[[float], Any], seconds: float) -> Any:
         """function(seconds), which a plugin has asked for: that is not the plugin's time."""
         if self.limit is None:
@@ -282,6 +285,8 @@ class Hooks:
 
     def forget(self, which: Iterable[str]) -> None:
         """Nothing that was decided at these stages holds any more."""
+        if not self._lines and not self._postponed and not self.removals:
+            return
         self.removals = []
         for stage in which:
             self._lines.pop(stage, None)
@@ -328,6 +333,8 @@ class Hooks:
     def _ask(self, entry: Entry, stage: str, client: Client, *facts: object) -> Decision:
         said = self._call(entry, stage, client, *facts)
         if isinstance(said, Decision):
+            if said.bare:
+                return said
             if not stages.fits(stage, said, *facts):
                 said = ValueError("no place, or too late, for what it carries")
                 self._complain(entry, stage, said)

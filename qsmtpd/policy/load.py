@@ -58,12 +58,18 @@ class Plugins:
             from .timelimit import TimeLimit
 
             limit = TimeLimit()
+        if self._shared is not None:
+            return Hooks(self._one, self._log, self._refuse, limit)
 
         def make() -> Order:
             made = (e if isinstance(e, Entry) else e(environ, limit) for e in self._makers)
-            return self._shared or Order(list(made))
+            return Order(list(made))
 
         return Hooks(make, self._log, self._refuse, limit)
+
+    def _one(self) -> Order:
+        assert self._shared is not None
+        return self._shared
 
     def own(self) -> list[Entry]:
         """Those that came with this program, as a session would have them."""

@@ -139,10 +139,10 @@ class Order:
     """Plugins in their order, and who of them is at which stage.
 
     `grants`: how many can let a recipient in.  `commands` are the verbs that they
-    bring.
+    bring.  `observed`: one of them is told of what has been decided.
     """
 
-    __slots__ = ("entries", "at", "grants", "commands")
+    __slots__ = ("entries", "at", "grants", "commands", "observed")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
@@ -151,6 +151,7 @@ class Order:
             for stage in entry.functions:
                 self.at.setdefault(stage, []).append(entry)
         self.grants = sum(entry.grants for entry in entries)
+        self.observed = "ok" in self.at or "deny" in self.at
         self.commands = {
             stage.removeprefix("command_").upper().encode("ascii")
             for stage in self.at

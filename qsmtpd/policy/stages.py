@@ -75,11 +75,14 @@ def fits(stage: str, decision: Decision, *facts: object) -> bool:
 def reply_to(ruling: Ruling) -> Reply:
     """The reply that a ruling makes: the one place where a decision becomes one."""
     stage, decision = ruling.stage, ruling.decision
-    code, status, text = render(stage, decision)
-    end = None
     if decision.verdict == DROP or (decision.verdict in REFUSALS and stage in ENDING):
         end = "dropped-by-" + ruling.plugin
-    return Reply(code, status, text, end=end, ruling=ruling)
+        return Reply(*render(stage, decision), end=end, ruling=ruling)
+    reply = decision.replies.get(stage)
+    if reply is None:
+        reply = decision.replies[stage] = Reply(*render(stage, decision))
+        reply.wire()  # so that it is made once, also for those that are made of it
+    return reply.of(ruling)
 
 
 def render(stage: str, decision: Decision) -> tuple[int, bytes, bytes]:

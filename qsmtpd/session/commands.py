@@ -13,8 +13,6 @@ from . import envelope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..config.session import SessionSettings
     from ..facts import Auth, Client, Tls
     from ..log import Log
@@ -25,6 +23,10 @@ if TYPE_CHECKING:
     from .data import Transfer
 
     Fields = dict[str, bytes | str | int]
+
+
+#: Before MAIL.
+_NO_ENVELOPE = Envelope(b"")
 
 
 class TlsStarted(Exception):
@@ -38,14 +40,12 @@ class TlsStarted(Exception):
 class Commands:
     """What each command does; whether it may be given now is for the dialogue.
 
-    `by_verb` has those that this client can give.  Of the last one, `about` is
-    what the log should say of it, `logged` says that it has had its own line,
-    `message_over` that it was a DATA, after which the transaction is over, and
-    `last_chunk` that it was a BDAT with LAST.
+    Of the last one, `about` is what the log should say of it, `logged` says that it
+    has had its own line, `message_over` that it was a DATA, after which the
+    transaction is over, and `last_chunk` that it was a BDAT with LAST.
     """
 
     __slots__ = (
-        "by_verb",
         "about",
         "logged",
         "message_over",
@@ -54,6 +54,7 @@ class Commands:
         "_client",
         "_settings",
         "_hooks",
+        "_observed",
         "_log",
         "_counters",
         "_provider",
@@ -75,25 +76,17 @@ class Commands:
         self._client = client
         self._settings = settings
         self._hooks = hooks
+        self._observed = hooks.order.observed
         self._log = log
         self._counters = client.counters
         self._provider = provider
-        self._envelope = Envelope(b"")
+        self._envelope = _NO_ENVELOPE
         self.about: Fields = {}
         self.logged = False
         self.message_over = False
         self.last_chunk = False
         self._transfer: ChunkedTransfer | None = None
         self._auth_unavailable = False
-        self.by_verb = dict(_ALWAYS)
-        if settings.chunking:
-            self.by_verb[b"BDAT"] = Commands._bdat
-        if provider is not None or client.tls is not None:
-            self.by_verb[b"STARTTLS"] = Commands._starttls
-        if settings.auth.mechanisms or settings.auth.dovecot is not None:
-            self.by_verb[b"AUTH"] = Commands._auth
-        for verb in hooks.order.commands:
-            self.by_verb[verb] = _of_plugin(verb)
 
     def begin(self) -> None:
         """Another command comes."""
@@ -118,12 +111,27 @@ class Commands:
         """A line with a verb that this client cannot give."""
         self._counters.unknown += 1
         ruling = self._hooks.ask(stages.UNKNOWN, self._client, content(line))
-        return _judged(ruling, replies.UNIMPLEMENTED)
+        return self._judged(ruling, replies.UNIMPLEMENTED)
 
-    def _helo(self, argument: bytes) -> Reply:
+    def _judged(self, ruling: Ruling, reply: Reply) -> Reply:
+        """The refusal that a ruling is, or this reply: with the ruling where somebody is told."""
+        if ruling.decision.verdict in REFUSALS:
+            return stages.reply_to(ruling)
+        return reply.of(ruling) if self._observed else reply
+
+    def of_plugin(self, stage: str, argument: bytes) -> Reply:
+        """A command that a plugin brings."""
+        ruling = self._hooks.ask(stage, self._client, argument)
+        if ruling.decision.verdict == ACCEPT:
+            return stages.reply_to(ruling)
+        return self._judged(ruling, replies.UNIMPLEMENTED)
+
+    # -- each of them: its argument goes in, its reply comes out ------------------
+
+    def helo(self, argument: bytes) -> Reply:
         return self._hello(argument, False, self._settings.hello)
 
-    def _ehlo(self, argument: bytes) -> Reply:
+    def ehlo(self, argument: bytes) -> Reply:
         reply = self._hello(argument, True, replies.OK)
         if reply.refused:
             return reply
@@ -134,15 +142,16 @@ class Commands:
         more = self._hooks.capabilities(self._client)
         if more is None:
             return replies.PLUGIN_TROUBLE
-        return self._settings.ehlo(starttls, mechanisms, more).of(reply.ruling)
+        answer = self._settings.ehlo(starttls, mechanisms, more)
+        return answer.of(reply.ruling) if self._observed else answer
 
     def _hello(self, name: bytes, esmtp: bool, reply: Reply) -> Reply:
         """HELO or EHLO: this reply, or a refusal."""
         self._client.helo = name
         self._client.esmtp = esmtp
-        return _judged(self._hooks.ask(stages.HELO, self._client, name, about=name), reply)
+        return self._judged(self._hooks.ask(stages.HELO, self._client, name, about=name), reply)
 
-    def _starttls(self, argument: bytes) -> Reply:
+    def starttls(self, argument: bytes) -> Reply:
         if argument:
             return replies.NO_PARAMETERS
         if self._provider is None or self._client.tls is not None:
@@ -169,7 +178,7 @@ class Commands:
             self._auth_unavailable = names is None
         return names or ()
 
-    def _auth(self, argument: bytes) -> Reply:
+    def auth(self, argument: bytes) -> Reply:
         if self._client.auth is not None:
             return replies.AUTH_AGAIN
         if self._client.tls is None and not self._settings.auth.in_clear:
@@ -210,14 +219,14 @@ class Commands:
     def _admit(self, who: Auth, reply: Reply) -> Reply:
         """The password was right: this reply, or a plugin's refusal all the same."""
         ruling = self._hooks.ask(stages.AUTH, self._client, who.user, who.mechanism, about=who.user)
-        reply = _judged(ruling, reply)
+        reply = self._judged(ruling, reply)
         if not reply.refused:
             self._client.auth = who
             if self._client.relay is None:
                 self._client.relay = b""
         return reply
 
-    def _mail(self, argument: bytes) -> Reply:
+    def mail(self, argument: bytes) -> Reply:
         if self._settings.auth.required and self._client.auth is None:
             return replies.AUTH_TEMPORARY if self._auth_unavailable else replies.AUTH_REQUIRED
         try:
@@ -229,9 +238,9 @@ class Commands:
         sender = self._envelope.sender
         self.about = {"from": sender}
         ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
-        return _judged(ruling, replies.SENDER_OK)
+        return self._judged(ruling, replies.SENDER_OK)
 
-    def _rcpt(self, argument: bytes) -> Reply:
+    def rcpt(self, argument: bytes) -> Reply:
         try:
             asked = envelope.recipient(argument, self._settings, self._envelope.utf8)
         except envelope.BadPath as error:
@@ -244,14 +253,14 @@ class Commands:
             return reply.of(Ruling(stages.RCPT, "", own_decision(reply), asked))
         self._counters.recipients += 1
         ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
-        reply = _judged(ruling, replies.RECIPIENT_OK)
+        reply = self._judged(ruling, replies.RECIPIENT_OK)
         if reply.refused:
             self._counters.bad_recipients += not reply.temporary
         else:
             self._envelope.recipients.append(recipient)
         return reply
 
-    def _data(self, argument: bytes) -> Reply:
+    def data(self, argument: bytes) -> Reply:
         self.message_over = True
         try:
             from . import data
@@ -267,7 +276,7 @@ class Commands:
             self._end_message(transfer, reply)
         return self._judge_message(transfer, reply)
 
-    def _bdat(self, argument: bytes) -> Reply:
+    def bdat(self, argument: bytes) -> Reply:
         size = self._chunk(argument)
         if isinstance(size, Reply):
             return size
@@ -352,43 +361,8 @@ class Commands:
             reply = reply.of(Ruling(stages.QUEUE, "", own_decision(reply), detail=how))
         return reply
 
-    def _quit(self, argument: bytes) -> Reply:
+    def quit(self, argument: bytes) -> Reply:
         return self._settings.goodbye
-
-
-#: Those that every client can give; the others are by configuration.
-_ALWAYS: dict[bytes, Callable[[Commands, bytes], Reply]] = {
-    b"HELO": Commands._helo,
-    b"EHLO": Commands._ehlo,
-    b"MAIL": Commands._mail,
-    b"RCPT": Commands._rcpt,
-    b"DATA": Commands._data,
-    b"RSET": lambda commands, argument: replies.FLUSHED,
-    b"NOOP": lambda commands, argument: replies.OK,
-    b"VRFY": lambda commands, argument: replies.VRFY,
-    b"HELP": lambda commands, argument: replies.HELP,
-    b"QUIT": Commands._quit,
-}
-
-
-def _of_plugin(verb: bytes) -> Callable[[Commands, bytes], Reply]:
-    """A command that a plugin brings."""
-    stage = "command_" + verb.decode("ascii").lower()
-
-    def carry_out(commands: Commands, argument: bytes) -> Reply:
-        ruling = commands._hooks.ask(stage, commands._client, argument)
-        if ruling.decision.verdict == ACCEPT:
-            return stages.reply_to(ruling)
-        return _judged(ruling, replies.UNIMPLEMENTED)
-
-    return carry_out
-
-
-def _judged(ruling: Ruling, reply: Reply) -> Reply:
-    """The refusal that a ruling is, or this reply."""
-    if ruling.decision.verdict in REFUSALS:
-        return stages.reply_to(ruling)
-    return reply.of(ruling)
 
 
 def own_decision(reply: Reply) -> Decision:

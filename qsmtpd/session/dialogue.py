@@ -16,6 +16,7 @@ from ..smtp import replies, states
 from ..smtp.command import BareLF, parse_command
 from .commands import Commands, own_decision
 from .ending import Ending
+from .verbs import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ UNKNOWN = b"?"  # in the log: no command at all
 class Dialogue:
     """From the greeting, or from STARTTLS, on."""
 
+    __slots__ = (
+        *("_channel", "_client", "_settings", "_hooks", "_log", "_counters", "_commands"),
+        *("_verbs", "_state", "_over", "_observed", "_tls_wanted"),
+    )
+
     def __init__(
         self,
         channel: Channel,
@@ -52,7 +58,11 @@ class Dialogue:
         self._client = client
         self._state = states.IDLE
         self._over = False
+        self._observed = hooks.order.observed
+        self._tls_wanted = settings.tls.required or settings.tls.client_required
         self._commands = Commands(channel, client, settings, hooks, log, provider)
+        starttls = provider is not None or client.tls is not None
+        self._verbs = table(settings, starttls, hooks.order)
 
     def greet(self) -> Ending | None:
         """Say the first word; the end where a plugin wants nothing of this client."""
@@ -81,33 +91,34 @@ class Dialogue:
         if foreign is not None:
             word, reply = states.FOREIGN_PROTOCOLS[foreign]
             return Ending(word, None if reply is None else self._settings.in_form(reply))
+        commands, counters = self._commands, self._counters
         while True:
-            self._commands.begin()
+            commands.begin()
             waits.transaction(self._state != states.IDLE)
             try:
                 line = self._channel.line(self._settings.limits.line, LONGER)
             except LineTooLong as error:
                 verb, _ = parse_command(error.start)
-                self._counters.commands += 1
+                counters.commands += 1
                 self._reset(verb)
-                reply = replies.LINE_TOO_LONG
-                if self._is_chunk(verb):
-                    reply = replies.BAD_CHUNK
+                chunk = self._is_chunk(verb)
+                reply = replies.BAD_CHUNK if chunk else replies.LINE_TOO_LONG
             else:
                 verb, argument = parse_command(line)
-                self._counters.commands += 1
+                counters.commands += 1
+                chunk = self._is_chunk(verb)
                 refusal = self._refusal(line, verb)
                 if refusal is None:
-                    reply = self._commands.by_verb[verb](self._commands, argument)
-                elif self._is_chunk(verb):
-                    reply = self._commands.skip_chunk(argument, refusal)
+                    reply = self._verbs[verb](commands, argument)
+                elif chunk:
+                    reply = commands.skip_chunk(argument, refusal)
                 else:
                     reply = refusal
-                if self._is_chunk(verb):
-                    last = self._commands.last_chunk
-                    self._commands.message_over = last and self._state != states.IDLE
+                if chunk:
+                    last = commands.last_chunk
+                    commands.message_over = last and self._state != states.IDLE
                     self._state = states.after_chunk(self._state, reply.refused, last)
-            reply = self._answer(verb, reply)
+            reply = self._answer(verb, reply, chunk)
             if reply.end is not None:
                 return Ending.by(reply)
 
@@ -136,11 +147,11 @@ class Dialogue:
         if b"\0" in line:
             self._reset(verb)
             return replies.NUL
-        if verb not in states.WITHOUT_TLS:
+        if self._tls_wanted and verb not in states.WITHOUT_TLS:
             refusal = self._lacks_tls()
             if refusal is not None:
                 return refusal
-        if verb not in self._commands.by_verb:
+        if verb not in self._verbs:
             return self._commands.unknown(line)
         refusal = states.REFUSALS[self._state].get(verb)
         if refusal is None:
@@ -157,7 +168,7 @@ class Dialogue:
             self._state = states.IDLE
 
     def _is_chunk(self, verb: bytes) -> bool:
-        return verb == b"BDAT" and verb in self._commands.by_verb
+        return verb == b"BDAT" and verb in self._verbs
 
     def _end_transaction(self) -> None:
         self._commands.abort()
@@ -172,36 +183,29 @@ class Dialogue:
             return replies.CERTIFICATE_REQUIRED
         return None
 
-    def _answer(self, verb: bytes, reply: Reply) -> Reply:
+    def _answer(self, verb: bytes, reply: Reply, chunk: bool) -> Reply:
         """Count a reply, log it and send it; slow down what goes wrong too often.
 
         Returns the reply: this one, or the last of the session where there
         were too many errors.  A last reply is not sent here.
         """
-        counters, limits = self._counters, self._settings.limits
+        counters, commands = self._counters, self._commands
         reply = self._in_form(verb, reply)
-        # For a message that is refused with its last chunk the client is not to blame, as by DATA.
-        chunk = self._is_chunk(verb) and reply.refused and not self._commands.last_chunk
         if verb in states.JUNK:
             counters.junk += 1
-        if reply.end is None and (
-            reply.error
-            or (chunk and not reply.temporary)
-            or verb not in self._commands.by_verb
-            or (verb in states.JUNK and counters.junk > limits.max_junk)
-        ):
+        if reply.end is None and self._is_error(verb, reply, chunk):
             counters.errors += 1
-            if counters.errors > limits.max_errors:
+            if counters.errors > self._settings.limits.max_errors:
                 return self._in_form(verb, replies.TOO_MANY_ERRORS)
-            if counters.errors > limits.soft_errors:
-                self._channel.pause(limits.error_delay)
+            if counters.errors > self._settings.limits.soft_errors:
+                self._channel.pause(self._settings.limits.error_delay)
         if (
             reply.refused
-            and not self._commands.logged
+            and not commands.logged
             and (reply.end is None or reply.ruling is not None)
         ):
             # What an unknown command says is not logged: it may be half an AUTH.
-            known = verb in self._commands.by_verb or verb in states.KNOWN
+            known = verb in self._verbs or verb in states.KNOWN
             self._log_refusal(verb if known else UNKNOWN, reply)
         if reply.end is not None:
             return reply
@@ -210,17 +214,28 @@ class Dialogue:
         elif verb in states.NEXT:
             self._state = states.NEXT[verb]
         self._channel.write(reply.wire() + b"\r\n")
-        if self._commands.message_over and self._hooks.has(stages.OK, stages.DENY, stages.RESET):
+        if commands.message_over and self._hooks.has(stages.OK, stages.DENY, stages.RESET):
             self._channel.flush()  # what then goes wrong cannot take the 250 back
-        if self._hooks.has(stages.OK, stages.DENY):
+        if self._observed:
             self._tell_outcome(verb, reply)
-        if self._commands.message_over:
+        if commands.message_over:
             self._end_transaction()
         return reply
 
+    def _is_error(self, verb: bytes, reply: Reply, chunk: bool) -> bool:
+        if reply.error or verb not in self._verbs:
+            return True
+        if chunk:
+            # For a message that is refused with its last chunk the client is not to blame, as by
+            # DATA.
+            return reply.refused and not self._commands.last_chunk and not reply.temporary
+        return verb in states.JUNK and self._counters.junk > self._settings.limits.max_junk
+
     def _in_form(self, verb: bytes, reply: Reply) -> Reply:
         """With its enhanced status code, where it has one."""
-        return reply if verb in states.GREETINGS else self._settings.in_form(reply)
+        if not self._settings.enhanced or verb in states.GREETINGS:
+            return reply
+        return reply.enhanced()
 
     # -- the log -----------------------------------------------------------
 

@@ -83,6 +83,9 @@ def say_goodbye(channel: Channel, ending: Ending) -> None:
 
 def log_session(log: Log, channel: Channel, peer: Peer, counters: Counters, ending: Ending) -> None:
     """The line event=session."""
+    end = b" end=%b" % log.quoted(ending.word.encode("ascii", "backslashreplace"))
+    if ending.reply is not None:
+        end += b" reply=%b" % log.quoted(ending.reply.wire())
     numbers = _NUMBERS % (
         monotonic() - counters.start,
         channel.bytes_in,
@@ -92,12 +95,12 @@ def log_session(log: Log, channel: Channel, peer: Peer, counters: Counters, endi
         counters.refused,
         counters.errors,
     )
-    log.line(
-        "session",
-        numbers,
-        end=ending.word,
-        reply=None if ending.reply is None else ending.reply.wire(),
-        port=peer.port,
-        local_ip=peer.local_ip,
-        local_port=peer.local_port,
-    )
+    log.line("session", end + _ports(peer) + numbers)
+
+
+def _ports(peer: Peer) -> bytes:
+    """What is known of the connection beside the client's address: nothing that needs quotes."""
+    if peer.port and peer.local_ip and peer.local_port:
+        return b" port=%b local_ip=%b local_port=%b" % (peer.port, peer.local_ip, peer.local_port)
+    known = {b"port": peer.port, b"local_ip": peer.local_ip, b"local_port": peer.local_port}
+    return b"".join(b" %b=%b" % (key, text) for key, text in known.items() if text is not None)

@@ -31,6 +31,8 @@ class BadPath(Exception):
 def sender(argument: bytes, settings: SessionSettings) -> Envelope:
     """The argument of MAIL -> an envelope without recipients.  Raises BadPath."""
     address, parameters = _path(argument, settings)
+    if not parameters:
+        return Envelope(address)
     try:
         size = parse_size(parameters[b"SIZE"]) if b"SIZE" in parameters else 0
         if b"AUTH" in parameters:
@@ -53,7 +55,8 @@ def sender(argument: bytes, settings: SessionSettings) -> Envelope:
 def recipient(argument: bytes, settings: SessionSettings, utf8: bool) -> bytes:
     """The argument of RCPT -> an address; `utf8` is the envelope's.  Raises BadPath."""
     address, parameters = _path(argument, settings)
-    _check_bytes(address, parameters, utf8)
+    if parameters or utf8:
+        _check_bytes(address, parameters, utf8)
     return address
 
 
@@ -82,7 +85,7 @@ def _check_bytes(address: bytes, parameters: dict[bytes, bytes | None], utf8: bo
 def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes, bytes | None]]:
     """(the address, the parameters)"""
     address, rest = parse_path(argument)
-    literal = split_literal(address)
+    literal = split_literal(address) if address.endswith(b"]") else None
     if literal is not None and settings.localiphost is not None:
         from ..net.ip import is_local
 
@@ -92,6 +95,8 @@ def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes
     # The limit counts the NUL that ends an address in the envelope.
     if len(address) >= settings.limits.address:
         raise BadPath(replies.SYNTAX)
+    if not rest:
+        return address, {}
     try:
         return address, parse_parameters(rest)
     except ValueError as error:

@@ -40,56 +40,92 @@ def run(
     queued; `since` and `greeted` as in connection.serve().  leave(status) ends
     the process, where a plugin cannot be stopped.
     """
-    settings, log = plan.settings, plan.log
-    counters = Counters(since)
     if greeted:
-        channel.bytes_out += len(settings.greeting_line)
-    if peer.local_host == ucspi.UNKNOWN and settings.me:
-        peer.local_host = settings.me
-    listed = settings.immune.names(peer)
-    over = False  # the last reply has been said
+        channel.bytes_out += len(plan.settings.greeting_line)
+    if peer.local_host == ucspi.UNKNOWN and plan.settings.me:
+        peer.local_host = plan.settings.me
+    return _Session(channel, peer, plan, hooks, leave, since, greeted, dry_run).run(tls)
 
-    def stop(plugin: str, hook: str) -> None:
-        """A plugin does not stop at its time limit: this is the end, from within it."""
-        log_hang(log, plugin, hook)
-        reply = settings.in_form(replies.PLUGIN_HANGS) if greeted else replies.PLUGIN_HANGS
-        ending = Ending.by(reply) if not over else Ending("plugin-hangs")
-        log_session(log, channel, peer, counters, ending)  # now: a goodbye can take too long
+
+class _Session:
+    __slots__ = (
+        *("_channel", "_peer", "_plan", "_hooks", "_leave", "_dry_run", "_counters", "_listed"),
+        *("_greeted", "_over"),
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        peer: Peer,
+        plan: Plan,
+        hooks: Hooks,
+        leave: Callable[[int], object],
+        since: float,
+        greeted: bool,
+        dry_run: bool,
+    ) -> None:
+        self._channel = channel
+        self._peer = peer
+        self._plan = plan
+        self._hooks = hooks
+        self._leave = leave
+        self._dry_run = dry_run
+        self._counters = Counters(since)
+        self._listed = plan.settings.immune.names(peer)
+        self._greeted = greeted
+        self._over = False  # the last reply has been said
+
+    def run(self, tls: Tls | None) -> Outcome:
+        channel, counters, log = self._channel, self._counters, self._plan.log
+        if self._hooks.limit is not None:
+            self._hooks.limit.escape = self._stop
+        dialogue = self._begin(tls)
+        try:
+            ending = None if self._greeted else dialogue.greet()
+            self._greeted = ending is None
+            while ending is None:
+                try:
+                    ending = dialogue.converse()
+                except TlsStarted as started:
+                    # A fresh one begins, from the facts of the Peer alone (RFC
+                    # 3207, 4.2).  Only the counters of abuse go on.
+                    dialogue.end()
+                    self._hooks = self._hooks.renew()
+                    dialogue = self._begin(started.tls)
+                    ending = dialogue.welcome()
+        except Exception as error:
+            ending = ending_of(error, log)
+            if ending.reply is not None and self._greeted:  # in its place it has no code
+                ending.reply = self._plan.settings.in_form(ending.reply)
+        reply = ending.reply
+        counters.refused += reply is not None and reply.refused
         say_goodbye(channel, ending)
-        hooks.stop()
-        channel.drain(clean=False)
-        leave(ending.status)
+        self._over = True
+        dialogue.end(reply)
+        log_session(log, channel, self._peer, counters, ending)
+        self._hooks.stop()
+        return Outcome(ending.word, ending.status, self._hooks.trouble)
 
-    def begin(tls: Tls | None) -> Dialogue:
-        client = Client(peer, tls, counters, listed)
-        client.dry_run = dry_run
-        client.pause = lambda seconds: hooks.suspended(channel.pause, seconds)
-        client.speaks = lambda seconds: bool(hooks.suspended(channel.speaks, seconds))
-        return Dialogue(channel, client, settings, hooks, log, plan.provider)
+    def _begin(self, tls: Tls | None) -> Dialogue:
+        channel, plan, hooks = self._channel, self._plan, self._hooks
+        client = Client(self._peer, tls, self._counters, self._listed)
+        client.dry_run = self._dry_run
+        if hooks.limit is None:
+            client.pause, client.speaks = channel.pause, channel.speaks
+        else:  # what a plugin has asked for does not count as its time
+            client.pause = lambda seconds: hooks.suspended(channel.pause, seconds)
+            client.speaks = lambda seconds: bool(hooks.suspended(channel.speaks, seconds))
+        return Dialogue(channel, client, plan.settings, hooks, plan.log, plan.provider)
 
-    hooks.on_hang(stop)
-    dialogue = begin(tls)
-    try:
-        ending = None if greeted else dialogue.greet()
-        greeted = ending is None
-        while ending is None:
-            try:
-                ending = dialogue.converse()
-            except TlsStarted as started:
-                # A fresh one begins, from the facts of the Peer alone (RFC
-                # 3207, 4.2).  Only the counters of abuse go on.
-                dialogue.end()
-                hooks = hooks.renew()
-                dialogue = begin(started.tls)
-                ending = dialogue.welcome()
-    except Exception as error:
-        ending = ending_of(error, log)
-        if ending.reply is not None and greeted:  # in place of the greeting it has no code
-            ending.reply = settings.in_form(ending.reply)
-    counters.refused += ending.reply is not None and ending.reply.refused
-    say_goodbye(channel, ending)
-    over = True
-    dialogue.end(ending.reply)
-    log_session(log, channel, peer, counters, ending)
-    hooks.stop()
-    return Outcome(ending.word, ending.status, hooks.trouble)
+    def _stop(self, plugin: str, hook: str) -> None:
+        """A plugin does not stop at its time limit: this is the end, from within it."""
+        log, settings = self._plan.log, self._plan.settings
+        log_hang(log, plugin, hook)
+        reply = settings.in_form(replies.PLUGIN_HANGS) if self._greeted else replies.PLUGIN_HANGS
+        ending = Ending.by(reply) if not self._over else Ending("plugin-hangs")
+        # Now: a goodbye can take too long.
+        log_session(log, self._channel, self._peer, self._counters, ending)
+        say_goodbye(self._channel, ending)
+        self._hooks.stop()
+        self._channel.drain(clean=False)
+        self._leave(ending.status)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What none of these is, may be meant for BDAT.
+_PLAIN = frozenset(b"HELO EHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH".split())
+
 
 class BareLF(Exception):
     """A LF without a CR before it, in a command or in a message, where that is not allowed."""
@@ -33,6 +36,8 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
     verb, _, argument = line.partition(b" ")
     # bytes.upper() knows ASCII only, so no foreign letter turns into a verb.
     verb = verb.upper()
+    if verb in _PLAIN:
+        return verb, argument.lstrip(b" ")
     start = line.lstrip(b" \t")
     if verb != b"BDAT" and start[:4].upper() == b"BDAT" and not start[4:5].isalnum():
         return b"BDAT", start
