@@ -31,6 +31,7 @@ from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import foreign, spf
 from .auth import check_auth
 from .daemons import check_filters
+from .dmarc import check_dmarc
 from .dnslists import check_dns_lists
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
@@ -108,6 +109,8 @@ def examine(
     if policy is not None:
         attempt(lambda: check_filters(report, plain, policy))
         has_spf = bool(attempt(lambda: spf.evaluates(plain, policy)))
+        if any(spec.plugin == "dmarc" for spec in policy.plugins):
+            attempt(lambda: check_dmarc(report, plain, policy))
     pyopenssl = tls is not None and tls.mode in (STARTTLS, IMPLICIT)
     enough = _check_memory(report, pyopenssl, has_spf)
     if has_spf and enough:

@@ -22,8 +22,8 @@ NO_FIELD = b"no From"
 SEVERAL_FIELDS = b"more than one From"
 NO_ADDRESS = b"no address in From"
 SEVERAL_DOMAINS = b"addresses of several domains in From"
-UNREADABLE = b"From that cannot be read"
-TOO_LONG = b"From that is too long"
+UNREADABLE = b"a From that cannot be read"
+TOO_LONG = b"a From that is too long"
 _SPECIALS = b'()<>[]:;@\\,."'
 _BLANKS = b" \t"
 #: A token: what it is, one of `"` (quoted), `[` (a literal), a special, or `` for text; its bytes.
