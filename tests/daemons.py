@@ -28,6 +28,10 @@ class Line:
         """The next line, with its LF; b"" at the end."""
         return self._input.readline()
 
+    def take(self, number: int) -> bytes:
+        """So many bytes, or what there is until the end."""
+        return self._input.read(number)
+
     def wait_for_end(self) -> None:
         """Read until the other side has closed."""
         while self._input.read(65536):
@@ -202,3 +206,77 @@ def policy(
             line.say(b"action=%b\n\n" % answer({name: value for name, _, value in pairs}))
 
     return script
+
+
+def clamd(answer: Callable[[bytes], bytes]) -> Script:
+    """ClamAV's daemon: answer(message) is what it says of a stream, with the LF."""
+
+    def script(line: Line) -> None:
+        command = line.hear()
+        if command == b"nVERSION\n":
+            line.say(b"ClamAV 1.4.6/1/now\n")
+            return
+        assert command == b"nINSTREAM\n"
+        message = b""
+        while size := int.from_bytes(line.take(4), "big"):
+            message += line.take(size)
+        line.say(answer(message))
+
+    return script
+
+
+#: Of a head, its first line and the others, in their order.
+Head = tuple[bytes, list[tuple[bytes, bytes]]]
+
+
+def read_head(line: Line) -> Head:
+    """A first line, and `Name: value` lines up to an empty one."""
+    first, lines = line.hear(), []
+    while (text := line.hear()) != b"\r\n":
+        assert text.endswith(b"\r\n")
+        name, colon, value = text[:-2].partition(b": ")
+        assert colon
+        lines.append((name, value))
+    return first, lines
+
+
+def spamd(answer: Callable[[Head, bytes], bytes]) -> Script:
+    """SpamAssassin's daemon: answer(head, message) is all that it says of a message."""
+
+    def script(line: Line) -> None:
+        head = read_head(line)
+        if head[0] == b"PING SPAMC/1.5\r\n":
+            line.say(b"SPAMD/1.5 0 PONG\r\n")
+            return
+        assert head[0] == b"SYMBOLS SPAMC/1.5\r\n"
+        line.say(answer(head, line.take(int(dict(head[1])[b"Content-length"]))))
+
+    return script
+
+
+def spam(score: bytes, tests: bytes = b"ONE,TWO", required: bytes = b"5.0") -> bytes:
+    """What it says of a message with this score."""
+    word = b"True" if float(score) >= float(required) else b"False"
+    verdict = b"Spam: %b ; %b / %b" % (word, score, required)
+    head = b"SPAMD/1.1 0 EX_OK\r\nContent-length: %d\r\n%b\r\n\r\n" % (len(tests) + 2, verdict)
+    return head + tests + b"\r\n"
+
+
+def rspamd(answer: Callable[[Head, bytes], bytes]) -> Script:
+    """Rspamd: answer(head, message) is all that it says of a message."""
+
+    def script(line: Line) -> None:
+        head = read_head(line)
+        if head[0] == b"GET /ping HTTP/1.0\r\n":
+            line.say(b"HTTP/1.1 200 OK\r\nServer: rspamd/3.4\r\nContent-Length: 6\r\n\r\npong\r\n")
+            return
+        assert head[0] == b"POST /checkv2 HTTP/1.0\r\n"
+        line.say(answer(head, line.take(int(dict(head[1])[b"Content-Length"]))))
+
+    return script
+
+
+def http(body: bytes, status: bytes = b"200 OK", *lines: bytes) -> bytes:
+    """An answer over HTTP."""
+    head = [b"HTTP/1.1 " + status, *lines, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join([*head, b"", body])

@@ -126,11 +126,26 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
              "example.org:25", "x" * 256, BOM)  # fmt: skip
 #: Of a socket at which Dovecot is; of none; and of one at which nobody is.
 USERDB, AUTH = b"users/userdb", b"users/auth"
-#: Of a policy server.
+#: Of a policy server, and of scanners.
 POLICY = b"users/policy"
+CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
 NO_DAEMON = (b"/no/such/socket", b"no/such/socket", b"inet:127.0.0.1:1")
+
+
+def scanner(file: str, *options: str, wrong: tuple[str, ...] = ()) -> Row:
+    """A list of scanners, which are at users/FILE; these options are right besides those of all."""
+    common = "name=x timeout=5 fail=pass size=1000 beyond=refuse headers=no"
+    bad = ("timeout=0", "fail=no", "size=0", "size=1k", "beyond=x", "headers=", "x=y", "x", *wrong)
+    return entries(
+        file,
+        *(f"users/{file} {option}".strip() for option in ("", common, *options)),
+        wrong=("unix:", "inet:mail.example:1", "/s # ours", BOM, *(f"/s {text}" for text in bad)),
+        unread=("/no/such/socket", "no/such/socket fail=pass", "inet:127.0.0.1:1"),
+        empty=UNREAD,
+    )
+
 
 ROWS = [
     # qsmtpd-control(5)
@@ -308,6 +323,17 @@ ROWS = [
     number("datepast", "DATEPAST"),
     number("datefuture", "DATEFUTURE"),
     number("loopcheck", "LOOPCHECK", empty=10),
+    scanner("clamd", wrong=("reject=1",)),
+    Row("messagecheck", "MESSAGECHECK", {b"/bin/true": "/bin/true"},
+        (b"nosuch", b"/no/such", b"\x01"), "", (b"/etc/passwd", b"/tmp")),
+    number(None, "MESSAGECHECKTIMEOUT", 1, MESSAGECHECK="/bin/true"),
+    words(None, "MESSAGECHECKFAIL", "defer", "pass", "refuse", MESSAGECHECK="/bin/true"),
+    number(None, "MESSAGECHECKSIZE", MESSAGECHECK="/bin/true"),
+    words(None, "MESSAGECHECKBEYOND", "pass", "defer", "refuse", MESSAGECHECK="/bin/true"),
+    Row(None, "MESSAGECHECKHEADERS", {b"X-Check": "X-Check", b"X-A X-B-*": "X-A X-B-*"},
+        (b"X:", b"*", b"*X", b"X-*-Y", b"\xff"), "", on={"MESSAGECHECK": "/bin/true"}),
+    scanner("rspamd", "reject=never greylist=defer settings=x", wrong=("reject=x", "greylist=x")),
+    scanner("spamd", "reject=verdict user=joe", "reject=-1.5", wrong=("reject=x", "greylist=pass")),
 ]  # fmt: skip
 #: These have a file that is no text.
 CDBS: dict[str, Variables] = {

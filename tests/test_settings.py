@@ -12,7 +12,7 @@ import odd_files
 import pytest
 import settings_table
 from cdbs import make_cdb
-from daemons import Peer, passwords, policy, userdb
+from daemons import Peer, clamd, http, passwords, policy, rspamd, spam, spamd, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
 from settings_table import ROWS, UNREAD, WRONG, Row
@@ -33,6 +33,7 @@ WHITE = b" \t\r"
 NO_DNS = "\nwrong: DNS: no server answers, so filters that ask it cannot tell"
 HOOKS = " (see qsmtpd --hooks)"
 CHECKPASSWORD = [b"cat", b"cat", b"true"]  # also with a host name in front
+RSPAMD = http(b'{"action": "no action", "score": 0, "required_score": 15}')
 SESSION = [
     b"EHLO x",
     b"MAIL FROM:<a@b.example>",
@@ -207,6 +208,9 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         Peer(userdb(b"x@ok.example"), home.path / os.fsdecode(settings_table.USERDB)),
         Peer(passwords(), home.path / os.fsdecode(settings_table.AUTH)),
         Peer(policy(lambda facts: b"DUNNO"), home.path / os.fsdecode(settings_table.POLICY)),
+        Peer(clamd(lambda text: b"stream: OK\n"), home.path / os.fsdecode(settings_table.CLAMD)),
+        Peer(spamd(lambda head, text: spam(b"1")), home.path / os.fsdecode(settings_table.SPAMD)),
+        Peer(rspamd(lambda head, text: RSPAMD), home.path / os.fsdecode(settings_table.RSPAMD)),
     ):
         home.environ["DNSCACHEIP"] = dns.where
         yield home

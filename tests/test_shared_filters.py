@@ -111,6 +111,7 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
         **home.environ,
         "RBLSMTPD": "",
         "RCPTCHECK": str(script(home.path, "exit 0")),
+        "MESSAGECHECK": str(script(home.path, "exit 0")),
         "LOGFORMAT": "spamcontrol",
     }
     monkeypatch.chdir(home.path)
@@ -145,6 +146,7 @@ def test_sessions_leave_nothing(made: Plan) -> None:
     """Every session of a kind, with rights and without, to its end or not."""
     names = {spec.plugin for spec in made.settings.policy.plugins}
     asks = {"mfdnscheck", "fcrdns", "dnsbl", "rhsbl", "spf", "dovecotusers", "policyserver"}
+    asks |= {"clamd", "rspamd", "spamd"}
     assert names | asks == set(BUILT_IN)
     talks = [wire(Session("", [*commands, *MESSAGE], "")) for commands in ([c] for c in COMMANDS)]
     talks += [wire(leaver) for leaver in LEAVERS]

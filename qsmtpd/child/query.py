@@ -1,8 +1,8 @@
 """A question to a program, which answers by its exit status.
 
 Of checkpassword's kind, with what it is asked on descriptor 3, or with words
-for the client on descriptor 4.  One that has not answered in time is ended with
-its whole group; only an exit by itself is an answer.
+for the client on descriptor 4, and perhaps a message on descriptor 0.  One that has
+not answered in time is ended with its whole group; only an exit by itself is an answer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-QUESTION, WORDS = 3, 4  # the program's descriptors
+MESSAGE, QUESTION, WORDS = 0, 3, 4  # the program's descriptors
 #: The maximum of what is kept of its words (bytes); the rest is read and forgotten.
 LIMIT = 255
+#: The same, where they may be lines.
+LINES_LIMIT = 16384
 _CHUNK = 65536
 
 
@@ -29,15 +31,16 @@ class Answer:
 
     `status` is its exit status, or None where it could not be started, was
     killed or took too long; `how` says it for the log.  `words` are one line of
-    printable ASCII.
+    printable ASCII, the beginning of its `text`, which is as it came.
     """
 
-    __slots__ = ("status", "how", "words")
+    __slots__ = ("status", "how", "words", "text")
 
-    def __init__(self, status: int | None, how: str, words: bytes = b"") -> None:
+    def __init__(self, status: int | None, how: str, text: bytes = b"") -> None:
         self.status = status
         self.how = how
-        self.words = words
+        self.words = _flatten(text[:LIMIT])
+        self.text = text
 
 
 def ask(
@@ -46,11 +49,13 @@ def ask(
     seconds: float,
     question: bytes | None = None,
     search: bool = False,
+    message: int | None = None,
 ) -> Answer:
     """Run the program and wait for its answer.  Raises Shutdown, and nothing else of its own.
 
     With a question it has that on descriptor 3, else a pipe for its words on
-    descriptor 4.  With `search`, it is looked for in our PATH.
+    descriptor 4.  With `search`, it is looked for in our PATH.  `message` is a descriptor
+    of ours, of a file, that it has as its descriptor 0.
     """
     heard = -1
     try:
@@ -61,7 +66,9 @@ def ask(
         if question is None:
             heard = reading
             os.set_blocking(heard, False)
-            process = Process(command, environ, {writing: WORDS}, search)
+            # The message first: its descriptor may be what is 4 here.
+            places = {} if message is None else {message: MESSAGE}
+            process = Process(command, environ, {**places, writing: WORDS}, search)
         else:
             # It fits into any pipe of the usual size; where pipes are small,
             # half a question is none.
@@ -76,7 +83,8 @@ def ask(
         for fd in (reading, writing):
             if fd != heard:
                 os.close(fd)
-    return _answer(process, _Words(process, heard), seconds)
+    limit = LIMIT if message is None else LINES_LIMIT
+    return _answer(process, _Words(process, heard, limit), seconds)
 
 
 def _answer(process: Process, words: _Words, seconds: float) -> Answer:
@@ -98,16 +106,17 @@ def _answer(process: Process, words: _Words, seconds: float) -> Answer:
     if os.WIFSIGNALED(status):
         return Answer(None, f"signal {os.WTERMSIG(status)}")
     code = os.WEXITSTATUS(status)
-    return Answer(code, f"exit {code}", _flatten(words.text))
+    return Answer(code, f"exit {code}", words.text)
 
 
 class _Words:
     """What the program writes: the beginning is kept, and all of it is read, or it would hang."""
 
-    __slots__ = ("text", "_process", "_fd", "_open")
+    __slots__ = ("text", "_process", "_fd", "_open", "_limit")
 
-    def __init__(self, process: Process, fd: int) -> None:
+    def __init__(self, process: Process, fd: int, limit: int) -> None:
         self.text = b""
+        self._limit = limit
         self._process = process
         self._fd = fd
         self._open = fd >= 0
@@ -132,7 +141,7 @@ class _Words:
         except OSError:
             heard = b""
         self._open = bool(heard)
-        self.text = (self.text + heard)[:LIMIT]
+        self.text = (self.text + heard)[: self._limit]
 
     def close(self) -> None:
         """Read what is there, and no more: somebody else may hold it open."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..facts import Client
+    from ..facts import Client, Envelope
 
     Poll = Callable[[select.poll, float], list[int]]
 else:
@@ -106,6 +106,20 @@ def client_environ(client: Client) -> dict[bytes, bytes]:
     if client.relay is not None and not client.relay.startswith(FUNCTION):
         environ[b"RELAYCLIENT"] = client.relay
     return environ
+
+
+def told(client: Client, envelope: Envelope) -> dict[bytes, bytes]:
+    """What a program that is asked by a filter is told of client and sender, by name."""
+    told = {
+        b"SENDER": envelope.sender,
+        b"HELO": client.peer.host if client.helo is None else client.helo,
+    }
+    if envelope.utf8:
+        told[b"SMTPUTF8"] = b"1"
+    if client.auth is not None:
+        for name in (b"TCPREMOTEINFO", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):
+            told[name] = client.auth.user
+    return told
 
 
 class Process:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
+from importlib import import_module
 
 from ..facts import Client, Envelope, Peer
 from ..log import Log
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..config.session import PolicySettings
     from ..config.settings import PluginSettings, Settings
+    from ..net.daemonlist import Listed
     from .report import Report
 
 #: What is waited for each (seconds).
@@ -47,33 +50,72 @@ def _check_dovecotusers(report: Report, settings: PluginSettings) -> None:
 def _check_policyservers(report: Report, settings: PluginSettings) -> None:
     from ..filters import policyserver
 
-    where = "control/" + settings.list_file(policyserver.FILE)
-    listed = policyserver.servers(settings)
-    if not listed:
-        report.wrong(where, "has no entry, so nobody is asked")
     client = Client(Peer(b"127.0.0.1", host=b"localhost"))
-    for one in listed:
-        stage = one.stages[0]
-        question = policyserver.question(one, stage, client, Envelope(b""), _NOBODY, 0)
-        server = PolicyServer(one.listed.address, WAIT)
+    servers = {one.listed.name: one for one in policyserver.servers(settings)}
+
+    def ask(listed: Listed) -> bytes:
+        one = servers[listed.name]
+        question = policyserver.question(one, one.stages[0], client, Envelope(b""), _NOBODY, 0)
+        server = PolicyServer(listed.address, WAIT)
         try:
             action = server.ask(question)
-        except NoAnswer as error:
-            report.wrong(where, no_answer(one.listed.address, error))
-        else:
-            name = one.listed.name.decode("ascii", "backslashreplace")
-            report.note("policy server", name, f"it answers {action.word.decode('ascii')}")
-            if action.kind == UNSUPPORTED:
-                what = f"{name} wants {action.word.decode('ascii')}, which is not done: it is 451"
-                report.warn(where, what)
         finally:
             server.close()
+        if action.kind == UNSUPPORTED:
+            name, word = _text(listed.name), _text(action.word)
+            where = "control/" + settings.list_file(policyserver.FILE)
+            report.warn(where, f"{name} wants {word}, which is not done: it is 451")
+        return action.word
+
+    listed = [one.listed for one in servers.values()]
+    _ask_each(report, settings, policyserver.FILE, "policy server", listed, ask)
+
+
+def _check_scanner(report: Report, settings: PluginSettings, name: str) -> None:
+    """One of those whose filter and whose protocol have the same name."""
+    filter = import_module(f"qsmtpd.filters.{name}")
+    protocol = import_module(f"qsmtpd.net.{name}")
+    listed = [scanner.listed for scanner in filter.Plugin(settings).scanners]
+
+    def ask(one: Listed) -> bytes:
+        said: bytes = protocol.ping(one.address, WAIT)
+        return said
+
+    _ask_each(report, settings, filter.FILE, f"{name}'s socket", listed, ask)
+
+
+def _ask_each(
+    report: Report,
+    settings: PluginSettings,
+    file: str,
+    what: str,
+    listed: Sequence[Listed],
+    ask: Callable[[Listed], bytes],
+) -> None:
+    """Those of a control file: what ask() is answered by each; it may raise NoAnswer."""
+    where = "control/" + settings.list_file(file)
+    if not listed:
+        report.wrong(where, "has no entry, so nobody is asked")
+    for one in listed:
+        try:
+            said = ask(one)
+        except NoAnswer as error:
+            report.wrong(where, no_answer(one.address, error))
+        else:
+            report.note(what, _text(one.name), f"it answers {_text(said)}")
+
+
+def _text(text: bytes) -> str:
+    return text.decode("ascii", "backslashreplace")
 
 
 #: The filters that ask daemons, and what checks those.
 _ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
+    "clamd": partial(_check_scanner, name="clamd"),
     "dovecotusers": _check_dovecotusers,
     "policyserver": _check_policyservers,
+    "rspamd": partial(_check_scanner, name="rspamd"),
+    "spamd": partial(_check_scanner, name="spamd"),
 }
 
 

@@ -38,12 +38,13 @@ def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> Non
 
 
 def check_others(report: Report, settings: Settings) -> None:
-    """The programs that filters ask about recipients.  Raises ControlError."""
-    asked = settings.variable("RCPTCHECK")
-    if asked:
-        problem = why_not(os.fsdecode(asked), settings)
-        if problem is not None:
-            report.wrong("RCPTCHECK", f"{os.fsdecode(asked)} {problem}")
+    """The programs that filters ask.  Raises ControlError."""
+    for file, variable in ((None, "RCPTCHECK"), ("messagecheck", "MESSAGECHECK")):
+        where, asked = settings.text(file, variable) or ("", b"")
+        if asked:
+            problem = why_not(os.fsdecode(asked), settings)
+            if problem is not None:
+                report.wrong(where, f"{os.fsdecode(asked)} {problem}")
     for line in settings.lines("recipients") or ():
         head, bar, command = line.partition(b"|")
         if bar and b":" not in head and command.split() and not line.startswith(b"!"):

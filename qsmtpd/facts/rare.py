@@ -72,10 +72,11 @@ class Message:
     a header without an end.  `size` (bytes) and `hops` are final at the stage
     data_post, where `file`, for who asks for it, is the whole message from its
     first line, open for reading, our own Received not in it, and replacement()
-    a file for another message in its place.
+    a file for another message in its place.  `first` is then what will stand in front of
+    it, with LF line ends: our Received, and what plugins have added up to there.
     """
 
-    __slots__ = ("header", "whole_header", "size", "hops", "file")
+    __slots__ = ("header", "whole_header", "size", "hops", "file", "first")
 
     def __init__(
         self, header: Sequence[tuple[bytes, bytes]] = (), whole_header: bool = True
@@ -85,6 +86,7 @@ class Message:
         self.size = 0
         self.hops = 0
         self.file: BinaryIO | None = None
+        self.first = b""
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all header lines of this name, in whatever case."""

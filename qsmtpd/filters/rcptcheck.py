@@ -67,16 +67,16 @@ class Plugin:
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if not self._program or (client.relay is not None and not self._relay):
             return DECLINED
-        told = self._told(client, envelope, recipient)
         from ..child.query import ask
-        from ..child.spawn import FUNCTION, client_environ
+        from ..child.spawn import FUNCTION, client_environ, told
 
-        if any(value.startswith(FUNCTION) for value in told.values()):
+        facts = {**told(client, envelope), **self._asked(envelope, recipient)}
+        if any(value.startswith(FUNCTION) for value in facts.values()):
             return DANGEROUS
         environ = client_environ(client)
         for name in (b"RCPTFOUND", b"RCPTHOSTS"):
             environ.pop(name, None)  # we say so, or nobody does
-        answer = ask([self._program], {**environ, **told}, self._timeout)
+        answer = ask([self._program], {**environ, **facts}, self._timeout)
         if answer.status in YES:
             return DECLINED
         if answer.status == NO:
@@ -88,23 +88,13 @@ class Plugin:
         self._settings.log(program=self._program, result=answer.how, to=recipient)
         return TROUBLE
 
-    def _told(self, client: Client, envelope: Envelope, recipient: bytes) -> dict[bytes, bytes]:
-        """What the program is told of the client, in its environment."""
-        told = {
-            b"SENDER": envelope.sender,
-            b"RECIPIENT": recipient,
-            b"HELO": client.peer.host if client.helo is None else client.helo,
-            b"USE_FD4": b"1",
-        }
-        if envelope.utf8:
-            told[b"SMTPUTF8"] = b"1"
+    def _asked(self, envelope: Envelope, recipient: bytes) -> dict[bytes, bytes]:
+        """What the program is asked, in its environment."""
+        asked = {b"RECIPIENT": recipient, b"USE_FD4": b"1"}
         _, at, domain = recipient.rpartition(b"@")
         if not at or self._hosts.find(domain, envelope.utf8) is not None:
-            told[b"RCPTHOSTS"] = b"1"
-        if client.auth is not None:
-            for name in (b"TCPREMOTEINFO", b"SMTPAUTHUSER", b"SMTP_AUTH_USER"):
-                told[name] = client.auth.user
-        return told
+            asked[b"RCPTHOSTS"] = b"1"
+        return asked
 
 
 def _in_words(words: bytes, usual: Decision) -> Decision:

@@ -17,7 +17,7 @@ from .daemon import parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..config.settings import Settings
     from ..decision import Decision
@@ -59,15 +59,25 @@ class Listed:
     @property
     def failed(self) -> Decision:
         """What holds where it gives no answer."""
-        return _FAILED[self.fail]
+        return failed(self.fail)
+
+
+def failed(fail: bytes) -> Decision:
+    """What holds where there is no answer, by one of the words."""
+    return _FAILED[fail]
 
 
 def entries(
-    settings: Settings, file: str, timeout: float, options: Iterable[bytes] = ()
+    settings: Settings,
+    file: str,
+    timeout: float,
+    options: Iterable[bytes] = (),
+    check: Callable[[Listed], object] | None = None,
 ) -> list[Listed]:
     """The lines of a control file; `timeout` holds where none is said.  Raises ControlError.
 
-    `options` are the names of those that lines of this file may have besides.
+    `options` are the names of those that lines of this file may have besides; `check` is
+    given each line, and raises ValueError where a value makes no sense.
     """
     found: list[Listed] = []
     for line in settings.lines(file) or ():
@@ -77,6 +87,8 @@ def entries(
             new = parse(line, timeout, options)
             if any(new.name == other.name for other in found):
                 raise ValueError("has the name of another: name= gives it one of its own")
+            if check is not None:
+                check(new)
             found.append(new)
         except ValueError as error:
             raise settings.bad_entry(file, line, str(error)) from error

@@ -48,6 +48,10 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
     ),
     "loop": (("loopcheck",), ("LOOPCHECK",)),
+    "clamd": (("clamd",), ()),
+    "messagecheck": (("messagecheck",), ("MESSAGECHECK",)),
+    "rspamd": (("rspamd",), ()),
+    "spamd": (("spamd",), ()),
     "spamcontrollog": ((), ("LOGFORMAT",)),
     "qmailqueue": ((), ()),
 }

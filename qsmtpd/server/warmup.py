@@ -80,8 +80,15 @@ _LATER = (
 )
 #: What plugins from elsewhere may need.
 _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
-#: What filters load with their first client: too much for a server where they are not on.
-_FOR_FILTERS = {"spf": "qsmtpd.filters.spfquery"}
+#: What filters load with their first client, or their first message: too much for a server
+#: where they are not on.
+_FOR_FILTERS: dict[str, tuple[str, ...]] = {
+    "clamd": ("tempfile",),
+    "messagecheck": ("tempfile",),
+    "rspamd": ("tempfile", "json"),
+    "spamd": ("tempfile",),
+    "spf": ("qsmtpd.filters.spfquery",),
+}
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 #: Python specialises a function when it runs for the eighth time.
 _TIMES = 16
@@ -161,7 +168,7 @@ def _load_libraries(made: Plan) -> None:
     for spec in made.settings.policy.plugins:
         if spec.plugin in _FOR_FILTERS:
             try:
-                _import((_FOR_FILTERS[spec.plugin],))
+                _import(_FOR_FILTERS[spec.plugin])
             except ControlError:
                 pass  # who wants it, says so
 

@@ -110,6 +110,7 @@ class Inspection:
         try:
             if self._spooled is not None:
                 self._message.file = self._spooled.spool.reader()
+                self._message.first = self._hooks.with_lines(self._first)
             ruling = self._hooks.ask(stages.DATA_POST, self._client, self._envelope, self._message)
             if self._refuses(ruling):
                 return
