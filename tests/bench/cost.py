@@ -55,6 +55,7 @@ ZONE = """
     me.example      A    127.0.0.1
     b.example       MX   10 me.example
     b.example       TXT  "v=spf1 include:spf.b.example -all"
+    _dmarc.b.example  TXT  "v=DMARC1; p=reject"
     spf.b.example   TXT  "v=spf1 ip4:198.51.100.0/24 ip4:127.0.0.0/8 ip4:192.0.2.0/24 -all"
     1.2.0.192.in-addr.arpa  PTR  me.example
     1.0.0.127.in-addr.arpa  PTR  me.example
@@ -71,8 +72,9 @@ ASKING: Rows = {
     "dnsbl, 10 lists": ({"dnsbls": LISTS}, {}),
     "rhsbl, 1 list": ({"rhsbls": "bl0.example"}, {}),
     "spf, two records": ({}, {"SPFBEHAVIOR": "3"}),
+    "dmarc, and that": ({}, {"SPFBEHAVIOR": "3", "DMARCPOLICY": "reject"}),
     "all that ask the DNS": (
-        {"dnsbls": LISTS, "rhsbls": "bl0.example"},
+        {"dnsbls": LISTS, "rhsbls": "bl0.example", "dmarcpolicy": "reject"},
         {"HELOCHECK": "A", "MFDNSCHECK": "", "FCRDNS": "note", "SPFBEHAVIOR": "3"},
     ),
 }
@@ -141,12 +143,13 @@ def cold(environ: dict[str, str]) -> tuple[float, float]:
 
 def warm(server: Server) -> tuple[float, float]:
     """The same of a session of this server: the mean of some."""
-    commands = SESSION.partition(b"DATA\r\n")[0].split(b"\r\n")[:-1]
+    head, _, text = SESSION.partition(b"DATA\r\n")
+    commands, text = head.split(b"\r\n")[:-1], text.removesuffix(b"\r\nQUIT\r\n")
     before, start = _busy(server), time.monotonic()
     for _ in range(WARM_SESSIONS):
         with server.client() as client:
             client.reply()
-            replies = client.answers(*commands, b"DATA", b"x: y\r\n\r\nhello\r\n.", b"QUIT")
+            replies = client.answers(*commands, b"DATA", text, b"QUIT")
             assert replies[-2].startswith(b"250 ok "), replies
     seconds = time.monotonic() - start
     return (_busy(server) - before) / 1e6 / WARM_SESSIONS, 1000 * seconds / WARM_SESSIONS
