@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from qsmtpd.filters.dmarcevaluation import DKIM, SPF, Identifier, Result, evaluate
+from qsmtpd.filters.dmarcevaluation import DKIM, SPF, Identifier, evaluate_domain
+from qsmtpd.filters.dmarcresult import Result
 from qsmtpd.net.dns.message import Answer, domain
 
 SERVFAIL = "SERVFAIL"
@@ -52,7 +53,7 @@ class Case:
         """What we say."""
         identifiers = [Identifier(SPF, name.encode()) for name in self.spf]
         identifiers += [Identifier(DKIM, name.encode()) for name in self.dkim]
-        return evaluate(self.ask, self.author.encode(), identifiers)
+        return evaluate_domain(self.ask, self.author.encode(), identifiers)
 
     def as_json(self) -> dict[str, Any]:
         """For a program in another language."""

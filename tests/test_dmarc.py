@@ -9,7 +9,7 @@ from dmarc_cases import SERVFAIL, Case, Zone, at, cases
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qsmtpd.filters.dmarcevaluation import DKIM, SPF, Identifier, evaluate, walked
+from qsmtpd.filters.dmarcevaluation import DKIM, SPF, Identifier, evaluate_domain, walked
 from qsmtpd.net.dns.message import Answer
 from qsmtpd.smtp import author, dmarcrecord
 from qsmtpd.smtp.author import author_domain
@@ -351,11 +351,11 @@ def test_evaluation(zone: Zone, author: str, other: str, said: str) -> None:
 def test_who_cannot_be_checked(domain: str, policy: str, said: str) -> None:
     case = Case("", "example.com", at(example_com="v=DMARC1;p=" + policy))
     unsure = Identifier(SPF, domain.encode(), sure=False)
-    result = evaluate(case.ask, b"example.com", [unsure, Identifier(DKIM, b"example.net")])
+    result = evaluate_domain(case.ask, b"example.com", [unsure, Identifier(DKIM, b"example.net")])
     assert result.result + (" may_reject" if result.may_reject else "") == said
     assert result.reason == (b"spf could not be checked" if said != "fail" else b"")
     sure = Identifier(DKIM, b"example.com")
-    assert evaluate(case.ask, b"example.com", [unsure, sure]).result == "pass"
+    assert evaluate_domain(case.ask, b"example.com", [unsure, sure]).result == "pass"
 
 
 def test_all_cases_are_bounded_and_make_sense() -> None:
@@ -372,7 +372,7 @@ def test_all_cases_are_bounded_and_make_sense() -> None:
 
         identifiers = [Identifier(DKIM, name.encode()) for name in case.dkim]
         identifiers += [Identifier(SPF, name.encode()) for name in case.spf]
-        result = evaluate(ask, case.author.encode(), identifiers)
+        result = evaluate_domain(ask, case.author.encode(), identifiers)
         assert len(asked) <= 8 * (1 + len(identifiers)) + 1
         assert result.result in ("pass", "fail", "none", "temperror", "permerror")
         assert not (result.result == "pass" and not identifiers)

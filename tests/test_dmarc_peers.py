@@ -12,7 +12,7 @@ import tools
 from dmarc_cases import Case, cases
 from harness import needs
 
-from qsmtpd.filters.dmarcevaluation import Result
+from qsmtpd.filters.dmarcresult import Result
 
 PROGRAM = Path(__file__).parent / "programs" / "mailauth.js"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from qsmtpd.facts import Client, ControlError, Envelope, Message, Peer
 from qsmtpd.filters.dkimresult import Signature
-from qsmtpd.filters.dmarcevaluation import Result
+from qsmtpd.filters.dmarcresult import Result
 from qsmtpd.filters.spf import Results
 from qsmtpd.filters.spfresult import Verdict
 from qsmtpd.smtp.header import parse_header
@@ -188,7 +189,7 @@ def test_header_that_is_cut(judge: Any, tmp_path: Path) -> None:
     [
         b"From: x@reject.example\nfrom : y@reject.example\n",
         b"Subject: x\rFrom: x@none.example\nFrom: y@none.example\n",
-        b"Subject: x\r from\t: x@none.example\nFrom: y@none.example\n",
+        b"Subject: x\rfrom\t: x@none.example\nFrom: y@none.example\n",
         b"To: x\n",
         b"From:\n",
         b"From: x@none.example, y@reject.example\n",
@@ -322,6 +323,39 @@ def test_silence_ends_with_the_budget(judge: Any) -> None:
     tried = judge(b"From: x@slow.example\n", NOBODY)
     assert (tried.said, tried.result) == (TAKEN, "temperror")
     assert monotonic() - began < 5
+
+
+class Spooled(Message):
+    """A message in a file, of which the header that is shown ends at once."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__([], whole_header=False)
+        self.file = io.BytesIO(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        (b"X: y\n" * 90_000 + b"From: x@reject.example\n\nhello", "fail"),
+        (b"X: y\n" * 90_000 + b"From: x@reject.example\n", "fail"),
+        (b"X: y\n" * 200_000 + b"From: x@reject.example\n\nhello", "permerror"),
+        (b"From: x@reject.example\n" + b"X: y\n" * 200_000, "permerror"),
+        (b"From:\n" * 80_000 + b"\n", "permerror"),
+        (b"From:" + b"\n x@reject.example," * 400 + b"\n\n", "fail"),
+        (b"From:" + b"\n x@reject.example," * 20_000 + b"\n\n", "permerror"),
+        (b"\r" * 500_000 + b"\n\n", "permerror"),
+        (b"", "permerror"),
+    ],
+)
+def test_large_headers(plugin: Any, text: bytes, result: str) -> None:
+    envelope = Envelope(b"")
+    envelope.notes["spf"] = NOBODY
+    message = Spooled(text)
+    before = process_time()
+    plugin.data_post(client(), envelope, message)
+    assert process_time() - before < 2
+    assert envelope.notes["dmarc"].result == result
+    assert message.file is not None and message.file.tell() == 0
 
 
 @pytest.fixture(scope="module")

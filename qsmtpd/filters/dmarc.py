@@ -15,16 +15,15 @@ again later (#4.7.0)`.
 Log keys: by=dmarc; event=plugin with result, domain, policy, published, disposition, exempt,
 reason, of other results than pass and none.
 A line X-DMARC-Disposition that a message brings is removed.
-For later plugins: envelope.notes["dmarc"], a Result of dmarcevaluation.py.
+For later plugins: envelope.notes["dmarc"], a Result of dmarcresult.py.
 """
 
 from __future__ import annotations
 
 from ..decision import DECLINED, Decision, decline, defer, reject
 from ..net.dns.lookup import PASS, Dns
-from ..smtp import author
 from ..smtp.dmarcrecord import NONE, QUARANTINE, REJECT
-from . import dmarcevaluation as dmarc
+from . import dmarcresult
 from .dmarcexempt import Exempt
 from .said import said
 
@@ -32,13 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..facts import Client, Envelope, Message
+    from .dmarcresult import Result
 
 OFF, DEFER = "off", "defer"
 POLICIES = (NONE, REJECT, OFF)
 NAME_LIMIT = 253  # bytes of a name in a reply
-LITERAL = b"an address and no domain in From"
-UNCHECKED = b"neither SPF nor DKIM was checked"
-HEADER_TOO_LONG = b"a header that is too long"
 LINE = b"X-DMARC-Disposition"
 WITHOUT_LINE = decline(remove={LINE: None})
 
@@ -65,35 +62,35 @@ class Plugin:
     def data_post(self, client: Client, envelope: Envelope, message: Message) -> Decision:
         if self._dns is None:
             return DECLINED
-        vouching = _identifiers(envelope)
-        found = _evaluate(self._dns, client, message, vouching)
+        from . import dmarcmessage  # now: not each session comes to a message
+
+        found, authenticated = dmarcmessage.evaluate(self._dns, client, envelope, message)
         envelope.notes[self._name] = found
-        if found.result == dmarc.PASS and (spf := envelope.notes.get("spf")) is not None:
+        if found.result == dmarcresult.PASS and (spf := envelope.notes.get("spf")) is not None:
             spf.excused = True  # RFC 9989, 7.1: by a signature, say
         found.disposition = self._disposition(found, self._dns.defers)
         if found.disposition != NONE:
-            sure = [one.domain for one in vouching or () if one.sure]
             found.exempt = self._exempt.client(client.peer)
-            found.exempt = found.exempt or self._exempt.domain([found.domain, *sure])
+            found.exempt = found.exempt or self._exempt.domain([found.domain, *authenticated])
             if found.exempt:
                 found.disposition = NONE
-        if found.result not in (dmarc.PASS, dmarc.NO_POLICY):
+        if found.result not in (dmarcresult.PASS, dmarcresult.NO_POLICY):
             self._report(found)
         return _decision(found)
 
-    def _disposition(self, found: dmarc.Result, defers: bool) -> str:
+    def _disposition(self, found: Result, defers: bool) -> str:
         """What is to be done with the message, if nobody is exempt."""
         if not self._follows:
             return NONE
-        if found.result == dmarc.FAIL:
+        if found.result == dmarcresult.FAIL:
             return found.policy
-        if found.result == dmarc.TEMPERROR and found.may_reject and defers:
+        if found.result == dmarcresult.TEMPERROR and found.may_reject and defers:
             return DEFER
-        if found.result == dmarc.PERMERROR and not found.domain and self._wants_author:
+        if found.result == dmarcresult.PERMERROR and not found.domain and self._wants_author:
             return REJECT
         return NONE
 
-    def _report(self, found: dmarc.Result) -> None:
+    def _report(self, found: Result) -> None:
         assert self._dns is not None
         for answer in found.trouble:
             self._dns.log_trouble(answer)
@@ -108,56 +105,7 @@ class Plugin:
         )
 
 
-def _evaluate(
-    dns: Dns, client: Client, message: Message, vouching: list[dmarc.Identifier] | None
-) -> dmarc.Result:
-    from ..net.dns.message import domain
-
-    written, problem = author.author_domain(_from_lines(message))
-    if not message.whole_header and problem != author.SEVERAL_FIELDS:
-        problem = HEADER_TOO_LONG  # there may be another one
-    if problem:
-        return dmarc.Result(dmarc.PERMERROR, reason=problem)
-    if written.startswith(b"["):
-        return dmarc.Result(dmarc.NO_POLICY, reason=LITERAL)
-    name = domain(written)
-    if name is None:
-        return dmarc.Result(dmarc.PERMERROR, reason=author.UNREADABLE)
-    found = dmarc.evaluate(lambda *asked: dns.ask(client, *asked), name, vouching or ())
-    if found.result == dmarc.FAIL and vouching is None:
-        # Whoever has switched the others off does not want all mail to be refused.
-        found.result, found.reason = dmarc.PERMERROR, UNCHECKED
-    return found
-
-
-def _from_lines(message: Message) -> list[bytes]:
-    """The value of each From, also of one behind a bare CR, where other programs may see it."""
-    found = message.values(b"from")
-    for _, value in message.header:
-        for line in value.split(b"\r")[1:]:
-            name, colon, rest = line.partition(b":")
-            if colon and name.strip(b" \t\n").lower() == b"from":
-                found.append(rest)
-    return found
-
-
-def _identifiers(envelope: Envelope) -> list[dmarc.Identifier] | None:
-    """The domains that SPF and DKIM have authenticated, or could have; None: nobody has looked."""
-    from ..net.dns.message import domain
-
-    spf, dkim = envelope.notes.get("spf"), envelope.notes.get("dkim")
-    if spf is None and dkim is None:
-        return None
-    said = [(dmarc.SPF, spf.verdict)] if spf is not None and spf.verdict is not None else []
-    said += [(dmarc.DKIM, one) for one in dkim or ()]
-    found = []
-    for method, one in said:
-        if one.result in (dmarc.PASS, dmarc.TEMPERROR) and (name := domain(one.domain)) is not None:
-            found.append(dmarc.Identifier(method, name, one.result == dmarc.PASS))
-    return found
-
-
-def _decision(found: dmarc.Result) -> Decision:
+def _decision(found: Result) -> Decision:
     name = said(found.domain, NAME_LIMIT)
     if found.disposition == DEFER:
         text = b"sorry, I cannot check DMARC of %b, try again later"

@@ -7,7 +7,8 @@ that the walk comes to.
 
 from __future__ import annotations
 
-from ..smtp.dmarcrecord import NONE, REJECT, Record, is_record, read
+from ..smtp.dmarcrecord import REJECT, Record, is_record, read
+from .dmarcresult import FAIL, NO_POLICY, PASS, PERMERROR, TEMPERROR, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     #: As Resolver.ask().
     Ask = Callable[..., list[Answer]]
 
-#: The results that there are (9.1); NO_POLICY, where nobody has published one.
-PASS, FAIL, NO_POLICY, TEMPERROR, PERMERROR = "pass", "fail", "none", "temperror", "permerror"
 SPF, DKIM = "spf", "dkim"
 #: A walk jumps from a longer name to its last seven labels (4.10, step 4).
 LABELS_LIMIT = 7
@@ -36,36 +35,7 @@ class Identifier:
         self.sure = sure
 
 
-class Result:
-    """What DMARC says of a message.
-
-    `result` is one of the results above, `domain` the author's, with A-labels, or b"";
-    `published` is the domain whose record it was, or b""; `policy` what that wants of a
-    message that fails: `none`, `quarantine`, `reject`, or "" where that cannot be told.
-    `may_reject`: it could not be told, and what is known of the policy could be reject.
-    `reason` says what stood in the way, or b""; `trouble` has what the DNS could not tell.
-    `disposition` is what the filter does: `none`, `quarantine`, `reject` or `defer`;
-    `exempt`, why that is less than the policy wants, or b"".
-    """
-
-    __slots__ = (
-        *("result", "domain", "published", "policy", "may_reject", "reason", "trouble"),
-        *("disposition", "exempt"),
-    )
-
-    def __init__(self, result: str, domain: bytes = b"", reason: bytes = b"") -> None:
-        self.result = result
-        self.domain = domain
-        self.published = b""
-        self.policy = ""
-        self.may_reject = False
-        self.reason = reason
-        self.trouble: list[Answer] = []
-        self.disposition = NONE
-        self.exempt = b""
-
-
-def evaluate(ask: Ask, author: bytes, identifiers: Iterable[Identifier]) -> Result:
+def evaluate_domain(ask: Ask, author: bytes, identifiers: Iterable[Identifier]) -> Result:
     """DMARC for this domain of an author; all names are as message.domain() returns them."""
     walk = _Walk(ask, author)
     result = Result(NO_POLICY, author)
