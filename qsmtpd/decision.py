@@ -186,7 +186,7 @@ def accept(
     """Take it, and ask no other plugin.
 
     At the stage rcpt the others are asked all the same, and only the built-in
-    relay and rcpthosts grant by this; `recipient`, if given, is what goes on.
+    relay, rcpthosts and spp grant by this; `recipient`, if given, is what goes on.
     """
     return Decision(ACCEPT, text, 0, b"", header, recipient, above, changes, remove)
 
@@ -301,6 +301,13 @@ class Reply:
         reply = Reply(*facts, ruling, self.iana)
         reply._front = self._front
         reply._wire = self._wire
+        return reply
+
+    def behind(self, lines: Iterable[bytes]) -> Reply:
+        """The same reply, with these lines in front of it."""
+        reply = self.of(self.ruling)
+        reply.text = b"\n".join([*lines, self.text])
+        reply._wire = b""
         return reply
 
     def enhanced(self) -> Reply:

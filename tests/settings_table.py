@@ -126,6 +126,8 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
              "example.org:25", "x" * 256, BOM)  # fmt: skip
 #: Of a socket at which Dovecot is; of none; and of one at which nobody is.
 USERDB, AUTH = b"users/userdb", b"users/auth"
+#: A file of qmail-spp.
+SPP = {"control/smtpplugins": "[mail]\n/bin/true"}
 #: Of a policy server, and of scanners.
 POLICY = b"users/policy"
 CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
@@ -255,6 +257,14 @@ ROWS = [
             "joe: @example.org", "joe:example.org", "joe:*@example.org"), LOCALMFCHECK="!"),
     reply("REPLY_SENDERINVALID", LOCALMFCHECK=""),
     reply("REPLY_NOGATEWAY"),
+    Row("smtpplugins", None, {b"[mail]\n/bin/true": "2 entries", b"[rcpt]\n:exit 0": "2 entries"},
+        (b"/bin/true", b"[pass]\n/bin/true", b"[mail]\n:", b"[mail]\n/bin/true\0"), UNREAD,
+        (b"[mail]", b"[mail]\n/no/such", b"[mail]\n/etc/passwd", b"[mail]\n/bin/true # ours",
+         b"[mail]\n:/no/such x")),
+    Row(None, "SPPCONFFILE", {b"control/plugins.spp": "control/plugins.spp"},
+        (b"control/nosuch", b"\x01"), "", on={**SPP, "control/plugins.spp": "[mail]\n/bin/true"}),
+    Row(None, "NOSPP", {b"": "", b"0": "0", b"1": "1"}, (), "", on=SPP),
+    replace(number(None, "SPPTIMEOUT", 1), on=SPP),
     number("tarpitcount", "TARPITCOUNT"),
     number("tarpitdelay", "TARPITDELAY", 0, 999, TARPITCOUNT="3"),
     text(None, "BOUNCECHECK", "0", "1"),

@@ -304,7 +304,8 @@ def test_values(quiet_home: Home, row: Row) -> None:
             assert not any("white space" in line for line in tried.lines("warning")), value
             tried = Tried(home, put(home, row, file, value + WHITE))
             is_right(tried, row, expected, (file, value, "white space"))
-            where = f"control/{row.file}: line 1" if file else f"{row.variable}:"
+            last = value.count(b"\n") + 1
+            where = f"control/{row.file}: line {last}" if file else f"{row.variable}:"
             line = f"{where} ends in white space, which is not part of it"
             assert line in tried.lines("warning"), value
         for value in row.wrong:
@@ -445,7 +446,7 @@ DIALOGUE = b"".join(line + b"\r\n" for line in SESSION[:4]) + b"x\r\n.\r\nQUIT\r
 @pytest.mark.parametrize("which", [min, max])
 def test_the_least_and_the_greatest_numbers(home: Home, which: Any) -> None:
     """All of them at once.  A limit that is as large as can be is one that nobody reaches."""
-    others = "REQUIRE_AUTH TARPITDELAY RECIPIENTSTIMEOUT"
+    others = "REQUIRE_AUTH TARPITDELAY RECIPIENTSTIMEOUT SPPTIMEOUT"
     others += " DNSBLTHRESHOLD RHSBLTHRESHOLD SPFBEHAVIOR"  # these would ask the DNS
     environ: Variables = {
         row.variable or "": str(which(value for value in row.right.values()))
@@ -510,6 +511,8 @@ ELSEWHERE = {
 #: and what other programs of ours read.
 NO_SETTINGS = {
     *("SENDER", "RECIPIENT", "HELO", "USE_FD4", "RCPTHOSTS", "SMTPAUTHUSER", "SMTP_AUTH_USER"),
+    *("SMTPHELOHOST", "SMTPMAILFROM", "SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL"),
+    *("SMTPRCPTHOSTSOK", "SMTPAUTHMETHOD"),
     *("LC_CTYPE", "PATH", "USER", "NO_COLOR"),
     *("$QMAILHOME/control", "/usr/local/share/doc/qsmtpd/examples"),
 }

@@ -107,6 +107,9 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     make_cdb(home.control_dir / "validrcptto.cdb", dict.fromkeys((b"x@ok.example",), b""))
     home.control("singleheaders", "Subject")
     home.control("morercpthosts", "more.example")
+    home.control(
+        "smtpplugins", "[mail]", ":echo P250 x; echo HX: y", "[rcpt]", ":echo SX=1; echo N"
+    )
     environ = {
         **home.environ,
         "RBLSMTPD": "",
@@ -145,8 +148,8 @@ def wire(session: Session) -> bytes:
 def test_sessions_leave_nothing(made: Plan) -> None:
     """Every session of a kind, with rights and without, to its end or not."""
     names = {spec.plugin for spec in made.settings.policy.plugins}
-    asks = {"mfdnscheck", "fcrdns", "dnsbl", "rhsbl", "spf", "dovecotusers", "policyserver"}
-    asks |= {"clamd", "rspamd", "spamd"}
+    asks = {"mfdnscheck", "fcrdns", "dnsbl", "rhsbl", "spf", "dmarc", "dovecotusers"}
+    asks |= {"policyserver", "clamd", "rspamd", "spamd"}
     assert names | asks == set(BUILT_IN)
     talks = [wire(Session("", [*commands, *MESSAGE], "")) for commands in ([c] for c in COMMANDS)]
     talks += [wire(leaver) for leaver in LEAVERS]

@@ -1,8 +1,9 @@
-"""A question to a program, which answers by its exit status.
+"""A question to a program, which answers by its exit status, or by what it writes.
 
 Of checkpassword's kind, with what it is asked on descriptor 3, or with words
-for the client on descriptor 4, and perhaps a message on descriptor 0.  One that has
-not answered in time is ended with its whole group; only an exit by itself is an answer.
+for the client on descriptor 4, and perhaps a message on descriptor 0; or of
+qmail-spp's, with its answer on descriptor 1.  One that has not answered in time is
+ended with its whole group; only an exit by itself is an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MESSAGE, QUESTION, WORDS = 0, 3, 4  # the program's descriptors
+MESSAGE, OUTPUT, QUESTION, WORDS = 0, 1, 3, 4  # the program's descriptors
 #: The maximum of what is kept of its words (bytes); the rest is read and forgotten.
 LIMIT = 255
 #: The same, where they may be lines.
@@ -87,6 +88,30 @@ def ask(
     return _answer(process, _Words(process, heard, limit), seconds)
 
 
+def read(command: list[bytes], environ: Mapping[bytes, bytes], seconds: float, most: int) -> Answer:
+    """The same of a program that writes its answer to descriptor 1: it is the `text`.
+
+    One that writes more than `most` bytes has no status, and finds nobody who reads it.
+    """
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        return Answer(None, _reason(error))
+    try:
+        os.set_blocking(reading, False)
+        process = Process(command, environ, {writing: OUTPUT})
+    except OSError as error:
+        os.close(reading)
+        return Answer(None, _reason(error))
+    finally:
+        os.close(writing)
+    words = _Words(process, reading, most, whole=True)
+    answer = _answer(process, words, seconds)
+    if words.excess:
+        return Answer(None, f"writes more than {most} bytes")
+    return answer
+
+
 def _answer(process: Process, words: _Words, seconds: float) -> Answer:
     try:
         ended = process.wait(monotonic() + seconds, words.poll)
@@ -110,13 +135,18 @@ def _answer(process: Process, words: _Words, seconds: float) -> Answer:
 
 
 class _Words:
-    """What the program writes: the beginning is kept, and all of it is read, or it would hang."""
+    """What the program writes: the beginning is kept, and all of it is read, or it would hang.
 
-    __slots__ = ("text", "_process", "_fd", "_open", "_limit")
+    With `whole`, nothing of it counts where it is more than the limit: there is an `excess`.
+    """
 
-    def __init__(self, process: Process, fd: int, limit: int) -> None:
+    __slots__ = ("text", "excess", "_process", "_fd", "_open", "_limit", "_whole")
+
+    def __init__(self, process: Process, fd: int, limit: int, whole: bool = False) -> None:
         self.text = b""
+        self.excess = False
         self._limit = limit
+        self._whole = whole
         self._process = process
         self._fd = fd
         self._open = fd >= 0
@@ -131,6 +161,8 @@ class _Words:
             self._read()
             if not self._open:
                 poll.unregister(self._fd)
+                if self.excess:
+                    self.close()
         return ready
 
     def _read(self) -> None:
@@ -141,7 +173,11 @@ class _Words:
         except OSError:
             heard = b""
         self._open = bool(heard)
-        self.text = (self.text + heard)[: self._limit]
+        text = self.text + heard
+        if self._whole and len(text) > self._limit:
+            self.excess = True
+            self._open = False
+        self.text = text[: self._limit]
 
     def close(self) -> None:
         """Read what is there, and no more: somebody else may hold it open."""

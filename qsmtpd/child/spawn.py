@@ -45,6 +45,8 @@ _KEPT_BACK = frozenset(
 )
 #: So a value begins that is a function to a shell of before 2014.
 FUNCTION = b"() {"
+#: In the notes of a client: variables for its programs; None is one that is unset.
+VARIABLES = "spp.variables"
 _LOADER_PREFIXES = (b"LD_", b"PYTHON", b"BASH_FUNC_", b"CERTFILE:", b"KEYFILE:")
 
 
@@ -100,9 +102,14 @@ def client_environ(client: Client) -> dict[bytes, bytes]:
     """The same for a program that decides by it: RELAYCLIENT where the client may relay now.
 
     Wrappers of the queue program, as qmail-scanner and simscan, tell by it whose
-    mail goes out.
+    mail goes out.  What plugins of qmail-spp have set or unset holds here.
     """
     environ = child_environ(client.peer.environ)
+    changed: dict[bytes, bytes | None] | None = client.notes.get(VARIABLES)
+    if changed is not None:
+        environ |= _pass_on({name: value for name, value in changed.items() if value is not None})
+        for name in [name for name, value in changed.items() if value is None]:
+            environ.pop(name, None)
     if client.relay is not None and not client.relay.startswith(FUNCTION):
         environ[b"RELAYCLIENT"] = client.relay
     return environ

@@ -14,7 +14,7 @@ from __future__ import annotations
 import posix as os
 
 from ..facts import BLANKS, ControlError
-from .files import open_regular
+from .files import open_regular, read_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,8 +162,15 @@ class Settings:
         content = self.files.read(self.list_file(file))
         if content is None:
             return None
-        entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
-        return [entry for entry in entries if entry and not entry.startswith(b"#")]
+        return _entries(content)
+
+    def lines_at(self, where: str, path: bytes) -> list[bytes]:
+        """The entries of a list elsewhere, relative to QMAILHOME; `where` names its path."""
+        full, name = self._elsewhere(where, path)
+        content = read_regular(name, full)
+        if content is None:
+            raise ControlError(name, MISSING)
+        return _entries(content)
 
     def bad_entry(self, file: str, entry: bytes, what: str) -> ControlError:
         """The error of an entry of a list: with its line, and with what is wrong with it.
@@ -305,6 +312,11 @@ class PluginSettings(Settings):
         name = file or (variable or "").lower()
         value = self.option(name)
         return None if value is None else (f"control/plugins: {self.plugin} {name}=", value)
+
+
+def _entries(content: bytes) -> list[bytes]:
+    entries = [line.rstrip(BLANKS) for line in content.split(b"\n")]
+    return [entry for entry in entries if entry and not entry.startswith(b"#")]
 
 
 def number(where: str, text: bytes, least: int, most: int | None) -> int:

@@ -1,6 +1,7 @@
 """For `qsmtpd --check`: do the daemons that a session asks answer?
 
-Each is asked as a session would ask it, as the user who runs the check.
+Each is asked as a session would ask it, as the user who runs the check.  Of programs, which
+it does not run, see programs.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..net.daemon import Address, NoAnswer, address_of
 from ..net.dovecot import Users
 from ..net.dovecotauth import Authentication, Server
 from ..net.policyprotocol import UNSUPPORTED, PolicyServer
+from .programs import check_plugins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,13 +111,14 @@ def _text(text: bytes) -> str:
     return text.decode("ascii", "backslashreplace")
 
 
-#: The filters that ask daemons, and what checks those.
+#: The filters that ask others, and what checks those.
 _ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
     "clamd": partial(_check_scanner, name="clamd"),
     "dovecotusers": _check_dovecotusers,
     "policyserver": _check_policyservers,
     "rspamd": partial(_check_scanner, name="rspamd"),
     "spamd": partial(_check_scanner, name="spamd"),
+    "spp": check_plugins,
 }
 
 

@@ -205,8 +205,8 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("is not read: use DROP_PRE_GREET", "DROPRUSHGREET", ""),
     (
         "names plugins of another program: see qsmtpd-plugins(7) for those of qsmtpd",
-        "ENABLE_SPP SPPCONFFILE SMTP_PLUGIN",
-        "smtpplugins filterconf",
+        "SMTP_PLUGIN",
+        "filterconf",
     ),
     ("is not read: its name is SESSION_TIMEOUT", "SESSIONTIMEOUT", ""),
     ("is not read: its name is ERROR_FD", "ERRORFD", ""),

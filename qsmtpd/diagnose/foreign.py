@@ -28,6 +28,7 @@ COMPANIONS = {
     "DOVECOTDELIMITER": "dovecotusers",
     "RCPTCHECKRELAYCLIENT": "rcptcheck",
     "RCPTCHECKTIMEOUT": "rcptcheck",
+    "SPPTIMEOUT": "spp",
     "control/dnsblthreshold": "dnsbl",
     "DNSBLTHRESHOLD": "dnsbl",
     "control/rhsblthreshold": "rhsbl",

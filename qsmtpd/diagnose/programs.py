@@ -12,7 +12,7 @@ import stat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import QueueSettings
-    from ..config.settings import Settings
+    from ..config.settings import PluginSettings, Settings
     from .report import Report
 
 #: The kernel reads so much of a file for its `#!` line.
@@ -52,6 +52,34 @@ def check_others(report: Report, settings: Settings) -> None:
             problem = why_not(name, settings, search=True)
             if problem is not None:
                 report.wrong("control/recipients", f"{name} {problem}")
+
+
+def check_plugins(report: Report, settings: PluginSettings) -> None:
+    """The plugins of qmail-spp.  Raises ControlError."""
+    from ..filters import spp
+
+    where = spp.place(settings)
+    found = spp.sections(settings)
+    if not found and settings.variable(spp.OFF) is None:
+        report.wrong(where, "names no plugin")
+    for section, programs in found.items():
+        for program in programs:
+            line = os.fsdecode(program.name)
+            problem = why_not(os.fsdecode(program.command[0]), settings)
+            if problem is None and line.startswith(":"):
+                problem = _why_not_by_shell(line[1:], settings)
+            if problem is not None:
+                report.wrong(where, f"[{section}] {line} {problem}")
+            else:
+                report.note(f"plugin at {section}", line, "it is not run by this check")
+
+
+def _why_not_by_shell(command: str, settings: Settings) -> str | None:
+    """The same of the first word of a command for the shell, where that can be seen from it."""
+    word = command.split()[0]
+    if not all(c.isalnum() or c in "/._-+" for c in word) or "/" not in word:
+        return None
+    return why_not(word, settings)
 
 
 def why_not(name: str, settings: Settings, search: bool = False) -> str | None:

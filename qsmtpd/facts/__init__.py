@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .rare import Tls as Tls
 
 NOTHING: dict[bytes, bytes] = {}
+#: In the notes of a client: lines that stand in front of the next reply.
+PREFACE = "preface"
 #: At the end of a value or of an entry of a list they are not part of it.
 BLANKS = b" \t\r"
 

@@ -16,7 +16,7 @@ and status; DEFER, DEFER_IF_PERMIT, DEFER_IF_REJECT, `450 access denied, try aga
 Log keys: by=policyserver; event=plugin with server=, and result= where it gave no answer,
 or action= and text= of what only the log is told, or is not done.
 
-OK lets nobody in: that is for relay and rcpthosts.  DEFER_IF_PERMIT is a DEFER, said when
+OK lets nobody in: that is for relay, rcpthosts and spp.  DEFER_IF_PERMIT is a DEFER, said when
 the servers behind it have been asked, for a REJECT of theirs is for good;
 DEFER_IF_REJECT makes a DEFER of such a REJECT.
 """

@@ -2,7 +2,7 @@
 
 The first decision that is not `decline` wins.  At the stage rcpt an accept is
 only remembered, for a later plugin may still refuse; and only the rules that
-grant, relay and rcpthosts, can let a recipient in: if none of them accepts, it
+grant, relay, rcpthosts and spp, can let a recipient in: if none of them accepts, it
 is refused.  A plugin that raises, takes too long or returns nonsense makes a
 451 and a line in the log: it is never passed over.
 """

@@ -28,6 +28,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "badrcptto": (("badrcptto",), ()),
     "relay": ((), ()),
     "rcpthosts": ((), ()),
+    "spp": (("smtpplugins",), ("SPPCONFFILE",)),
     "tarpit": (("tarpitcount",), ("TARPITCOUNT",)),
     "bouncecheck": ((), ("BOUNCECHECK",)),
     "recipients": (("recipients",), ()),
@@ -58,7 +59,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 #: These rules are always there: without them nobody could send anything.
 ALWAYS = ("relay", "rcpthosts", "qmailqueue")
 #: Only these can let a recipient in.
-GRANTING = ("relay", "rcpthosts")
+GRANTING = ("relay", "rcpthosts", "spp")
 
 #: The variable that changes it for a client.
 VARIABLE = "QSMTPD_PLUGINS"

@@ -54,6 +54,7 @@ _LATER = (
     "qsmtpd.config.cdb",
     "qsmtpd.config.mechanisms",
     "qsmtpd.child.conversation",
+    "qsmtpd.child.query",
     "qsmtpd.child.queue",
     *("qsmtpd.sasl." + mechanism.file for mechanism in MECHANISMS.values()),
     "qsmtpd.sasl.relay",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .. import waits
 from ..config.session import AUTH_LIMIT
 from ..decision import ACCEPTED, REFUSALS
-from ..facts import Reply, Ruling
+from ..facts import PREFACE, Reply, Ruling
 from ..net.channel import LineTooLong
 from ..policy import stages
 from ..smtp import replies, states
@@ -69,7 +69,9 @@ class Dialogue:
         ruling = self._hooks.ask(stages.CONNECT, self._client)
         if ruling.decision.verdict in REFUSALS:
             return self._refused_at_start(stages.reply_to(ruling))
-        self._channel.write(self._settings.greeting_line)
+        preface = self._client.notes.pop(PREFACE, ())
+        lines = [b"220-%b\r\n" % line for line in preface]
+        self._channel.write(b"".join(lines) + self._settings.greeting_line)
         return None
 
     def welcome(self) -> Ending | None:
@@ -191,6 +193,8 @@ class Dialogue:
         """
         counters, commands = self._counters, self._commands
         reply = self._in_form(verb, reply)
+        if PREFACE in self._client.notes:
+            reply = reply.behind(self._client.notes.pop(PREFACE))
         if verb in states.JUNK:
             counters.junk += 1
         if reply.end is None and self._is_error(verb, reply, chunk):
