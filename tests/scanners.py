@@ -124,7 +124,10 @@ class Clamd(Scanner):
 
 
 class Spamd(Scanner):
-    """SpamAssassin's daemon: GTUBE has the score 1000, a subject with `spammy` 7, of 5."""
+    """SpamAssassin's daemon: GTUBE has the score 1000, a subject with `spammy` 7, of 5.
+
+    T_CLIENT is true where it knows the client's address, 192.0.2.1.
+    """
 
     program = "spamd"
     PING, PONG = b"PING SPAMC/1.5\r\n\r\n", b"SPAMD/1.5 0 PONG"
@@ -136,6 +139,11 @@ report_safe 0
 header T_SPAMMY Subject =~ /spammy/
 describe T_SPAMMY The subject says so
 score T_SPAMMY 7
+clear_trusted_networks
+trusted_networks 192.0.2.9
+header T_CLIENT X-Spam-Relays-Untrusted =~ /^\[ ip=192\.0\.2\.1 /
+describe T_CLIENT The client of tests
+score T_CLIENT 0.01
 body GTUBE /XJS\*C4JDBQADN1\.NSBN3\*2IDNEN\*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL\*C\.34X/
 describe GTUBE Generic Test for Unsolicited Bulk Email
 score GTUBE 1000
@@ -156,8 +164,10 @@ score GTUBE 1000
 class Rspamd(Scanner):
     """Rspamd, which adds header lines; `milter` is the socket of its milter.
 
-    It rejects GTUBE; a subject with `spammy` in it has 7 points, one with `hello` 1,
-    one with `later` is a soft reject.  `reject` and `add header` are from 15 and from 6.
+    It rejects GTUBE; a subject with `spammy` in it has 7 points, one with `hello` 1;
+    `reject` and `add header` are from 15 and from 6.  One with `later` in it is a soft
+    reject, one with `nowhere` is discarded, for one with `rename` it has another, and of
+    one with `gone` it wants X-Gone removed.
     """
 
     program = "rspamd"
@@ -171,7 +181,10 @@ options {{
     dns {{ nameserver = "127.0.0.1:1"; timeout = 1s; retransmits = 1; sockets = 1; }}
 }}
 logging {{ type = "console"; level = "info"; }}
-actions {{ reject = 15; add_header = 6; greylist = 4; }}
+actions {{
+    reject = 15; add_header = 6; greylist = 4;
+    discard = {{ flags = ["no_threshold"]; }}
+}}
 worker "normal" {{ bind_socket = "{folder}/socket mode=0666"; count = 1; }}
 worker "rspamd_proxy" {{
     bind_socket = "{folder}/milter mode=0666"; count = 1; milter = yes; timeout = 30s;
@@ -192,8 +205,19 @@ for word, score in pairs({ hello = 1.0, spammy = 7.0 }) do
   rspamd_config:register_symbol({
     name = 'T_' .. word:upper(), score = score, callback = subject(word) })
 end
-rspamd_config:register_symbol({ name = 'T_LATER', type = 'prefilter', callback = function(task)
-  if subject('later')(task) then task:set_pre_result('soft reject', 'Come back later') end
+local function act(word, action, message)
+  rspamd_config:register_symbol({
+    name = 'T_' .. word:upper(), type = 'prefilter', callback = function(task)
+      if subject(word)(task) then task:set_pre_result(action, message) end
+    end })
+end
+act('later', 'soft reject', 'Come back later')
+act('nowhere', 'discard', 'Nobody wants it')
+act('rename', 'rewrite subject', 'Another subject')
+rspamd_config:register_symbol({ name = 'T_GONE', type = 'postfilter', callback = function(task)
+  if subject('gone')(task) then
+    task:set_milter_reply({ remove_headers = { ['X-Gone'] = 0 } })
+  end
 end })
 """
 
