@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cdbs import make_cdb
-from daemons import Peer, policy
+from daemons import Peer, Script, clamd, policy, rspamd, spamd
 from dns_server import DnsServer
 from harness import PROGRAMS, Home, Message, Variables
 from plugin_lines import PLUGINS
@@ -35,6 +35,13 @@ def unescape(text: str) -> bytes:
     return re.sub(rb"(.)\*(\d+)", lambda m: m[1] * int(m[2]), raw)
 
 
+def _scanner(name: str, answer: bytes) -> Script:
+    """A daemon of this kind, which says this of each message."""
+    if name == "clamd":
+        return clamd(lambda message: answer)
+    return {"rspamd": rspamd, "spamd": spamd}[name](lambda head, message: answer)
+
+
 class Transcript:
     """One session, and what it leaves behind."""
 
@@ -44,6 +51,7 @@ class Transcript:
         self._environ: Variables = {}
         self._zone: list[str] = []  # lines for dns_server.py
         self._policy: dict[bytes, bytes] = {}  # who is asked about -> the action
+        self._scanners: dict[str, Script] = {}  # name -> what answers each message
         self._arguments: list[str] = []
         self._sent = [b""]  # before the handshake, and after it
         self.said: list[bytes] = []  # by the server
@@ -79,6 +87,9 @@ class Transcript:
         elif word == "policy:":
             who, _, action = rest.partition(" ")
             self._policy[who.encode()] = unescape(action)
+        elif word == "scanner:":
+            name, _, text = rest.partition(" ")
+            self._scanners[name] = _scanner(name, unescape(text))
         elif word == "arguments:":
             self._arguments = rest.split()
         elif word == "exit:":
@@ -137,6 +148,8 @@ class Transcript:
                 environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
             if self._policy:
                 stack.enter_context(Peer(policy(self._action), home.path / "policy"))
+            for name, script in self._scanners.items():
+                stack.enter_context(Peer(script, home.path / name))
             return self._have(home, arguments, over, dribble, environ, ready)
 
     def _action(self, facts: Mapping[bytes, bytes]) -> bytes:
