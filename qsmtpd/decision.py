@@ -9,7 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Protocol
+    from typing import BinaryIO, Protocol
 
     #: Which header fields of a message are to go: see Decision.
     Removals = Mapping[bytes, Callable[[bytes], bool] | None]
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         size: int  # bytes written to it
 
         def write(self, text: bytes) -> None: ...
+        def reader(self) -> BinaryIO: ...
         def close(self) -> None: ...
 
 

@@ -128,8 +128,8 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
 USERDB, AUTH = b"users/userdb", b"users/auth"
 #: A file of qmail-spp.
 SPP = {"control/smtpplugins": "[mail]\n/bin/true"}
-#: Of a policy server, and of scanners.
-POLICY = b"users/policy"
+#: Of a policy server, of a milter, and of scanners.
+POLICY, MILTER = b"users/policy", b"users/milter"
 CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
@@ -323,6 +323,12 @@ ROWS = [
                    "@-x y", ".", "@192.0.2.1", "@example.org # ours", "*", BOM),
             DMARCPOLICY="reject", SPFBEHAVIOR="1"),
     number(None, "MAXNOTIMPL"),
+    entries("milters", "unix:users/milter", "users/milter name=x content_timeout=5 fail=pass",
+            empty=UNREAD,
+            wrong=("unix:", "inet:mail.example:1", "/s content_timeout=0",
+                   "/s content_timeout=3601", "/s content_timeout=x", "/s fail=accept",
+                   "/s timeout=0", "/s at=rcpt", BOM),
+            unread=("/no/such/socket", "no/such/socket fail=pass", "inet:127.0.0.1:1")),
     Row("requiredheaders", None, {b"From": "1 entry", b"-": "1 entry"},
         (b"From:", b"a b", b"\xff"), "0 entries"),
     Row(None, "REQUIREDHEADERS", {b"From,Date": "From,Date", b"From Date": None, b"-": "-"},

@@ -15,6 +15,7 @@ from cdbs import make_cdb
 from daemons import Peer, clamd, http, passwords, policy, rspamd, spam, spamd, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
+from milters import ScriptedMilter
 from settings_table import ROWS, UNREAD, WRONG, Row
 
 from qsmtpd.config.cdb import Cdb
@@ -208,6 +209,7 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         Peer(userdb(b"x@ok.example"), home.path / os.fsdecode(settings_table.USERDB)),
         Peer(passwords(), home.path / os.fsdecode(settings_table.AUTH)),
         Peer(policy(lambda facts: b"DUNNO"), home.path / os.fsdecode(settings_table.POLICY)),
+        ScriptedMilter(path=home.path / os.fsdecode(settings_table.MILTER)),
         Peer(clamd(lambda text: b"stream: OK\n"), home.path / os.fsdecode(settings_table.CLAMD)),
         Peer(spamd(lambda head, text: spam(b"1")), home.path / os.fsdecode(settings_table.SPAMD)),
         Peer(rspamd(lambda head, text: RSPAMD), home.path / os.fsdecode(settings_table.RSPAMD)),

@@ -86,6 +86,22 @@ def _check_scanner(report: Report, settings: PluginSettings, name: str) -> None:
     _ask_each(report, settings, filter.FILE, f"{name}'s socket", listed, ask)
 
 
+def _check_milters(report: Report, settings: PluginSettings) -> None:
+    from ..filters import milter
+    from ..net.milter.conversation import Milter
+    from ..net.milter.protocol import ACTION_NAMES
+
+    def ask(one: Listed) -> bytes:
+        asked = Milter(one.address, WAIT, WAIT)
+        asked.quit()
+        options = asked.options
+        may = [name for bits, name in ACTION_NAMES.items() if options.actions & bits]
+        return b"version %d, and may change %b" % (options.version, b", ".join(may) or b"nothing")
+
+    listed = [one for one, _ in milter.Plugin(settings).milters]
+    _ask_each(report, settings, milter.FILE, "milter", listed, ask)
+
+
 def _ask_each(
     report: Report,
     settings: PluginSettings,
@@ -115,6 +131,7 @@ def _text(text: bytes) -> str:
 _ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
     "clamd": partial(_check_scanner, name="clamd"),
     "dovecotusers": _check_dovecotusers,
+    "milter": _check_milters,
     "policyserver": _check_policyservers,
     "rspamd": partial(_check_scanner, name="rspamd"),
     "spamd": partial(_check_scanner, name="spamd"),

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from ..decision import Spool
+
 
 class Tls:
     """What is known of the encryption of a session.
@@ -87,6 +89,10 @@ class Message:
         self.hops = 0
         self.file: BinaryIO | None = None
         self.first = b""
+
+    def replacement(self) -> Spool:
+        """A file for another message in the place of this one; ValueError where it is in none."""
+        raise ValueError("the message is in no file")
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all header lines of this name, in whatever case."""

@@ -53,6 +53,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "messagecheck": (("messagecheck",), ("MESSAGECHECK",)),
     "rspamd": (("rspamd",), ()),
     "spamd": (("spamd",), ()),
+    "milter": (("milters",), ()),
     "spamcontrollog": ((), ("LOGFORMAT",)),
     "qmailqueue": ((), ()),
 }
