@@ -84,6 +84,7 @@ FROM = {
     b"a@b.example\0": author.UNREADABLE,
     b"a@b.example\0, c@d.example": author.UNREADABLE,
     b"a\r@b.example": author.UNREADABLE,
+    b"a\x7f@b.example": author.UNREADABLE,
     b'"a@b.example': author.UNREADABLE,
     b"(a@b.example": author.UNREADABLE,
     b"a@b.example)": author.UNREADABLE,
@@ -212,6 +213,7 @@ def shown(text: bytes) -> str:
         (b"v=DMARC1;rua=mailto:a%4g", "the record has no valid p"),
         (b"v=DMARC1;rua=mailto:a%4", "the record has no valid p"),
         (b"v=DMARC1;rua=mailto:a b", "the record has no valid p"),
+        (b"v=DMARC1;rua=1x:y", "the record has no valid p"),
         (b"v=DMARC1;rua=m\xc4ilto:ab", "the record has no valid p"),
         (b"v=DMARC1;rua=mailto:\xc3\xa4", "the record has no valid p"),
         (b" v=DMARC1;p=none", "-"),
@@ -328,6 +330,31 @@ def test_the_names_of_a_walk() -> None:
             *("a.example.com", "", "temperror"),
         ),
         ({"_dmarc.example.com": SERVFAIL}, "example.com", "example.com", "temperror"),
+        # Nothing above a public suffix counts.
+        (
+            at(example_com="v=DMARC1;p=none;psd=y", com="v=DMARC1;p=reject"),
+            *("a.b.example.com", "c.example.com", "fail none example.com"),
+        ),
+        # It could be that com is their organization, or y.example.com the author's.
+        (
+            {"_dmarc.com": SERVFAIL, **at(a_example_com="v=DMARC1;p=none")},
+            *("a.example.com", "b.example.com", "temperror none a.example.com"),
+        ),
+        (
+            {
+                "_dmarc.y.example.com": SERVFAIL,
+                **at(x_y_example_com="v=DMARC1;p=none", example_com="v=DMARC1;p=none"),
+            },
+            *("x.y.example.com", "example.com", "temperror none x.y.example.com"),
+        ),
+        # Whether the author's domain exists is not known, and reject is of neither case.
+        (
+            {
+                "a.example.com": SERVFAIL,
+                **at(example_com="v=DMARC1;p=reject;sp=none;np=quarantine"),
+            },
+            *("a.example.com", "", "temperror example.com"),
+        ),
     ],
 )
 def test_evaluation(zone: Zone, author: str, other: str, said: str) -> None:
@@ -337,6 +364,13 @@ def test_evaluation(zone: Zone, author: str, other: str, said: str) -> None:
         words += ["may_reject"] if result.may_reject else []
         assert " ".join(filter(None, words)) == said
         assert bool(result.trouble) == (result.result == "temperror")
+
+
+def test_spf_and_dkim_have_modes_of_their_own() -> None:
+    zone = at(example_com="v=DMARC1;p=reject;aspf=s")
+    other = ["a.example.com"]
+    assert Case("", "example.com", zone, spf=other).evaluate().result == "fail"
+    assert Case("", "example.com", zone, dkim=other).evaluate().result == "pass"
 
 
 @pytest.mark.parametrize(

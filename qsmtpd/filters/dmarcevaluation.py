@@ -104,8 +104,9 @@ class _Walk:
         if not self.found:
             return self.start
         name, record = self.found[-1]
-        if record.psd != "y" or name == self.start:
+        if record.psd != "y":
             return name
+        # One label below a public suffix; of that itself, where the walk began there, none is.
         labels = self.start.split(b".")
         return b".".join(labels[-name.count(b".") - 2 :])
 

@@ -157,7 +157,7 @@ def _domain(tokens: list[Token]) -> bytes:
     kinds = [kind for kind, _ in tokens]
     if b"<" in kinds or b">" in kinds:
         begin = kinds.index(b"<") if b"<" in kinds else -1
-        if begin < 0 or kinds.count(b"<") > 1 or kinds.index(b">") != len(kinds) - 1:
+        if begin < 0 or kinds.index(b">") != len(kinds) - 1:
             raise ValueError("angle brackets that do not belong together")
         if _LITERAL in kinds[:begin]:
             raise ValueError("a literal in a display name")

@@ -105,7 +105,7 @@ def _is_uri(text: bytes) -> bool:
     scheme = scheme.lower()
     if not colon or not scheme or scheme[:1].strip(_LETTERS) or scheme.strip(_SCHEME):
         return False
-    first, *escapes = rest.split(b"%")
+    _, *escapes = rest.split(b"%")
     return not rest.translate(None, _URI) and all(
         len(escape) >= 2 and not escape[:2].strip(_HEX) for escape in escapes
     )
