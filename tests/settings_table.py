@@ -339,6 +339,7 @@ ROWS = [
     number("datepast", "DATEPAST"),
     number("datefuture", "DATEFUTURE"),
     number("loopcheck", "LOOPCHECK", empty=10),
+    number("dkim", "DKIM", most=32, empty=8),
     scanner("clamd", wrong=("reject=1",)),
     Row("messagecheck", "MESSAGECHECK", {b"/bin/true": "/bin/true"},
         (b"nosuch", b"/no/such", b"\x01"), "", (b"/etc/passwd", b"/tmp")),

@@ -28,7 +28,7 @@ from ..net.dns import settings as dns
 from ..net.syslog import Syslog
 from ..policy import load
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
-from . import foreign, spf
+from . import dkim, foreign, spf
 from .auth import check_auth
 from .daemons import check_filters
 from .dmarc import check_dmarc
@@ -105,16 +105,19 @@ def examine(
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
-    has_spf = False
+    has_spf = has_dkim = False
     if policy is not None:
         attempt(lambda: check_filters(report, plain, policy))
         has_spf = bool(attempt(lambda: spf.evaluates(plain, policy)))
+        has_dkim = bool(attempt(lambda: dkim.checks(plain, policy)))
         if any(spec.plugin == "dmarc" for spec in policy.plugins):
             attempt(lambda: check_dmarc(report, plain, policy))
     pyopenssl = tls is not None and tls.mode in (STARTTLS, IMPLICIT)
-    enough = _check_memory(report, pyopenssl, has_spf)
+    enough = _check_memory(report, pyopenssl, has_spf, has_dkim)
     if has_spf and enough:
         attempt(lambda: spf.check_spf(report))
+    if has_dkim and enough:
+        attempt(lambda: dkim.check_dkim(report))
     if dns.made > before:
         attempt(lambda: _check_dns(report, plain))
     has_tls = tls is not None and tls.mode != OFF
@@ -212,13 +215,15 @@ def _has_key(settings: Settings, file: str) -> bool:
     return cdb is not None and any(True for _ in cdb.items())
 
 
-def _check_memory(report: Report, pyopenssl: bool, has_spf: bool) -> bool:
+def _check_memory(report: Report, pyopenssl: bool, has_spf: bool, has_dkim: bool) -> bool:
     """Is there enough for a session?  With less, loading OpenSSL can end Python."""
     enough = True
     least_space = spf.SPACE_LEAST if has_spf else ADDRESS_SPACE_LEAST
     least_data = spf.DATA_LEAST if has_spf else DATA_LEAST
+    if has_dkim:
+        least_space, least_data = dkim.SPACE_LEAST, dkim.DATA_LEAST
     if pyopenssl:
-        least_space = TLS_LEAST
+        least_space = max(least_space, TLS_LEAST)
     for name, limit, least in (
         ("address space (softlimit -a, -m)", resource.RLIMIT_AS, least_space),
         ("data segment (softlimit -d, -m)", resource.RLIMIT_DATA, least_data),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import posix as os
 import sys
 
 from ..facts import ControlError
+from . import libraries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,29 +13,11 @@ if TYPE_CHECKING:
 
 NAME = "Python's pyspf"
 LEAST = (2, 0, 14)
-_there = False
 
 
 def expect() -> None:
     """Make sure that the library is there; it is not imported.  Raises ControlError."""
-    global _there
-    if not (_there or _find()):
-        import site
-
-        site.main()  # our launcher started Python without site, and so without its packages
-        if not _find():
-            raise ControlError(NAME, "is not there, and the filter spf needs it")
-    _there = True
-
-
-def _find() -> bool:
-    for folder in sys.path:
-        try:
-            os.stat(f"{folder}/spf.py")
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
+    libraries.expect(NAME, "spf.py", "the filter spf needs it")
 
 
 def load() -> Any:

@@ -39,6 +39,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fcrdns": (("fcrdns",), ("FCRDNS",)),
     "dnsbl": (("dnsbls",), ()),
     "rhsbl": (("rhsbls",), ()),
+    "dkim": (("dkim",), ("DKIM",)),
     # It has to be asked before spf, whose refusal at the end of a message it may excuse.
     "dmarc": (("dmarcpolicy",), ("DMARCPOLICY",)),
     "spf": (("spfbehavior",), ("SPFBEHAVIOR",)),

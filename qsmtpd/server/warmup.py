@@ -65,12 +65,15 @@ _LATER = (
     "qsmtpd.session.dovecot",
     "qsmtpd.session.inspection",
     "qsmtpd.session.message",
+    "qsmtpd.session.removals",
     "qsmtpd.session.starttls",
     "qsmtpd.policy.external",
     "qsmtpd.policy.lines",
     "qsmtpd.policy.spool",
+    "qsmtpd.filters.dkimsignature",
     "qsmtpd.filters.wildmat",
     "qsmtpd.smtp.asciiheader",
+    "qsmtpd.smtp.canonical",
     "qsmtpd.smtp.chunk",
     "qsmtpd.smtp.date",
     "qsmtpd.smtp.utf8",
@@ -85,6 +88,7 @@ _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 #: where they are not on.
 _FOR_FILTERS: dict[str, tuple[str, ...]] = {
     "clamd": ("tempfile",),
+    "dkim": ("tempfile", "qsmtpd.filters.dkimkey"),
     "messagecheck": ("tempfile",),
     "rspamd": ("tempfile", "json"),
     "spamd": ("tempfile",),
