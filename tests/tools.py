@@ -46,6 +46,10 @@ INTEROP = {
     "multilog": "daemontools",
     "node": "nodejs",
     "npm": "npm",
+    "policyd-spf": "postfix-policyd-spf-python",
+    "postfix-policyd-spf-perl": "postfix-policyd-spf-perl",
+    "postfwd1": "postfwd",
+    "postgrey": "postgrey",
     "rspamd": "rspamd",
     "s6-envuidgid": "s6",
     "smtp-source": "postfix",
@@ -73,6 +77,7 @@ PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
     *("clamav-daemon", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
+    *("postfix-policyd-spf-perl", "postfix-policyd-spf-python", "postfwd", "postgrey"),
 }
 
 #: Libraries of npm, for interop: below build/peers, of exactly this version.
