@@ -51,11 +51,14 @@ def evaluate_domain(ask: Ask, author: bytes, identifiers: Iterable[Identifier]) 
     if record.problem:
         result.result, result.reason = PERMERROR, record.problem
         return result
-    aligned = [_is_aligned(ask, walk, record, one, result) for one in identifiers]
-    if True in aligned:
-        result.result, result.trouble = PASS, []
-    else:
-        result.result = FAIL if all(one is False for one in aligned) else TEMPERROR
+    result.result = FAIL
+    for one in identifiers:
+        aligned = _is_aligned(ask, walk, record, one, result)
+        if aligned:
+            result.result, result.reason, result.trouble = PASS, b"", []
+            break
+        if aligned is None:
+            result.result = TEMPERROR
     wanted = record.p if own else record.sp
     if not own and record.has_np and record.np != record.sp:
         # 3.2.13: there is no such name.  Of a CNAME, its target does not matter.
