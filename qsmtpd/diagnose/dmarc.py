@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..filters import dmarc
 from ..log import Log
-from . import spf
+from . import dkim, spf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ def check_dmarc(report: Report, settings: Settings, policy: PolicySettings) -> N
         return
     order = [spec.plugin for spec in policy.plugins]
     place = order.index("dmarc")
-    if not spf.evaluates(settings, policy) and "dkim" not in order:
+    has_dkim = dkim.checks(settings, policy)
+    if not has_dkim and not spf.evaluates(settings, policy):
         what = "neither spf nor dkim is on, so no mail passes, and none is refused"
         report.wrong("dmarcpolicy", what)
-    elif "dkim" not in order:
+    elif not has_dkim:
         what = "dkim is not on, so mail that was forwarded or came by a list fails"
         report.warn("dmarcpolicy", what)
     elif "dkim" in order[place:]:
