@@ -16,7 +16,7 @@ from ..log import Log
 from ..net.daemon import Address, NoAnswer, address_of
 from ..net.dovecot import Users
 from ..net.dovecotauth import Authentication, Server
-from ..net.policyprotocol import UNSUPPORTED, PolicyServer
+from ..net.policyprotocol import PolicyServer
 from .programs import check_plugins
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ def _check_policyservers(report: Report, settings: PluginSettings) -> None:
             action = server.ask(question)
         finally:
             server.close()
-        if action.kind == UNSUPPORTED:
+        if action.kind in policyserver.NOT_DONE:
             name, word = _text(listed.name), _text(action.word)
             where = "control/" + settings.list_file(policyserver.FILE)
             report.warn(where, f"{name} wants {word}, which is not done: it is 451")

@@ -18,7 +18,7 @@ or action= and text= of what only the log is told, or is not done.
 
 OK lets nobody in: that is for relay, rcpthosts and spp.  DEFER_IF_PERMIT is a DEFER, said when
 the servers behind it have been asked, for a REJECT of theirs is for good;
-DEFER_IF_REJECT makes a DEFER of such a REJECT.
+DEFER_IF_REJECT makes a DEFER of such a REJECT.  DISCARD is done at data_post alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 import posix as os
 from time import monotonic, time
 
-from ..decision import DECLINED, Decision, check_header_line, decline, defer, drop, reject
+from ..decision import DECLINED, Decision, check_header_line, decline, defer, discard, drop, reject
 from ..facts import ControlError
 from ..net import policyprotocol as protocol
 from ..net.daemon import NoAnswer
@@ -46,6 +46,8 @@ TIMEOUT = 30  # seconds
 RCPT, DATA, DATA_POST = STAGES = (b"rcpt", b"data", b"data_post")
 #: What Postfix calls them.
 _STATES = {RCPT: b"RCPT", DATA: b"DATA", DATA_POST: b"END-OF-MESSAGE"}
+#: DISCARD where all of the message has not come yet.
+NOT_DONE = (protocol.UNSUPPORTED, protocol.DISCARD)
 UNABLE = defer(b"a mail filter wants what cannot be done", 451, b"4.3.5")
 DENIED, LATER = b"access denied", b"access denied, try again later"
 #: Of a line of a header (RFC 5322, 2.1.1).
@@ -151,9 +153,12 @@ class _Session:
                 if_reject = if_reject or _refusal(action)
             elif kind == protocol.PREPEND and stage != DATA_POST and _is_line(action.text):
                 found.append(action.text)
+            elif kind == protocol.DISCARD and stage == DATA_POST:
+                self._log(listed, recipient, action=action.word, text=action.text)
+                return discard(action.text)
             elif kind != protocol.DUNNO:
                 self._log(listed, recipient, action=action.word, text=action.text)
-                if kind == protocol.UNSUPPORTED:
+                if kind in NOT_DONE:
                     return UNABLE
         if if_permit is not None:
             return if_permit

@@ -21,9 +21,10 @@ NONSENSE = "talks nonsense"
 
 #: What an action says: nothing against it; nothing, and no further server is to be asked;
 #: a refusal for good, for now, or with the connection closed; for now where nobody refuses,
-#: or where somebody does; a line for the header; a line for the log.
+#: or where somebody does; a line for the header; a line for the log; 250, and nothing is queued.
 DUNNO, OK, REJECT, DEFER, DROP = "dunno", "ok", "reject", "defer", "drop"
 IF_PERMIT, IF_REJECT, PREPEND, NOTE = "defer_if_permit", "defer_if_reject", "prepend", "note"
+DISCARD = "discard"
 #: Postfix has it, and we do not do it.
 UNSUPPORTED = "unsupported"
 
@@ -39,6 +40,7 @@ _WORDS = {
     b"PREPEND": PREPEND,
     b"WARN": NOTE,
     b"INFO": NOTE,
+    b"DISCARD": DISCARD,
 }
 #: Of those that refuse where the action names no code, as Postfix's access_map_reject_code and
 #: access_map_defer_code are.

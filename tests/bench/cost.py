@@ -4,8 +4,8 @@
 
 Processor time, user and system, of a cold session and of a queue program that does
 nothing; medians of sessions that alternate between all rows.  Of those that ask the DNS,
-which is a server on loopback, also how long a session takes; and both of warm ones, in a
-process of qsmtpd-server that serves one after the other.
+which is a server on loopback, or others, also how long a session takes; and both of warm
+ones, in a process of qsmtpd-server that serves one after the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from cdbs import make_cdb
-from daemons import Peer, userdb
+from daemons import Peer, policy, userdb
 from dns_server import DnsServer
 from harness import Home
 from listeners import Server
@@ -78,6 +78,19 @@ ASKING: Rows = {
         {"HELOCHECK": "A", "MFDNSCHECK": "", "FCRDNS": "note", "SPFBEHAVIOR": "3"},
     ),
 }
+#: Those that ask a daemon, which listens at QMAILHOME/daemon and answers by a script; or a program.
+DAEMONS = {
+    "dovecotusers": userdb(b"x@ok.example"),
+    "policyserver": policy(lambda facts: b"DUNNO"),
+}
+OTHERS: Rows = {
+    "dovecotusers": ({"dovecotusers": "daemon"}, {}),
+    "policyserver": ({"policyservers": "daemon"}, {}),
+    "spp, a program at RCPT": ({"smtpplugins": "[rcpt]\n/bin/true"}, {}),
+    "spp, a command for the shell": ({"smtpplugins": "[rcpt]\n:exit 0"}, {}),
+}
+#: Of which the warm costs are measured, too.
+WARM: Rows = {**ASKING, **OTHERS}
 #: name -> (control files, variables)
 ROWS: Rows = {
     PLAIN: ({}, {}),
@@ -95,7 +108,7 @@ ROWS: Rows = {
     "bouncecheck": ({}, {"BOUNCECHECK": "1"}),
     "recipients, a cdb": ({"recipients": "control/users.cdb", "users.cdb": ":x@ok.example"}, {}),
     "validrcptto": ({"validrcptto.cdb": "x@ok.example"}, {}),
-    "dovecotusers": ({"dovecotusers": "userdb"}, {}),
+    **OTHERS,
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
     **ASKING,
@@ -188,8 +201,8 @@ def main() -> None:
         for number, (name, (files, variables)) in enumerate(ROWS.items()):
             home = Path(folder, str(number))
             prepare(home, files)
-            if name == "dovecotusers":
-                stack.enter_context(Peer(userdb(b"x@ok.example"), home / "userdb"))
+            if name in DAEMONS:
+                stack.enter_context(Peer(DAEMONS[name], home / "daemon"))
             environ = {
                 "PATH": os.environ["PATH"],
                 "QMAILHOME": str(home),
@@ -205,27 +218,31 @@ def main() -> None:
         print(f"without any filter {plain[0]:.1f} ms; each adds:")
         for name in found:
             print(f".It {name} Ta {found[name][0] - plain[0]:.1f}")
-        warmed = _warm(Path(folder), queue, dns)
+        warmed = _warm(Path(folder), queue, dns, stack)
         first = warmed.pop(PLAIN)
         print(f"warm {first[0]:.2f} ms; and in time, cold {plain[1]:.1f}, warm {first[1]:.1f}:")
-        for name in ASKING:
+        for name in WARM:
             times = found[name][1] - plain[1], warmed[name][1] - first[1]
             print(
                 f".It {name} Ta {warmed[name][0] - first[0]:.2f}  ({times[0]:.1f}, {times[1]:.1f})"
             )
 
 
-def _warm(folder: Path, queue: Path, dns: DnsServer) -> dict[str, tuple[float, float]]:
+def _warm(
+    folder: Path, queue: Path, dns: DnsServer, stack: ExitStack
+) -> dict[str, tuple[float, float]]:
     """The medians of warm sessions, of a server for each row."""
     servers = {}
     try:
-        for number, (name, (files, variables)) in enumerate({PLAIN: ROWS[PLAIN], **ASKING}.items()):
+        for number, (name, (files, variables)) in enumerate({PLAIN: ROWS[PLAIN], **WARM}.items()):
             path = folder / f"warm{number}"
             path.mkdir()
             home = Home(path)
             home.environ.update({"QMAILQUEUE": str(queue), "DNSCACHEIP": dns.where, **variables})
             for file, text in files.items():
                 home.control(file, text)
+            if name in DAEMONS:
+                stack.enter_context(Peer(DAEMONS[name], home.path / "daemon"))
             servers[name] = Server(home, "--sessions", "1000000", "--spare", "1")
         rows = {name: partial(warm, server) for name, server in servers.items()}
         for measure in rows.values():
