@@ -321,6 +321,12 @@ def test_fail_pass_asks_the_next_one(made: Build, home: Home) -> None:
         assert rcpt(plugin, b"x@ok.example") == b"554 access denied (#5.7.1)"
 
 
+def test_no_answer_behind_defer_if_reject(made: Build, home: Home) -> None:
+    with Peer(sent(b"DEFER_IF_REJECT a")) as peer:
+        plugin = made(peer.address, f"unix:{home.path}/nothing fail=refuse")
+        assert rcpt(plugin, b"x@ok.example") == b"450 a (#4.7.1)"
+
+
 def test_extra_attributes_and_the_first_action(made: Build) -> None:
     def script(line: Line) -> None:
         while line.hear() != b"\n":

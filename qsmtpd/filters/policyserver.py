@@ -137,9 +137,10 @@ class _Session:
                 )
             except NoAnswer as error:
                 self._log(listed, recipient, result=str(error))
-                if listed.failed is DECLINED:
+                failed = listed.failed
+                if failed is DECLINED:
                     continue
-                return listed.failed
+                return if_reject if if_reject is not None and failed.code >= 500 else failed
             kind = action.kind
             if kind == protocol.OK:
                 break

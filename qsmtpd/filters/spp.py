@@ -69,13 +69,7 @@ class Plugin:
         self.sections = sections(settings)
         self.timeout = settings.number(None, "SPPTIMEOUT", 20, least=1)
         self.hosts = Domains(settings)
-        # A hook that nobody wants costs: at connect, a process for each client.
-        hooks: dict[str, object] = {}
-        if CONNECTION in self.sections:
-            hooks |= {"connect": _Session._connect, "starttls": _Session._connect}
-        if AUTH in self.sections:
-            hooks["auth"] = _Session._auth
-        self._kind: type[_Session] = type("Session", (_Session,), {"__slots__": (), **hooks})
+        self._kind = _KINDS[CONNECTION in self.sections, AUTH in self.sections]
 
     def for_session(self) -> _Session:
         return self._kind(self)
@@ -109,6 +103,9 @@ class _Session:
 
     def _connect(self, client: Client) -> Decision:
         return self._run(CONNECTION, client, {}).decision
+
+    def _starttls(self, client: Client) -> Decision:
+        return self._run(CONNECTION, client, {}, can_print=False).decision
 
     def helo(self, client: Client, name: bytes) -> Decision:
         return self._run(HELO, client, {}, can_print=not client.esmtp).decision
@@ -264,6 +261,26 @@ class _Session:
         if fields:
             to = told.get(b"SMTPRCPTTO") if section == RCPT else None
             self._plugin.settings.log(program=program.name, section=section, **fields, to=to)
+
+
+def _kind(connection: bool, auth: bool) -> type[_Session]:
+    """A session that has plugins in these sections.
+
+    A hook that nobody wants costs: at connect, a process for each client.
+    """
+    hooks: dict[str, object] = {}
+    if connection:
+        hooks |= {"connect": _Session._connect, "starttls": _Session._starttls}
+    if auth:
+        hooks["auth"] = _Session._auth
+    return type("Session", (_Session,), {"__slots__": (), **hooks})
+
+
+_KINDS = {
+    (connection, auth): _kind(connection, auth)
+    for connection in (False, True)
+    for auth in (False, True)
+}
 
 
 class _Result:
