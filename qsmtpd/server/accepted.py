@@ -26,25 +26,23 @@ LOOPBACK: tuple[str, ...] = ("127.", "::1")
 class Accepted:
     """An accepted connection: its descriptor, and what distinguishes it from others.
 
-    `network` is what counts as one client (see network()).  `facts` are variables
-    of its environment that say who is there.  `rule` are the instructions for this
-    client; None: they have still to be found, because they may depend on its name.
-    `since` is when it came (monotonic seconds), `greeted`, whether it has been.
+    `facts` are variables of its environment that say who is there.  `rule` are the
+    instructions for this client; None: they have still to be found, because they may
+    depend on its name.  `since` is when it came (monotonic seconds), `greeted`,
+    whether it has been.
     """
 
-    __slots__ = ("fd", "network", "facts", "rule", "since", "greeted")
+    __slots__ = ("fd", "facts", "rule", "since", "greeted")
 
     def __init__(
         self,
         fd: int,
-        network: str,
         facts: dict[bytes, bytes],
         rule: bytes | None,
         since: float,
         greeted: bool = False,
     ) -> None:
         self.fd = fd
-        self.network = network
         self.facts = facts
         self.rule = rule
         self.since = since
@@ -52,7 +50,7 @@ class Accepted:
 
     def pack(self) -> bytes:
         """All but the descriptor, as bytes for another process; unpack() reads them."""
-        return marshal.dumps((self.network, self.facts, self.rule, self.since, self.greeted))
+        return marshal.dumps((self.facts, self.rule, self.since, self.greeted))
 
 
 def unpack(fd: int, packed: bytes) -> Accepted:
@@ -60,30 +58,32 @@ def unpack(fd: int, packed: bytes) -> Accepted:
     return Accepted(fd, *marshal.loads(packed))
 
 
-class Client:
+class Client(Accepted):
     """One that has no process yet.
 
-    Its `plan`, if that is known by now.  `line`: so many bytes are a line, too.
-    `waiting`: it is to have a process.  `over`: its address has too many connections.
-    `ends` is what it hears at its time limit.
+    `network` is what counts as one client (see network()).  Its `plan`, if that is
+    known by now.  `line`: so many bytes are a line, too.  `waiting`: it is to have a
+    process.  `over`: its address has too many connections.  `ends` is what it hears at
+    its time limit.
     """
 
     __slots__ = (
-        "accepted",
-        "connection",
-        "plan",
-        "line",
-        "waiting",
-        "silence",
-        "over",
-        "bytes_in",
-        "bytes_out",
-        "ends",
+        *("connection", "network", "plan", "line", "waiting", "silence", "over"),
+        *("bytes_in", "bytes_out", "ends"),
     )
 
-    def __init__(self, accepted: Accepted, connection: Socket, plan: Plan | NoPlan | None) -> None:
-        self.accepted = accepted
+    def __init__(
+        self,
+        connection: Socket,
+        network: str,
+        facts: dict[bytes, bytes],
+        rule: bytes | None,
+        since: float,
+        plan: Plan | NoPlan | None,
+    ) -> None:
+        super().__init__(connection.fileno(), facts, rule, since)
         self.connection = connection
+        self.network = network
         self.plan = plan
         self.line = 1  # before the greeting, any byte
         self.waiting = False
@@ -118,19 +118,19 @@ class Connections:
             del self._counts[network]
 
 
-def variables(ip: str, port: int, local: tuple[str, int]) -> dict[bytes, bytes]:
-    """What tcpserver says of a connection without having looked up names."""
+def own(local: tuple[str, int]) -> dict[bytes, bytes]:
+    """What tcpserver says of our end of a connection, without having looked up its name."""
     return {
         b"PROTO": b"TCP",
         b"TCPLOCALIP": plain(local[0]).encode(),
         b"TCPLOCALPORT": b"%d" % local[1],
-        b"TCPREMOTEIP": ip.encode(),
-        b"TCPREMOTEPORT": b"%d" % port,
     }
 
 
 def plain(ip: str) -> str:
     """An address without its zone; an IPv4-mapped IPv6 address as IPv4."""
+    if ":" not in ip:
+        return ip
     ip = ip.partition("%")[0]
     if ip.startswith(_MAPPED) and "." in ip:
         return ip[len(_MAPPED) :]

@@ -1,8 +1,9 @@
-"""What the master waits for: descriptors, each with what is called when it is ready."""
+"""What the master waits for: descriptors, each with what is called when it is ready; and times."""
 
 from __future__ import annotations
 
 import select
+from time import monotonic
 
 from .. import waits
 
@@ -24,18 +25,24 @@ _MOST = 64
 
 
 class Events:
-    """Descriptors that are waited for.
+    """Descriptors that are waited for, and when something is due (`wake`, monotonic seconds).
 
-    One that is closed, or passed on to another process, must be removed before:
+    A descriptor that is closed, or passed on to another process, must be removed before:
     epoll looks at what is open, and that may live on elsewhere.
     """
 
-    __slots__ = ("_epoll", "_handlers", "_last")
+    __slots__ = ("wake", "_epoll", "_handlers", "_last")
 
     def __init__(self) -> None:
+        self.wake = 0.0
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._last: set[int] = set()
+
+    def by(self, time: float) -> None:
+        """Something is due then; who is asked for all that is due may find nothing yet."""
+        if time < self.wake:
+            self.wake = time
 
     def add(
         self, fd: int, handler: Handler, flags: int = select.EPOLLIN, last: bool = False
@@ -58,18 +65,20 @@ class Events:
 
     def wait(self, deadline: float) -> bool:
         """Wait once, until `deadline` (monotonic seconds), and call; was one ready?"""
-        ready = self._epoll.poll(waits.left(deadline), _MOST)
-        later = []
+        left = deadline - monotonic()
+        if not 0.0 <= left <= waits.LONGEST:
+            left = waits.LONGEST if left > 0 else 0.0
+        ready = self._epoll.poll(left, _MOST)
+        handlers, last, later = self._handlers, self._last, None
         for fd, flags in ready:
-            if fd in self._last:
-                later.append((fd, flags))
-            else:
-                self._call(fd, flags)
-        for fd, flags in later:
-            self._call(fd, flags)
+            if fd in last:
+                later = [(fd, flags)] if later is None else [*later, (fd, flags)]
+                continue
+            handler = handlers.get(fd)
+            if handler is not None:  # one that was called before may have closed it
+                handler(fd, flags)
+        for fd, flags in later or ():
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler(fd, flags)
         return bool(ready)
-
-    def _call(self, fd: int, flags: int) -> None:
-        handler = self._handlers.get(fd)
-        if handler is not None:  # one that was called before may have closed it
-            handler(fd, flags)

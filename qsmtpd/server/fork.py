@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import mmap
     import signal
 
-    from .accepted import Accepted
+    from .accepted import Client
+    from .board import Board
     from .configuration import Configuration
 else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
@@ -35,13 +36,15 @@ class Worker:
     must be over (monotonic seconds), `hangs`, whether it was not.  `used`: it has
     had a client.  `dismissed`: the master has told it to end.  `control` is the
     socket to it, None when nothing more is sent or received there.  `page` is the
-    memory that it shares with the master, if any (see deaths.py).
+    memory that it shares with the master, if any (see deaths.py); `place` is its
+    place on the board, 0 for none.
     """
 
     __slots__ = (
         "pid",
         "control",
         "page",
+        "place",
         "network",
         "ip",
         "deadline",
@@ -51,10 +54,13 @@ class Worker:
         "dismissed",
     )
 
-    def __init__(self, pid: int, control: socket.socket | None, page: mmap.mmap | None) -> None:
+    def __init__(
+        self, pid: int, control: socket.socket | None, page: mmap.mmap | None, place: int
+    ) -> None:
         self.pid = pid
         self.control = control
         self.page = page
+        self.place = place
         self.network: str | None = None
         self.ip = b""
         self.deadline = waits.NEVER
@@ -68,10 +74,10 @@ class Worker:
         """Does it serve a client?"""
         return self.network is not None
 
-    def assign(self, accepted: Accepted, deadline: float) -> None:
+    def assign(self, client: Client, deadline: float) -> None:
         """It serves this client from now on."""
-        self.network = accepted.network
-        self.ip = accepted.facts[b"TCPREMOTEIP"]
+        self.network = client.network
+        self.ip = client.facts[b"TCPREMOTEIP"]
         self.deadline = deadline
         self.used = True
 
@@ -88,16 +94,21 @@ class Worker:
             self.control = None
 
 
-def fork(configuration: Configuration, accepted: Accepted | None, descriptors: list[int]) -> Worker:
+def fork(
+    configuration: Configuration, client: Client | None, descriptors: list[int], board: Board
+) -> Worker:
     """A new worker, for this connection or to be idle.  Raises OSError.
 
     The new process closes these descriptors, which are the master's.
     """
+    place = 0
     ours: socket.socket | None = None
     theirs: socket.socket | None = None
     try:
         page = new_page(configuration)
-        if accepted is None or configuration.options.sessions > 1:
+        if configuration.options.sessions > 1:
+            place = board.take()
+        if client is None or configuration.options.sessions > 1:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
         # Until the new process handles them itself, the master's handlers would
@@ -109,6 +120,8 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
         for end in (ours, theirs):
             if end is not None:
                 end.close()
+        if place:
+            board.free(place)
         raise
     if pid == 0:
         try:
@@ -116,7 +129,7 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
             limits.restore_limit()
             if ours is not None:
                 os.close(ours.fileno())
-            os._exit(work(configuration, accepted, theirs, page))
+            os._exit(work(configuration, client, theirs, page, board, place))
         except Exception as error:
             log_trouble(Log(2, pid=os.getpid()), error)
         finally:
@@ -124,7 +137,7 @@ def fork(configuration: Configuration, accepted: Accepted | None, descriptors: l
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     if theirs is not None:
         theirs.close()
-    return Worker(pid, ours, page)
+    return Worker(pid, ours, page, place)
 
 
 def close(descriptors: list[int]) -> None:

@@ -67,7 +67,12 @@ class Held:
         self._failed = failed
         self._clients: dict[int, Client] = {}
         self._waiting: OrderedDict[Client, None] = OrderedDict()
-        self._timers: Timers[Client] = Timers()
+        self._timers: Timers[Client] = Timers(events.by)
+
+    @property
+    def awaits(self) -> bool:
+        """Is there somebody who waits for a process?"""
+        return bool(self._waiting)
 
     def has_room(self) -> bool:
         """Can one more come?  If need be, somebody who has said nothing yet makes room."""
@@ -86,8 +91,8 @@ class Held:
             return
         if len(self._clients) >= self._limit:
             self.make_room()
-        self._clients[client.accepted.fd] = client
-        self._events.add(client.accepted.fd, self._changed, CHANGES)
+        self._clients[client.fd] = client
+        self._events.add(client.fd, self._changed, CHANGES)
         if client.over:
             self._timers.set(client, MOMENT)
         else:
@@ -109,7 +114,7 @@ class Held:
         except OSError:
             self.end(client, Ending("client-gone"))
             return
-        client.accepted.greeted = True
+        client.greeted = True
         limits = plan.settings.limits
         client.line = min(limits.line, LINE) + 2
         client.ends = replies.TIMEOUT if limits.timeout <= limits.session else replies.SESSION_OVER
@@ -130,7 +135,10 @@ class Held:
             data, flags = b"", GONE
         client.bytes_in = len(data)
         is_line = b"\n" in data or len(data) >= client.line or data.startswith(_FOREIGN)
-        if is_line:
+        if is_line and not self._waiting and self._pool.has_room():
+            self._remove(client)
+            self._hand_out(client)
+        elif is_line:
             self._wait(client)
         elif not data or flags & ENDED:
             self.end(client, Ending("client-gone"))
@@ -153,7 +161,7 @@ class Held:
 
     def _hand_out(self, client: Client) -> None:
         longest = client.plan.longest if isinstance(client.plan, Plan) else waits.NEVER
-        if self._pool.hand_out(client.accepted, longest):
+        if self._pool.hand_out(client, longest):
             client.connection.close()
             return
         self._failed()
@@ -173,29 +181,29 @@ class Held:
 
     def _say(self, client: Client, ending: Ending) -> None:
         """The last word as far as it needs no waiting, and the line in the log."""
-        accepted, connection, plan = client.accepted, client.connection, client.plan
-        self._connections.remove(accepted.network)
-        log, environ = Log(), accepted.facts
+        plan = client.plan
+        self._connections.remove(client.network)
+        log, environ = Log(), client.facts
         if plan is not None:  # as in a session: what a rule says is stronger than the facts
             log = plan.log
-            environ = self._pool.configuration.environ_of(plan, accepted.rule or b"", environ)
-        if ending.reply is not None and accepted.greeted and isinstance(plan, Plan):
+            environ = self._pool.configuration.environ_of(plan, client.rule or b"", environ)
+        if ending.reply is not None and client.greeted and isinstance(plan, Plan):
             ending.reply = plan.settings.in_form(ending.reply)
-        peer = ucspi.read_peer(environ, accepted.fd)
+        peer = ucspi.read_peer(environ, client.fd)
         log.begin(pid=os.getpid(), ip=peer.ip)
-        log_session(log, client, peer, Counters(accepted.since), ending)  # type: ignore[arg-type]
-        part(connection, ending.reply)
+        log_session(log, client, peer, Counters(client.since), ending)  # type: ignore[arg-type]
+        part(client.connection, ending.reply)
 
     def make_room(self) -> bool:
         """Who has been here longest without a line leaves; False where there is nobody."""
         silent = [client for client in self._timers.oldest() if not client.waiting]
         if silent:
-            self.end(min(silent, key=lambda c: c.accepted.since), Ending.by(NO_ROOM))
+            self.end(min(silent, key=lambda c: c.since), Ending.by(NO_ROOM))
         return bool(silent)
 
     def _remove(self, client: Client) -> None:
-        del self._clients[client.accepted.fd]
-        self._events.remove(client.accepted.fd)  # its descriptor may live on in a process
+        del self._clients[client.fd]
+        self._events.remove(client.fd)  # its descriptor may live on in a process
         self._waiting.pop(client, None)
         self._timers.drop(client)
 
@@ -209,14 +217,14 @@ class Held:
         """Greet those who have been silent for long enough; end those who have been too long."""
         while (client := self._timers.due(now)) is not None:
             if client.over:
-                client.over = self._connections.of(client.accepted.network) > self._most
+                client.over = self._connections.of(client.network) > self._most
                 if client.over:
                     self.end(client, Ending.by(TOO_MANY))
                     continue
                 self._receive(client)
-                if client.accepted.fd in self._clients:
-                    self._changed(client.accepted.fd, 0)  # what it has said meanwhile
-            elif client.waiting or client.accepted.greeted:
+                if client.fd in self._clients:
+                    self._changed(client.fd, 0)  # what it has said meanwhile
+            elif client.waiting or client.greeted:
                 self.end(client, Ending.by(client.ends or NO_PROCESS))
             else:
                 self._greet(client)

@@ -15,7 +15,7 @@ from .. import waits
 from ..facts import ControlError
 from ..session.plan import Plan
 from . import rules, status
-from .accepted import LOOPBACK, Accepted, Client, network, plain, variables
+from .accepted import LOOPBACK, Client, network, own, plain
 from .options import ERRORS, STATUS
 from .pool import PAUSE
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .rules import Rules
 
 _ANY = ("0.0.0.0", "::")
+#: Of so many addresses of our own it is remembered what is said of them.
+_OWN_LIMIT = 100
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 #: After these accept() would fail again at once.  EINVAL: another process that
 #: shares the socket has shut it down.
@@ -52,7 +54,7 @@ class Listener:
         pool: Pool,
         held: Held,
         connections: Connections,
-        catch_up: Callable[[str], None],
+        catch_up: Callable[[], None],
     ) -> None:
         self.sockets = sockets
         self._options = options
@@ -62,11 +64,13 @@ class Listener:
         self._held = held
         self._connections = connections
         self._catch_up = catch_up
-        self._listens = False
+        #: Does it wait for connections now?
+        self.listens = False
         self._by_fd = {each.fileno(): each for each in sockets}
         #: Where a socket has one address, its connections have that.
         names = {each.fileno(): each.getsockname() for each in sockets}
-        self._local = {fd: name for fd, name in names.items() if name[0] not in _ANY}
+        self._local = {fd: own(name) for fd, name in names.items() if name[0] not in _ANY}
+        self._own: dict[tuple[str, int], dict[bytes, bytes]] = {}
         #: Nothing is accepted before this time (monotonic seconds).
         self.resume_at = 0.0
         if options.no_delay:  # accepted connections have it from here
@@ -76,8 +80,8 @@ class Listener:
     def check(self, now: float) -> None:
         """Wait for connections as long as one more can come."""
         wanted = now >= self.resume_at and self._held.has_room()
-        if wanted != self._listens:
-            self._listens = wanted
+        if wanted != self.listens:
+            self.listens = wanted
             for fd in self._by_fd:
                 if wanted:
                     self._events.add(fd, self._accept, last=True)
@@ -87,14 +91,15 @@ class Listener:
     def pause(self) -> None:
         """Accept nothing for a while."""
         self.resume_at = monotonic() + PAUSE
+        self._events.by(0)
 
     def next_time(self) -> float:
         """When check() has something to do (monotonic seconds)."""
-        return waits.NEVER if self._listens or not self._held.has_room() else self.resume_at
+        return waits.NEVER if self.listens or not self._held.has_room() else self.resume_at
 
     def close(self) -> None:
         """Listen no longer."""
-        if self._listens:
+        if self.listens:
             for fd in self._by_fd:
                 self._events.remove(fd)
         for listening in self.sockets:
@@ -103,6 +108,7 @@ class Listener:
     def _accept(self, fd: int, flags: int) -> None:
         """Accept one connection."""
         if not self._held.has_room():
+            self.check(0)
             return
         listening = self._by_fd[fd]
         try:
@@ -133,18 +139,17 @@ class Listener:
         client has gone.
         """
         options = self._options
-        ip, port = plain(remote[0]), remote[1]
-        local = self._local.get(listening.fileno()) or connection.getsockname()
+        ip = plain(remote[0])
+        facts = {**self._own_end(connection, listening.fileno())}
+        facts[b"TCPREMOTEIP"] = address = ip.encode()
+        facts[b"TCPREMOTEPORT"] = b"%d" % remote[1]
         if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
             connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
-        facts = variables(ip, port, local)
         rule: bytes | None = b""
         named = not options.remote_names
         if self._rules is not None:
-            if named or not self._rules.by_name():
-                rule = self._rules.find(ip.encode(), None)
-            else:
-                rule = None
+            by_name = not named and self._rules.by_name()
+            rule = None if by_name else self._rules.find(address, None)
         if rule and rules.denies(rule):
             if options.verbose >= STATUS:
                 if options.local_name is not None:
@@ -154,16 +159,26 @@ class Listener:
             return
         configuration = self._pool.configuration
         plan = None if rule is None else configuration.plan(rule)
-        client = network(ip)
-        accepted = Accepted(connection.fileno(), client, facts, rule, monotonic())
-        guest = Client(accepted, connection, plan)
-        guest.over = self._has_too_many(client, ip, plan)
-        self._connections.add(client)
+        client = Client(connection, network(ip), facts, rule, monotonic(), plan)
+        client.over = self._has_too_many(client.network, ip, plan)
+        self._connections.add(client.network)
         if isinstance(plan, Plan):
-            guest.silence = plan.hold(
+            client.silence = plan.hold(
                 lambda: configuration.environ_of(plan, rule or b"", facts), named
             )
-        self._held.take(guest)
+        self._held.take(client)
+
+    def _own_end(self, connection: Socket, listening: int) -> dict[bytes, bytes]:
+        """The facts of our end of this connection, which is of that listening socket."""
+        facts = self._local.get(listening)
+        if facts is None:
+            local = connection.getsockname()[:2]
+            facts = self._own.get(local)
+            if facts is None:
+                facts = own(local)
+                if len(self._own) < _OWN_LIMIT:
+                    self._own[local] = facts
+        return facts
 
     def _has_too_many(self, client: str, ip: str, plan: object) -> bool:
         most = self._options.client_limit
@@ -171,5 +186,5 @@ class Listener:
             return False
         if isinstance(plan, Plan) and b"RELAYCLIENT" in plan.environ:
             return False
-        self._catch_up(client)
+        self._catch_up()
         return self._connections.of(client) >= most

@@ -86,16 +86,26 @@ class Master:
     def _turn(self) -> None:
         """Wait for something, and do it."""
         now = monotonic()
+        if now >= self._events.wake:
+            self._check(now)
+        # While clients wait for a process, or for being accepted, the end of a session is news.
+        short_of_room = self._held.awaits or not self._listener.listens
+        self._pool.await_one(short_of_room)
+        if short_of_room:
+            self._held.serve()
+            self._listener.check(now)
+        if not self._pool.is_short(now):
+            self._events.wait(self._events.wake)
+        elif not self._events.wait(now):  # clients who wait go before processes for others
+            self._pool.top_up(now)
+
+    def _check(self, now: float) -> None:
+        """Do what is due."""
         self._reload.check(now)
         self._pool.check(now)
         self._held.expire(now)
-        self._held.serve()
         self._listener.check(now)
-        # Clients who wait go before processes for those who may come.
-        if self._options.spare and self._events.wait(now):
-            return
-        if not self._pool.top_up(now):
-            self._events.wait(self._next_time(now))
+        self._events.wake = self._next_time(now)
 
     def _next_time(self, now: float) -> float:
         """When there is something to do by the clock (monotonic seconds)."""
@@ -112,14 +122,15 @@ class Master:
 
     def _handle_signals(self, fd: int, flags: int) -> None:
         self._signals.clear()
+        self._events.by(0)  # a trial of what is to be read anew has a time limit
         self._reap()
         if self._signals.hangup and self._reload.pid is None and not self._signals.terminations:
             self._signals.hangup = False
             self._reload.start()
 
-    def _catch_up(self, network: str) -> None:
-        """Hear of the sessions of this network that have ended by now."""
-        self._pool.catch_up(network)
+    def _catch_up(self) -> None:
+        """Hear of the sessions that have ended by now."""
+        self._pool.look()
         self._reap()
 
     def _reap(self) -> None:

@@ -1,17 +1,19 @@
 """The pool: the worker processes, from fork to wait().
 
-Each connection of a process is counted when it is assigned, and no longer when
-the process says that it is done, or has ended in whatever way.
+Each connection of a process is counted when it is assigned, and no longer when it is seen
+that the process is done, or has ended in whatever way.
 """
 
 from __future__ import annotations
 
 import os
-import socket
+import sys
+from socket import SCM_RIGHTS, SOL_SOCKET
 from time import monotonic
 
 from .. import waits
 from . import status
+from .board import Board
 from .deaths import log_death
 from .fork import Worker, fork
 from .options import ERRORS, STATUS
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterator
 
-    from .accepted import Accepted, Connections
+    from .accepted import Client, Connections
     from .configuration import Configuration
     from .events import Events
 else:
@@ -36,6 +38,8 @@ PAUSE = 1.0
 FIRST_WAIT, LONGEST_WAIT = 0.1, 30.0
 #: How long a worker for several connections may be idle before it is dismissed (seconds).
 IDLE = 60.0
+#: How long it may be unknown that a process is done, where nobody waits for it (seconds).
+LOOK = 1.0
 
 
 class Pool:
@@ -61,6 +65,13 @@ class Pool:
         self._descriptors = descriptors
         self._workers: dict[int, Worker] = {}
         self._controls: dict[int, Worker] = {}  # by the descriptor of the control socket
+        most = self._options.limit + self._options.spare
+        self._board = Board(2 * most + 64)  # after a HUP there are old ones, too
+        self._places: dict[int, Worker] = {}
+        self._told = self._options.verbose >= STATUS  # is the end of each to be told at once?
+        self._board.awaited = self._told
+        #: When to look who is done, at the latest (monotonic seconds).
+        self._look_at = waits.NEVER
         #: Those that are free: the unused ones, then the used ones, the latest last.
         self._idle: list[Worker] = []
         #: No session has to be over before this time (monotonic seconds).
@@ -73,37 +84,48 @@ class Pool:
 
     def has_room(self) -> bool:
         """May one more connection be served?"""
+        if self.busy >= self._options.limit:
+            self.look()
         return self.busy < self._options.limit
 
-    def hand_out(self, accepted: Accepted, longest: float) -> bool:
+    def hand_out(self, client: Client, longest: float) -> bool:
         """Give a connection to an idle worker, the latest used first; else to a new one.
 
         It takes at most `longest` seconds.  False where no process is to be had.
         """
-        self.say_status(1)  # first, as in tcpserver's log: the worker says the rest
-        worker = self._send(accepted) if self._idle else None
+        if self._told:
+            self.say_status(1)  # first, as in tcpserver's log: the worker says the rest
+        if not self._idle:
+            self.look()
+        worker = self._send(client) if self._idle else None
         if worker is None:
-            worker = self._fork(accepted)
+            worker = self._fork(client)
             if worker is None:
                 self.say_status()
                 return False
-        deadline = accepted.since + longest
-        worker.assign(accepted, deadline)
+        deadline = client.since + longest
+        worker.assign(client, deadline)
         self.busy += 1
-        self._overdue_at = min(self._overdue_at, deadline)
         self._wait = FIRST_WAIT
+        if deadline < self._overdue_at:
+            self._overdue_at = deadline
+            self._events.by(deadline)
+        if self._look_at == waits.NEVER:
+            self._look_at = monotonic() + LOOK
+            self._events.by(self._look_at)
         return True
 
-    def _send(self, accepted: Accepted) -> Worker | None:
+    def _send(self, client: Client) -> Worker | None:
         """Send a connection to an idle worker; None where there is none, or cannot be."""
-        packed = accepted.pack()
+        packed = client.pack()
         if len(packed) > PACKED_LIMIT:
             return None  # a new process has it without being sent it
+        descriptor = client.fd.to_bytes(4, sys.byteorder)
         while self._idle:
             worker = self._idle.pop()
             assert worker.control is not None
             try:
-                socket.send_fds(worker.control, [packed], [accepted.fd])
+                worker.control.sendmsg([packed], [(SOL_SOCKET, SCM_RIGHTS, descriptor)])
             except OSError:  # it has just died
                 continue
             if self._options.sessions == 1:
@@ -111,11 +133,26 @@ class Pool:
             return worker
         return None
 
-    def catch_up(self, network: str) -> None:
-        """Hear what the workers of this network have said by now."""
-        for worker in [w for w in self._controls.values() if w.network == network]:
-            assert worker.control is not None
-            self._hear(worker.control.fileno())
+    def look(self) -> None:
+        """See which workers are done by now."""
+        for place, code in self._board.done():
+            worker = self._places[place]
+            if not worker.busy:
+                continue
+            self._release(worker)
+            if worker.control is not None:
+                self._idle.append(worker)
+                self._events.by(worker.idle_since + IDLE)
+            if self._told:
+                self._say_end(worker.pid, code << 8)
+
+    def await_one(self, wanted: bool) -> None:
+        """Is the master to be woken as soon as a worker is done?"""
+        wanted = wanted or self._told
+        if wanted != self._board.awaited:
+            self._board.awaited = wanted
+        if wanted:
+            self.look()  # one may have been done before it could know
 
     # -- for the master's loop ---------------------------------------------
 
@@ -129,47 +166,53 @@ class Pool:
             return
         except OSError:
             said = b""
-        if worker.busy and said.startswith(DONE) and said[1:].isdigit():
-            self._release(worker)
-            self._idle.append(worker)
-            if self._options.verbose >= STATUS:
-                self._say_end(worker.pid, int(said[1:]) << 8)
-        else:
+        self.look()
+        if said.strip(DONE) or not said:
             self._lose(worker)  # it has ended, or what it says makes no sense
 
     def check(self, now: float) -> None:
+        """See who is done; dismiss those that were idle for long; kill those that hang."""
+        self.look()
+        self._look_at = now + LOOK if self.busy else waits.NEVER
+        if now >= self._overdue_at:
+            self._kill_overdue(now)
+        for worker in self._surplus():
+            if now < worker.idle_since + IDLE:
+                break
+            self._dismiss(worker)
+
+    def _kill_overdue(self, now: float) -> None:
         """Kill the workers whose sessions should have been over long ago."""
-        if now < self._overdue_at:
-            return
         for worker in self._workers.values():
             if now >= worker.deadline:
                 worker.hangs, worker.deadline = True, waits.NEVER
                 os.kill(worker.pid, signal.SIGKILL)
         self._overdue_at = min((w.deadline for w in self._workers.values()), default=waits.NEVER)
 
-    def top_up(self, now: float) -> bool:
-        """Dismiss workers that were idle for long, and fork the spare ones; any change?"""
-        changed = False
-        for worker in self._surplus():
-            if now < worker.idle_since + IDLE:
+    def is_short(self, now: float) -> bool:
+        """Are spare ones to be forked?"""
+        if not self._options.spare or now < self._resume_at:
+            return False
+        if not self._idle:
+            self.look()
+        return not self._idle
+
+    def top_up(self, now: float) -> None:
+        """Fork the spare ones."""
+        # All at once: what the master writes to between two forks is copied,
+        # and these share one copy.
+        for _ in range(self._options.spare):
+            fresh = self._fork()
+            if fresh is None:
+                self._resume_at = now + PAUSE
+                self._events.by(self._resume_at)
                 break
-            self._dismiss(worker)
-            changed = True
-        if now >= self._resume_at and not self._idle:
-            # All at once: what the master writes to between two forks is copied,
-            # and these share one copy.
-            for _ in range(self._options.spare):
-                fresh = self._fork()
-                if fresh is None:
-                    self._resume_at = now + PAUSE
-                    break
-                self._idle.insert(0, fresh)
-                changed = True
-        return changed
+            self._idle.insert(0, fresh)
 
     def times(self) -> Iterator[float]:
         """When check() or top_up() may have something to do (monotonic seconds)."""
         yield self._overdue_at
+        yield self._look_at
         if self._options.spare and not self._idle:
             yield self._resume_at
         for worker in self._surplus()[:1]:
@@ -189,15 +232,17 @@ class Pool:
         """How many worker processes have not been reaped."""
         return len(self._workers)
 
-    def _fork(self, accepted: Accepted | None = None) -> Worker | None:
+    def _fork(self, client: Client | None = None) -> Worker | None:
         """A new worker, for this connection or to be idle.  None where that cannot be."""
         try:
-            worker = fork(self.configuration, accepted, self._descriptors())
+            worker = fork(self.configuration, client, self._descriptors(), self._board)
         except OSError as error:
             if self._options.verbose >= ERRORS:
                 status.say(f"warning: cannot fork: {error.strerror}")
             return None
         self._workers[worker.pid] = worker
+        if worker.place:
+            self._places[worker.place] = worker
         if worker.control is not None:
             self._controls[worker.control.fileno()] = worker
             self._events.add(worker.control.fileno(), self._hear)
@@ -208,7 +253,11 @@ class Pool:
         worker = self._workers.pop(pid, None)
         if worker is None:
             return
+        self.look()
         self._lose(worker)
+        if worker.place:
+            del self._places[worker.place]
+            self._board.free(worker.place)
         if worker.busy:
             log_death(worker.page, code, pid, worker.ip, worker.hangs)
             self._release(worker)
@@ -239,6 +288,7 @@ class Pool:
         if worker.control is not None and not worker.used:
             # It died before it had anything to do, and the next one might, too.
             self._resume_at = monotonic() + self._wait
+            self._events.by(self._resume_at)
             self._wait = min(2 * self._wait, LONGEST_WAIT)
         self._close_control(worker)  # else it would be readable until then
 

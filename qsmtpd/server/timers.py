@@ -10,17 +10,21 @@ from .. import waits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
 
 class Timers(Generic[T]):
-    """Who has until when; each has one time limit at most.  All of it costs the same for many."""
+    """Who has until when; each has one time limit at most.  All of it costs the same for many.
 
-    __slots__ = ("_queues", "_of")
+    by(time) is told when one is due (monotonic seconds).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by", "_queues", "_of")
+
+    def __init__(self, by: Callable[[float], object]) -> None:
+        self._by = by
         #: length (seconds) -> who has that, and until when (monotonic seconds)
         self._queues: dict[float, OrderedDict[T, float]] = {}
         self._of: dict[T, OrderedDict[T, float]] = {}
@@ -28,8 +32,12 @@ class Timers(Generic[T]):
     def set(self, who: T, seconds: float) -> None:
         """It has so long from now."""
         self.drop(who)
-        queue = self._of[who] = self._queues.setdefault(seconds, OrderedDict())
-        queue[who] = monotonic() + seconds
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues[seconds] = OrderedDict()
+        self._of[who] = queue
+        due = queue[who] = monotonic() + seconds
+        self._by(due)
 
     def drop(self, who: T) -> None:
         """It has no time limit any more."""

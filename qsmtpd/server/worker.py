@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import signal
 
     from ..config.files import ControlFiles
+    from .board import Board
     from .configuration import Configuration
     from .options import Options
 else:
@@ -46,7 +47,7 @@ else:
 #: not freed by itself, and with Python's 700 that look was an eighth of a short one.
 GARBAGE = 10_000
 PACKED_LIMIT = 65536  # bytes of a packed connection
-#: What a worker says after a session; the exit status in decimal follows.
+#: What a worker says after a session, where the master waits for one (see board.py).
 DONE = b"."
 DENIED = 100  # tcpserver's exit status for a client that the rules refuse
 #: After any other end the process is not used again: it might not be sound.
@@ -59,12 +60,14 @@ def work(
     first: Accepted | None,
     control: socket.socket | None,
     page: mmap.mmap | None,
+    board: Board,
+    place: int,
 ) -> int:
     """Serve until there is nothing more to do; the exit status of the process.
 
     `first` is the first connection, or None where it comes on the socket
     `control`, as all later ones do.  `page` is shared with the master (see
-    deaths.py).
+    deaths.py), and so is the `board`, on which this is its `place`.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     waits.listen(configuration.options.drain or waits.NEVER)
@@ -78,7 +81,7 @@ def work(
             control.close()
         return 0 if accepted is None else _serve(configuration, accepted, running)[0].status
     assert control is not None
-    return _serve_several(configuration, first, control, running)
+    return _serve_several(configuration, first, control, running, board, place)
 
 
 def _serve_several(
@@ -86,6 +89,8 @@ def _serve_several(
     first: Accepted | None,
     control: socket.socket,
     running: Running | None,
+    board: Board,
+    place: int,
 ) -> int:
     if configuration.rules is not None:
         configuration.rules.open()  # its descriptor is not one that a session has left
@@ -107,7 +112,8 @@ def _serve_several(
         if external and (before is None or not before.is_restored()):
             break
         try:
-            control.send(DONE + b"%d" % code)
+            if board.say(place, code):
+                control.send(DONE)
         except OSError:
             break
     return code
