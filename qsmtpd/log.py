@@ -59,16 +59,20 @@ class Descriptor:
         self._stump = False  # the end of the line before is missing: the disk was full
         self._terminal: int | None = None
 
+    def settle(self) -> None:
+        """Open what this will want, before the descriptors of this process are looked at."""
+        if self._terminal is None:
+            self._terminal = _terminal(self._fd)
+
     def write(self, line: bytes) -> bool:
         """Write one line, of at most LINE_LIMIT bytes; see Output."""
         text = b"\n" + line + b"\n" if self._stump else line + b"\n"
         if self._terminal is None:
-            self._terminal = _terminal(self._fd)
+            self.settle()
         written = 0
         try:
-            if self._terminal == _NONE:
-                ready = self._poll.poll(0)
-                if ready and ready[0][1] & select.POLLOUT:
+            if self._terminal is None or self._terminal == _NONE:
+                if self._is_writable():
                     written = os.write(self._fd, text)
             elif self._terminal >= 0:
                 written = os.write(self._terminal, text)
@@ -103,10 +107,17 @@ def _terminal(fd: int) -> int:
 _standard: Output = Descriptor(2)
 
 
-def redirect(output: Output) -> None:
-    """From here on what is for descriptor 2 goes elsewhere."""
+def redirect(output: Output) -> Output:
+    """From here on what is for descriptor 2 goes elsewhere; returns where it went before."""
     global _standard
-    _standard = output
+    before, _standard = _standard, output
+    return before
+
+
+def settle() -> None:
+    """See Descriptor.settle(); for descriptor 2."""
+    if isinstance(_standard, Descriptor):
+        _standard.settle()
 
 
 def write(line: bytes) -> bool:

@@ -16,7 +16,7 @@ from .descriptors import CHUNK, Gone, Timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from .transport import Transport
 
@@ -216,16 +216,15 @@ class Channel:
                 return limit
         return 0
 
-    def starts_with(self, prefixes: Iterable[bytes]) -> bytes | None:
-        """The one of these prefixes that the input begins with, or None.
+    def starts_with(self, prefixes: Mapping[int, Iterable[bytes]]) -> bytes | None:
+        """The one of these prefixes, by their first bytes, that the input begins with, or None.
 
         Waits only as long as the bytes that have come leave it open.
         """
         deadline = self._clock() + self.timeout
         if not self._input:
             self._input += self._read(deadline)
-        start = bytes(self._input[:1])
-        candidates = [prefix for prefix in prefixes if prefix.startswith(start)]
+        candidates = prefixes.get(self._input[0])
         while candidates:
             for prefix in candidates:
                 if self._input.startswith(prefix):

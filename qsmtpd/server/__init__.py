@@ -14,7 +14,7 @@ read and loaded.
 | rules.py | the rules per client, in the cdb of tcprules |
 | permissions.py | --check |
 | configuration.py | what every worker takes along |
-| warmup.py | what is done before the fork, so that workers need not |
+| warmup.py, rehearsal.py | what is done before the fork, so that workers need not |
 | heap.py | the memory that workers share with the master |
 | master.py | the loop that waits for all of them; the end |
 | signals.py | the signals of the master |
@@ -24,7 +24,8 @@ read and loaded.
 | limits.py | how many descriptors the master may have |
 | accepted.py | one accepted connection: its addresses, its variables |
 | pool.py | the workers: hand out, count, reap, top up |
-| fork.py | a new worker, and what the master knows of it |
+| fork.py, kept.py | a new worker, what the master knows of it, and what it keeps open |
+| board.py | which workers have served their client |
 | deaths.py | the log of workers that end with a client in hand |
 | reload.py | HUP: the trial, then the new configuration |
 | worker.py | a process that serves |

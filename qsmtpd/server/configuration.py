@@ -53,10 +53,11 @@ class Configuration:
     """The command line, the rules, and what was read and built beforehand.
 
     `environ` is the environment of every connection, before what is its own.
+    `made`: how many plans have been.
     A HUP makes a new Configuration, with the same options and rules.
     """
 
-    __slots__ = ("options", "environ", "rules", "external_plugins", "preloaded", "_plans")
+    __slots__ = ("options", "environ", "rules", "external_plugins", "preloaded", "made", "_plans")
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Configuration:
         self.preloaded = preloaded
         self._plans: dict[bytes, Plan | NoPlan] = {b"": preloaded.plan}
         self.external_plugins = preloaded.external_plugins
+        self.made = 1
 
     def make_plans(self) -> list[Plan | NoPlan]:
         """Those of all rules, made now, so that what they ask for is read with all the rest."""
@@ -90,6 +92,7 @@ class Configuration:
                 self._plans = {b"": self._plans[b""]}
             found = plan.make(self.preloaded.files, environ, self.options.checkpassword)
             self._plans[rule] = found
+            self.made += 1
         return found
 
     def environ_of(

@@ -10,6 +10,7 @@ from .. import waits
 from ..log import Log, log_trouble
 from . import limits
 from .deaths import new_page
+from .kept import close_all_but
 from .worker import work
 
 TYPE_CHECKING = False
@@ -95,11 +96,11 @@ class Worker:
 
 
 def fork(
-    configuration: Configuration, client: Client | None, descriptors: list[int], board: Board
+    configuration: Configuration, client: Client | None, kept: list[int], board: Board
 ) -> Worker:
     """A new worker, for this connection or to be idle.  Raises OSError.
 
-    The new process closes these descriptors, which are the master's.
+    The new process keeps these descriptors, and what it is given here (see kept.py).
     """
     place = 0
     ours: socket.socket | None = None
@@ -125,10 +126,9 @@ def fork(
         raise
     if pid == 0:
         try:
-            close(descriptors)
+            own = [] if theirs is None else [theirs.fileno()]
+            close_all_but([*kept, *own, *([] if client is None else [client.fd])])
             limits.restore_limit()
-            if ours is not None:
-                os.close(ours.fileno())
             os._exit(work(configuration, client, theirs, page, board, place))
         except Exception as error:
             log_trouble(Log(2, pid=os.getpid()), error)
@@ -138,15 +138,3 @@ def fork(
     if theirs is not None:
         theirs.close()
     return Worker(pid, ours, page, place)
-
-
-def close(descriptors: list[int]) -> None:
-    """Close all of these: with few system calls, for there may be thousands."""
-    runs: list[list[int]] = []
-    for fd in sorted(descriptors):
-        if runs and fd <= runs[-1][1]:
-            runs[-1][1] = fd + 1
-        else:
-            runs.append([fd, fd + 1])
-    for first, end in runs:
-        os.closerange(first, end)

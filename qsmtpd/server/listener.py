@@ -67,6 +67,8 @@ class Listener:
         #: Does it wait for connections now?
         self.listens = False
         self._by_fd = {each.fileno(): each for each in sockets}
+        #: What its connections are: `family` of a socket makes an enum at each call.
+        self._kinds = {fd: (int(each.family), int(each.type)) for fd, each in self._by_fd.items()}
         #: Where a socket has one address, its connections have that.
         names = {each.fileno(): each.getsockname() for each in sockets}
         self._local = {fd: own(name) for fd, name in names.items() if name[0] not in _ANY}
@@ -123,24 +125,24 @@ class Listener:
             if error.errno in _LASTING:  # any other concerns this one connection
                 self.pause()
             return
-        connection = Socket(listening.family, listening.type, listening.proto, number)
+        connection = Socket(*self._kinds[fd], 0, number)
         try:
-            self._admit(connection, remote, listening)
+            self._admit(connection, remote, fd)
         except ControlError as error:
             rules.report(error)
             connection.close()
         except OSError:
             connection.close()  # the client has gone
 
-    def _admit(self, connection: Socket, remote: tuple[str, int], listening: socket.socket) -> None:
-        """Apply rules and limits, and pass it on.
+    def _admit(self, connection: Socket, remote: tuple[str, int], listening: int) -> None:
+        """Apply rules and limits, and pass it on; `listening` is where it was accepted.
 
         Raises ControlError where the rules cannot be read, OSError where the
         client has gone.
         """
         options = self._options
         ip = plain(remote[0])
-        facts = {**self._own_end(connection, listening.fileno())}
+        facts = {**self._own_end(connection, listening)}
         facts[b"TCPREMOTEIP"] = address = ip.encode()
         facts[b"TCPREMOTEPORT"] = b"%d" % remote[1]
         if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__
+from .. import __version__, log
 from ..config.files import fix_home, home
 from ..net import ucspi
 from . import accepted, limits, permissions, sockets, status, warmup
@@ -86,6 +86,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
         os.write(1, b"%d\n" % listeners[0].getsockname()[1])
     _settle_descriptors()
     unblock()
+    log.settle()
     master.run()
 
 

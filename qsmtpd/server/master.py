@@ -15,6 +15,7 @@ from .accepted import Connections
 from .events import Events
 from .heap import freeze
 from .held import Held
+from .kept import Kept
 from .listener import Listener
 from .pool import Pool
 from .reload import Reload
@@ -49,7 +50,8 @@ class Master:
         self._signals = Signals()
         self._events = Events()
         connections = Connections()
-        self._pool = Pool(configuration, self._events, connections, self._descriptors)
+        kept = Kept(self._descriptors)
+        self._pool = Pool(configuration, self._events, connections, kept)
         self._held = Held(options, self._events, self._pool, connections, self._pause)
         self._listener = Listener(
             sockets,
@@ -61,7 +63,7 @@ class Master:
             connections,
             self._catch_up,
         )
-        self._reload = Reload(load, configuration, self._pool, options.verbose, self._descriptors)
+        self._reload = Reload(load, configuration, self._pool, options.verbose, kept)
         self._events.add(self._signals.fd, self._handle_signals)
 
     def run(self) -> None:
@@ -73,12 +75,7 @@ class Master:
         self._stop()
 
     def _descriptors(self) -> list[int]:
-        """What only the master may have open: each new process closes them.
-
-        A session that outlives the master must not hold its port; and if one
-        worker held the master's end of another's control socket, that other one
-        would not notice the master's death.
-        """
+        """What only the master may have open."""
         own = [*self._signals.descriptors, *self._reload.descriptors]
         sockets = [each.fileno() for each in self._listener.sockets]
         return list({*self._events.descriptors(), *own, *sockets})

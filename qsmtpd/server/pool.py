@@ -22,11 +22,12 @@ from .worker import DONE, PACKED_LIMIT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from .accepted import Client, Connections
     from .configuration import Configuration
     from .events import Events
+    from .kept import Kept
 else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
 
@@ -45,7 +46,7 @@ LOOK = 1.0
 class Pool:
     """The worker processes.
 
-    descriptors() are those that each new process has to close; `connections`
+    `kept` are the descriptors that each new process keeps; `connections`
     counts also those that are served here.
     """
 
@@ -54,7 +55,7 @@ class Pool:
         configuration: Configuration,
         events: Events,
         connections: Connections,
-        descriptors: Callable[[], list[int]],
+        kept: Kept,
     ) -> None:
         self.configuration = configuration
         #: How many connections are being served.
@@ -62,7 +63,7 @@ class Pool:
         self._options = configuration.options
         self._events = events
         self._connections = connections
-        self._descriptors = descriptors
+        self._kept = kept
         self._workers: dict[int, Worker] = {}
         self._controls: dict[int, Worker] = {}  # by the descriptor of the control socket
         most = self._options.limit + self._options.spare
@@ -235,7 +236,8 @@ class Pool:
     def _fork(self, client: Client | None = None) -> Worker | None:
         """A new worker, for this connection or to be idle.  None where that cannot be."""
         try:
-            worker = fork(self.configuration, client, self._descriptors(), self._board)
+            kept = self._kept.by(self.configuration, -1 if client is None else client.fd)
+            worker = fork(self.configuration, client, kept, self._board)
         except OSError as error:
             if self._options.verbose >= ERRORS:
                 status.say(f"warning: cannot fork: {error.strerror}")

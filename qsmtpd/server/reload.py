@@ -14,6 +14,7 @@ from time import monotonic
 from ..policy import load as plugins
 from . import status
 from .heap import freeze, thaw
+from .kept import close_all_but
 from .options import ERRORS
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .configuration import Configuration
+    from .kept import Kept
     from .pool import Pool
 else:
     import _signal as signal  # signal.py makes an enum of each number, at each call
@@ -37,8 +39,8 @@ REPORT_LIMIT = 4096
 class Reload:
     """Gives the pool a new configuration from load(), if a trial of that succeeds.
 
-    `current` is the one that it has.  descriptors() are those that the trial
-    process has to close.
+    `current` is the one that it has.  `kept` are the descriptors that the trial
+    process keeps.
     """
 
     def __init__(
@@ -47,13 +49,13 @@ class Reload:
         current: Configuration,
         pool: Pool,
         verbose: int,
-        descriptors: Callable[[], list[int]],
+        kept: Kept,
     ) -> None:
         self._load = load
         self._current = current
         self._pool = pool
         self._verbose = verbose
-        self._descriptors = descriptors
+        self._kept = kept
         #: The trial process, or None while there is none.
         self.pid: int | None = None
         #: Where it says what is wrong; the master's alone.
@@ -70,13 +72,12 @@ class Reload:
 
     def start(self) -> None:
         """Start the trial."""
-        descriptors = self._descriptors()
+        kept = self._kept.by(self._current)
         try:
             self._report, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             status.say(f"warning: cannot read anew: {error.strerror}")
             return
-        descriptors.append(self._report)
         try:
             pid = os.fork()
         except OSError as error:
@@ -88,8 +89,7 @@ class Reload:
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
-                for descriptor in descriptors:
-                    os.close(descriptor)
+                close_all_but([*kept, report])
                 os.dup2(0, 2)  # what it logs will be logged again if all is well
                 wrong = "; ".join(self._load().worse_than(self._current))
                 os.write(report, wrong.encode("ascii", "backslashreplace")[:REPORT_LIMIT])

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class Rules:
     """The rules of one file, which is opened anew when another one has its name.
 
-    With `optional`, a missing file is taken for one without rules.
+    With `optional`, a missing file is taken for one without rules.  `opened`: how often.
     """
 
-    __slots__ = ("path", "_optional", "_cdb", "_seen", "_by_name")
+    __slots__ = ("path", "opened", "_optional", "_cdb", "_seen", "_by_name")
 
     def __init__(self, path: bytes, optional: bool) -> None:
         self.path = os.path.abspath(path)  # the working directory is another one later
+        self.opened = 0
         self._optional = optional
         self._cdb: Cdb | None = None
         self._seen: tuple[int, int] | None = None  # which file it was
@@ -82,6 +83,7 @@ class Rules:
         if seen is None or seen != self._seen:
             name = os.fsdecode(self.path)
             self._seen = self._by_name = None
+            self.opened += 1
             self._cdb = open_cdb(name, self.path)
             if self._cdb is None and not self._optional:
                 raise ControlError(name, "No such file or directory")

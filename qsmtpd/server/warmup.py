@@ -5,9 +5,8 @@ so that a worker imports nothing: that takes time, and after an upgrade of the
 package it would fetch code that does not fit.
 
 What a worker writes to in the memory that it shares with the server is copied
-for it, and the first run of any code in Python, or of an algorithm in OpenSSL,
-writes more than later ones: caches, specialised instructions, what is looked up
-only once.  So the server has some dry runs of a session.  They save a plain
+for it, and the first run of any code writes more than later ones.  So the server
+has some sessions of its own (see rehearsal.py).  Dry runs save a plain
 session 8 % of its page faults and 0.15 MB; those through TLS, a session with
 STARTTLS another 6 % and 0.17 MB (November 2026).
 """
@@ -19,9 +18,7 @@ import time
 
 from ..config.files import ControlFiles, home
 from ..config.session import UTF8_OFF
-from ..config.settings import Settings
-from ..diagnose.dryrun import DryRun
-from ..facts import ControlError, Peer
+from ..facts import ControlError
 from ..log import Log, log_trouble
 from ..policy import load
 from ..policy.spec import BUILT_IN
@@ -34,10 +31,10 @@ from ..smtp import utf8
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS
 from .configuration import Preloaded
+from .rehearsal import serve_some, warm_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..tls.provider import TlsProvider
     from .configuration import Configuration
 
 #: pyOpenSSL is not among them: to load a certificate is to import it.
@@ -95,23 +92,6 @@ _FOR_FILTERS: dict[str, tuple[str, ...]] = {
     "spf": ("qsmtpd.filters.spfquery",),
 }
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
-#: Python specialises a function when it runs for the eighth time.
-_TIMES = 16
-_BEGIN = [
-    b"EHLO x",
-    b"MAIL FROM:<a@b.example>",
-    b"RCPT TO:<c@d.example>",
-    b"RSET",
-]
-_END = [
-    b"MAIL FROM:<a@b.example>",
-    b"RCPT TO:<c@d.example>",
-    b"DATA",
-    b"Subject: x\n\nx\n",
-    b"QUIT",
-]
-_PLAIN = [*_BEGIN, *_END]
-_THROUGH_TLS = [b"EHLO x", b"STARTTLS", *_BEGIN, *_END]
 
 
 def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloaded:
@@ -135,6 +115,10 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
 
             loaded.expires = context.first_end(made.settings.tls)
             warm_up(made.provider)
+    try:
+        serve_some()  # last: what has been specialised for dry runs is now so for this
+    except (OSError, ControlError):
+        pass  # it is only worth time
     return loaded
 
 
@@ -258,35 +242,3 @@ def _prepare_tls(made: Plan, log: Log, loaded: Preloaded) -> None:
     for file, reason in wrong:
         if loaded.note(f"{file}: {reason}"):
             log.line("control", name=file, reason=reason)
-
-
-class Nowhere(ControlFiles):
-    """Control files that say nothing but a name."""
-
-    def __init__(self) -> None:
-        super().__init__(b"/nonexistent")
-
-    def _read(self, name: str) -> bytes | None:
-        return b"nobody.example\n" if name == "me" else None
-
-
-def warm_up(way: TlsProvider | None = None) -> None:
-    """Some dry runs of a session, with the plugins that are always there; no log.
-
-    With `way`, which must be prepared, the session goes through STARTTLS.
-    """
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    log = Log(null)
-    commands = _PLAIN if way is None else _THROUGH_TLS
-    try:
-        for _ in range(_TIMES):
-            session = DryRun(Settings(Nowhere(), {}), Peer(relay=b""), log, provider=way)
-            # There are no pauses; but code specialised for a channel that makes
-            # none would have to be specialised again in each worker.
-            session.run(commands, _ignore, _ignore, _ignore, waits=True)
-    finally:
-        os.close(null)
-
-
-def _ignore(_: object) -> None:
-    """What is sent and heard, and the exit status, do not matter here."""

@@ -79,7 +79,7 @@ def work(
         accepted = first or _receive(control)
         if control is not None:
             control.close()
-        return 0 if accepted is None else _serve(configuration, accepted, running)[0].status
+        return 0 if accepted is None else serve(configuration, accepted, running)[0].status
     assert control is not None
     return _serve_several(configuration, first, control, running, board, place)
 
@@ -104,7 +104,7 @@ def _serve_several(
         first = None
         if accepted is None:
             break
-        outcome, external = _serve(configuration, accepted, running)
+        outcome, external = serve(configuration, accepted, running)
         code = outcome.status
         os.close(accepted.fd)
         if left == 1 or not _is_sound(outcome) or waits.requested():
@@ -150,7 +150,7 @@ def _refuse_more(control: socket.socket) -> None:
         pass  # the master has gone
 
 
-def _serve(
+def serve(
     configuration: Configuration, accepted: Accepted, running: Running | None
 ) -> tuple[Outcome, bool]:
     """Serve a connection from the first byte to the last; with plugins from elsewhere?"""

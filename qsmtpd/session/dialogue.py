@@ -89,7 +89,7 @@ class Dialogue:
 
         Raises TlsStarted, BareLF, ControlError, and what the channel raises.
         """
-        foreign = self._channel.starts_with(states.FOREIGN_PROTOCOLS)
+        foreign = self._channel.starts_with(states.FOREIGN_BY_FIRST)
         if foreign is not None:
             word, reply = states.FOREIGN_PROTOCOLS[foreign]
             return Ending(word, None if reply is None else self._settings.in_form(reply))

@@ -97,6 +97,11 @@ FOREIGN_PROTOCOLS: dict[bytes, tuple[str, Reply | None]] = {
     **{verb + b" ": ("not-smtp-http", replies.NOT_SMTP) for verb in _HTTP},
 }
 
+#: The same by their first bytes, as one looks for them.
+FOREIGN_BY_FIRST: dict[int, list[bytes]] = {}
+for _prefix in FOREIGN_PROTOCOLS:
+    FOREIGN_BY_FIRST.setdefault(_prefix[0], []).append(_prefix)
+
 #: Verbs whose success plugins may want to know of, and the stage that it is of.
 OUTCOMES = {
     b"HELO": "helo",
