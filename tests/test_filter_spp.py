@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filters import TAKEN, build, client, logged, rcpt, say, script
-from harness import Home
+from harness import ROOT, Home
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -353,3 +354,23 @@ def test_check_and_explain(home: Home) -> None:
     home.control("smtpplugins", "[rcpt]", ":echo E550 no")
     shown = home.run(b"", "--explain", "to=x@ok.example").out.decode()
     assert "spp" in shown and "550 no (#5.7.1)" in shown
+
+
+@slow
+def test_the_example_of_the_manual(home: Home) -> None:
+    """The commands of man/examples/README.md, run as they are."""
+    text = (ROOT / "man/examples/README.md").read_text()
+    section = text.partition("## Plugins of qmail-spp\n")[2].partition("\n## ")[0]
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ")]
+    commands = "\n".join(lines).replace("/var/qmail", str(home.path))
+    (home.path / "plugins").mkdir(exist_ok=True)
+    subprocess.run(["sh", "-ec", commands], check=True)
+    rcpts = b"".join(b"RCPT TO:<%b@ok.example>\r\n" % who for who in (b"sales", b"old", b"x"))
+    run = home.run(
+        b"HELO a\\nEb\r\nMAIL FROM:<a@b>\r\n" + rcpts + b"DATA\r\nA: b\r\n\r\n.\r\nQUIT\r\n"
+    )
+    assert run.codes == [220, 250, 250, 250, 550, 250, 354, 250, 221]
+    assert b"550 has moved (#5.1.6)" in run.lines
+    (message,) = home.messages()
+    assert message.recipients == [b"joe@example.org", b"x@ok.example"]
+    assert message.body == b"X-Helo: a\\nEb\nA: b\n\n"

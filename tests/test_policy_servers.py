@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from client import PATIENCE
 from dns_server import DnsServer
-from harness import Home, wait_for
+from harness import PROGRAMS, Home, wait_for
 from policyservers import Behind, Postfwd, Postgrey, spf_perl, spf_python
 from run import Run
 
@@ -111,6 +111,22 @@ def test_postfwd_is_restarted_in_a_session(home: Home) -> None:
             talk.send(b"RCPT TO:<no@ok.example>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n")
             assert [talk.line()[:3] for _ in range(2)] == [b"554", b"250"]
             talk.ended()
+
+
+def test_postfwd_counts_what_users_send(home: Home) -> None:
+    """They are immune by default; who counts them is asked by a line of control/plugins."""
+    rule = "id=RATE; sasl_username=~/./; action=rate(sasl_username/2/3600/450 4.7.1 too many)\n"
+    with Postfwd(rule) as server:
+        home.control("policyservers", server.address)
+        login = b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"
+        command = str(PROGRAMS / "checker"), "true"
+        environ = {"SMTPAUTH": "", "AUTHCLEAR": "1"}
+        for line, last in ((None, 250), ("policyserver immune=none", 450)):
+            if line is not None:
+                home.control("plugins", "builtins", line)
+            run = home.run(login + session("x", "y", "z", data=False), *command, **environ)
+            assert run.codes == [220, 235, 250, 250, 250, 250, last, 221]
+        assert run.lines[-2] == b"450 too many (#4.7.1)"
 
 
 @pytest.mark.parametrize("make", [spf_python, spf_perl])
