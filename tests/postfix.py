@@ -1,9 +1,10 @@
-"""A Postfix of a test's own: a queue and an SMTP client, and no listener."""
+"""A Postfix of a test's own: a queue, an SMTP client, and where it is wanted a listener."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -62,10 +63,23 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class Postfix:
-    """Its master, with a home of its own, which sends everything to a port; a context manager."""
+#: With a listener, which takes all mail from this machine.
+LISTENER = """
+mynetworks = 127.0.0.0/8
+smtpd_milters = {milters}
+smtpd_peername_lookup = no
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_delay_open_until_valid_rcpt = no
+"""
 
-    def __init__(self, port: int) -> None:
+
+class Postfix:
+    """Its master, with a home of its own, which sends everything to a port; a context manager.
+
+    With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1.
+    """
+
+    def __init__(self, port: int, milters: str | None = None) -> None:
         needs("smtp-source")
         if os.geteuid() != 0:
             pytest.skip("Postfix's master is for root")
@@ -88,8 +102,15 @@ class Postfix:
             shutil.chown(home / folder, "nobody")
         root_path = "" if root == Path("/") else str(root)
         text = MAIN.format(home=home, root=root_path, port=port)
+        master = MASTER
+        if milters is not None:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self.port = free.getsockname()[1]
+            text += LISTENER.format(milters=milters)
+            master += f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
+            master += "anvil unix - - n - 1 anvil\n"
         (self._conf / "main.cf").write_text(text)
-        (self._conf / "master.cf").write_text(MASTER)
+        (self._conf / "master.cf").write_text(master)
         self._sendmail = f"{root_path}/usr/sbin/sendmail"
         self._process = subprocess.Popen(
             [f"{root_path}/usr/lib/postfix/sbin/master", "-d", "-c", str(self._conf)],

@@ -128,7 +128,7 @@ class Asked:
     def quit(self) -> None:
         """The session is over."""
         if self._milter is not None:
-            self._milter.quit()
+            self._milter.quit(self._begun)
             self._milter = None
 
     # -- a transaction -----------------------------------------------------

@@ -148,10 +148,12 @@ class Milter:
         self._output += protocol.packet(ABORT)
         self._flush()
 
-    def quit(self) -> None:
-        """No more of this session."""
+    def quit(self, aborted: bool = False) -> None:
+        """No more of this session; `aborted`: nor of the transaction under way."""
         try:
             if self.is_open():
+                if aborted:
+                    self._output += protocol.packet(ABORT)
                 self._output += protocol.packet(QUIT)
                 self._flush()
         except NoAnswer:

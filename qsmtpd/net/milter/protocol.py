@@ -159,7 +159,12 @@ def symbol(name: bytes) -> bytes:
 
 
 def connect(host: bytes, ip: bytes | None, port: int) -> bytes:
-    """The data of CONNECT; `ip` is canonical, or None where it is not known."""
+    """The data of CONNECT; `ip` is canonical, or None where it is not known.
+
+    `host` is b"unknown" where it has no name: then the address stands for it.
+    """
+    if host == b"unknown" and ip is not None:
+        host = b"[%b]" % ip
     if ip is None:
         return encode(host) + b"U"
     family = b"6" if b":" in ip else b"4"
