@@ -33,6 +33,7 @@ INTEROP = {
     "/usr/bin/python3": "python3",  # fail2ban's
     "/usr/lib/python3/dist-packages/OpenSSL/SSL.py": "python3-openssl",
     "/usr/share/doc/python3-venv": "python3-venv",
+    "clamav-milter": "clamav-milter",
     "clamd": "clamav-daemon",
     "curl": "curl",
     "dnsmasq": "dnsmasq-base",
@@ -50,10 +51,14 @@ INTEROP = {
     "postfix-policyd-spf-perl": "postfix-policyd-spf-perl",
     "postfwd1": "postfwd",
     "postgrey": "postgrey",
+    "opendkim": "opendkim",
+    "opendmarc": "opendmarc",
     "rspamd": "rspamd",
     "s6-envuidgid": "s6",
     "smtp-source": "postfix",
     "socat": "socat",
+    "spamass-milter": "spamass-milter",
+    "spamc": "spamc",
     "spamd": "spamd",
     "stunnel4": "stunnel4",
     "swaks": "swaks libnet-ssleay-perl",  # for its TLS
@@ -75,7 +80,8 @@ LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
 PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
-    *("clamav-daemon", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
+    *("clamav-daemon", "clamav-milter", "opendkim", "opendmarc", "spamass-milter"),
+    *("postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
     *("postfix-policyd-spf-perl", "postfix-policyd-spf-python", "postfwd", "postgrey"),
 }
