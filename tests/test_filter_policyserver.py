@@ -310,6 +310,20 @@ def test_a_slow_server_costs_its_time_once(made: Build, log: Path) -> None:
     assert [line["result"] for line in logged(log)] == ["timeout"] + ["timeout, a moment ago"] * 2
 
 
+def test_a_server_that_never_comes_to_an_end(made: Build, log: Path) -> None:
+    """Whoever says a little again and again does not get more time by it."""
+    over = threading.Event()
+
+    def script(line: Line) -> None:
+        while not over.wait(0.05):
+            line.say(b"x=y\n")
+
+    with Peer(script) as peer:
+        assert rcpt(made(f"{peer.address} timeout=1"), b"x@ok.example") == NOW
+        over.set()
+    assert logged(log)[0]["result"] == "timeout"
+
+
 def test_nobody_listens(made: Build, log: Path, home: Home) -> None:
     assert rcpt(made(f"unix:{home.path}/nothing"), b"x@ok.example") == NOW
     assert logged(log)[0]["result"] == "No such file or directory"
@@ -474,3 +488,39 @@ def test_hooks_that_nobody_wants_are_not_there(
 ) -> None:
     plugin = made(*lines)
     assert {name for name in ("rcpt", "data", "data_post") if hasattr(plugin, name)} == hooks
+
+
+# -- --check and --explain ----------------------------------------------------
+
+
+def test_check_says_what_answers(home: Home) -> None:
+    with Peer(sent(b"HOLD")) as one, Peer(sent(b"dunno")) as two, Peer(garbage) as three:
+        home.control(
+            "policyservers",
+            f"{one.address} name=one",
+            f"{two.address} name=two at=data",
+            f"{three.address} fail=pass",
+            f"unix:{home.path}/nothing fail=pass",
+        )
+        run = home.run(b"", "--check")
+        where = three.address
+    assert run.status == 1
+    lines = [line for line in run.out.decode().splitlines() if "polic" in line]
+    assert lines == [
+        "ok: policyservers = 4 entries (control/policyservers)",
+        "ok: plugins = relay, rcpthosts, policyserver, qmailqueue (see qsmtpd --hooks)",
+        "ok: policy server = one (it answers HOLD)",
+        "ok: policy server = two (it answers dunno)",
+        "warning: control/policyservers: one wants HOLD, which is not done: it is 451",
+        f"wrong: control/policyservers: {where} gives no answer: talks nonsense",
+        f"wrong: control/policyservers: unix:{home.path}/nothing gives no answer: No such file or"
+        " directory",
+    ]
+
+
+def test_explain(home: Home) -> None:
+    with Peer(sent(b"REJECT go away")) as peer:
+        home.control("policyservers", peer.address)
+        shown = home.run(b"", "--explain", "to=x@ok.example").out.decode()
+    assert "rcpt       policyserver   reject: go away\n" in shown
+    assert "554 go away (#5.7.1)" in shown
