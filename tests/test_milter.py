@@ -285,7 +285,7 @@ def test_after_starttls_there_is_a_new_connection(home: Home) -> None:
             talk.ask(b"QUIT")
             talk.ended()
         wait_for(lambda: milter.commands().count("Q") == 2)
-    assert sorted(milter.commands()) == sorted("OCHQ" + "OCHMQ")
+    assert sorted(milter.commands()) == sorted("OCHQ" + "OCHMAQ")
     assert milter.told(b"H") == [b"one.example\0", b"two.example\0"]
     assert list(milter.macros(b"H")[-1]) == [b"{tls_version}", b"{cipher}"]
 
