@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from cdbs import make_cdb
-from daemons import Peer, policy, userdb
+from daemons import Peer, clamd, http, policy, rspamd, spam, spamd, userdb
 from dns_server import DnsServer
 from harness import Home
 from listeners import Server
@@ -79,15 +79,23 @@ ASKING: Rows = {
     ),
 }
 #: Those that ask a daemon, which listens at QMAILHOME/daemon and answers by a script; or a program.
+VERDICT = http(b'{"action": "no action", "score": 0.1, "required_score": 15, "symbols": {}}')
 DAEMONS = {
     "dovecotusers": userdb(b"x@ok.example"),
     "policyserver": policy(lambda facts: b"DUNNO"),
+    "clamd": clamd(lambda message: b"stream: OK\n"),
+    "rspamd": rspamd(lambda head, message: VERDICT),
+    "spamd": spamd(lambda head, message: spam(b"0.1")),
 }
 OTHERS: Rows = {
     "dovecotusers": ({"dovecotusers": "daemon"}, {}),
     "policyserver": ({"policyservers": "daemon"}, {}),
     "spp, a program at RCPT": ({"smtpplugins": "[rcpt]\n/bin/true"}, {}),
     "spp, a command for the shell": ({"smtpplugins": "[rcpt]\n:exit 0"}, {}),
+    "clamd": ({"clamd": "daemon"}, {}),
+    "messagecheck": ({"messagecheck": "/bin/true"}, {}),
+    "rspamd": ({"rspamd": "daemon"}, {}),
+    "spamd": ({"spamd": "daemon"}, {}),
 }
 #: Of which the warm costs are measured, too.
 WARM: Rows = {**ASKING, **OTHERS}
