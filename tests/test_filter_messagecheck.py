@@ -256,3 +256,19 @@ def test_a_session(home: Home) -> None:
     off = home.run(commands + message % b"bad" + b"QUIT\r\n", MESSAGECHECK="")
     assert off.lines[4] == b"250 ok TIME qp PID"
     assert b"X-Check: forged" in home.messages()[-1].body
+
+
+def test_where_the_message_is(home: Home) -> None:
+    """In TMPDIR, without a name; where that is nowhere, no message is taken, and no other."""
+    home.control("messagecheck", "program")
+    executable(home.path / "program", f"#!/bin/sh\nls -l /proc/self/fd/0 >{home.path}/seen\n")
+    commands = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nx: y\r\n.\r\nQUIT\r\n"
+    folder = home.path / "tmp"
+    folder.mkdir()
+    assert home.run(commands, TMPDIR=str(folder)).codes[4] == 250
+    seen = (home.path / "seen").read_text()
+    assert f" -> {folder}/qsmtpd-" in seen and "(deleted)" in seen
+    assert not list(folder.iterdir())
+    for place in (home.path / "nowhere", home.path / "program"):
+        assert home.run(commands, TMPDIR=str(place)).lines[3].startswith(b"451 ")
+    assert home.run(commands, TMPDIR="").codes[4] == 250

@@ -83,12 +83,9 @@ _LATER = (
 _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 #: What filters load with their first client, or their first message: too much for a server
 #: where they are not on.
-_FOR_FILTERS: dict[str, tuple[str, ...]] = {
-    "clamd": ("tempfile",),
-    "dkim": ("tempfile", "qsmtpd.filters.dkimkey"),
-    "messagecheck": ("tempfile",),
-    "rspamd": ("tempfile", "json"),
-    "spamd": ("tempfile",),
+_FOR_FILTERS = {
+    "dkim": ("qsmtpd.filters.dkimkey",),
+    "rspamd": ("json",),
     "spf": ("qsmtpd.filters.spfquery",),
 }
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
