@@ -217,10 +217,10 @@ def clamd(answer: Callable[[bytes], bytes]) -> Script:
             line.say(b"ClamAV 1.4.6/1/now\n")
             return
         assert command == b"nINSTREAM\n"
-        message = b""
+        parts = []
         while size := int.from_bytes(line.take(4), "big"):
-            message += line.take(size)
-        line.say(answer(message))
+            parts.append(line.take(size))
+        line.say(answer(b"".join(parts)))
 
     return script
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from child import Child
+from daemons import Peer, clamd, http, rspamd, spam, spamd
 from harness import Home
 
 pytestmark = pytest.mark.slow
@@ -117,6 +119,29 @@ def test_command_line_without_end(home: Home, least: int) -> None:
     assert int(run.event("session")["bytes_in"]) < 20 * MB
     assert 0 < most < least + ALLOWED
     assert run.status == 1
+
+
+@pytest.mark.parametrize("name", ["clamd", "messagecheck", "rspamd", "spamd"])
+def test_scanned(home: Home, name: str) -> None:
+    """30 MB that are shown to somebody, from the file in which they are."""
+    answer = http(b'{"action": "no action", "score": 1, "required_score": 15}')
+    script = {
+        "clamd": clamd(lambda message: b"stream: OK\n"),
+        "rspamd": rspamd(lambda head, message: answer),
+        "spamd": spamd(lambda head, message: spam(b"1.0")),
+    }.get(name)
+    control = "/bin/true" if script is None else f"{name}.socket size=99999999"
+    home.control(name, control)
+    with ExitStack() as stack:
+        if script is not None:
+            stack.enter_context(Peer(script, home.path / f"{name}.socket"))
+        talk = start(home)
+        assert message(talk, b"x" * 1024).startswith(b"250 ok ")
+        before = talk.peak_memory()
+        assert message(talk, (b"x" * 62 + b"\r\n") * 16384, times=30).startswith(b"250 ok ")
+        assert stored(home) > 29 * MB
+        assert talk.peak_memory() - before < ALLOWED
+        assert talk.end().events("plugin") == [] or name in ("rspamd", "spamd")
 
 
 def test_200_mb(home: Home, least: int) -> None:

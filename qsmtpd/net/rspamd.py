@@ -10,7 +10,7 @@ from .daemon import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from .daemon import Address
@@ -63,8 +63,8 @@ def check(
     Raises NoAnswer or Shutdown.
     """
     lines = [*header, (b"Content-Length", b"%d" % size)]
-    answer = http.ask(address, seconds, LIMIT, b"POST /checkv2", lines, message)
-    from json import loads  # it costs a cold start several milliseconds
+    answer = http.ask(address, seconds, LIMIT, b"POST /checkv2", lines, _then_load(message))
+    from json import loads
 
     try:
         said = _dict(loads(answer.body))
@@ -75,6 +75,12 @@ def check(
         if answer.status != 200:
             raise NoAnswer(f"says {answer.status}") from error
         raise NoAnswer(_NONSENSE) from error
+
+
+def _then_load(message: Iterable[bytes]) -> Iterator[bytes]:
+    """The message; and then, while it is scanned, load what costs a cold start milliseconds."""
+    yield from message
+    import json  # noqa: F401
 
 
 def ping(address: Address, seconds: float) -> bytes:
