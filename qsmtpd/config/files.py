@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix as os
+from posix import environ as inherited
 
 from ..facts import BLANKS, ControlError
 
@@ -116,6 +117,11 @@ def is_entry(path: bytes) -> bool:
     except OSError:
         return True  # who opens it will see why
     return True
+
+
+def temporary() -> bytes:
+    """The folder of files without a name: TMPDIR of this process, else /tmp."""
+    return inherited.get(b"TMPDIR") or b"/tmp"
 
 
 class ControlFiles:

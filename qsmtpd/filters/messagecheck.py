@@ -24,7 +24,7 @@ Log keys: by=messagecheck; program=, result= where there was no answer, or nobod
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from ..child.query import LINES_LIMIT
 from ..config.settings import shown
@@ -96,11 +96,11 @@ class Plugin:
         if len(facts[b"RECIPIENTS"]) > RECIPIENTS_LIMIT:
             self._settings.log(program=program, result="too many recipients")
             return self._failed
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        os.lseek(file.fileno(), 0, 0)
         answer = ask(
             [program], {**client_environ(client), **facts}, self._timeout, message=file.fileno()
         )
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        os.lseek(file.fileno(), 0, 0)
         if answer.status in YES:
             return decline(header=_fields(answer.text))
         if answer.status in (NO, NOT_NOW):

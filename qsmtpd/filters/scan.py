@@ -9,12 +9,11 @@ A scanner is a line of their control file (net/daemonlist.py), with these option
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from ..decision import DECLINE, DECLINED, decline, defer, reject
 from ..net.daemon import NoAnswer
 from ..net.daemonlist import DEFER, PASS, REFUSE, entries
-from ..net.spamd import is_number
 from .said import PRINTABLE
 
 TYPE_CHECKING = False
@@ -70,10 +69,16 @@ class Scanner:
         self.beyond = BEYOND_LIMIT[_word(options, BEYOND, tuple(BEYOND_LIMIT))]
         self.headers = _word(options, HEADERS, (b"yes", b"no")) == b"yes"
         given = options.get(REJECT, verdict)
-        self.score = float(given) if is_number(given) else None
-        if self.score is None and given not in (VERDICT, NEVER):
-            raise ValueError("has a reject= that is none of verdict, never and a number")
         self.rejects = given == VERDICT
+        self.score = None if given in (VERDICT, NEVER) else _score(given)
+
+
+def _score(text: bytes) -> float:
+    from ..net.spamd import is_number
+
+    if not is_number(text):
+        raise ValueError("has a reject= that is none of verdict, never and a number")
+    return float(text)
 
 
 def _word(options: Mapping[bytes, bytes], name: bytes, words: tuple[bytes, ...]) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
+from ..config.files import temporary
 from ..facts import Message
 from ..smtp.header import HEADER_LIMIT, LINE_LIMIT, header_of, parse_header
 
@@ -28,8 +29,7 @@ class Spool:
 
     def __init__(self) -> None:
         # As tempfile.mkstemp(), whose module costs a cold start more than all of a session.
-        folder = os.getenvb(b"TMPDIR") or b"/tmp"
-        path = b"%b/qsmtpd-%b" % (folder, os.urandom(16).hex().encode("ascii"))
+        path = b"%b/qsmtpd-%b" % (temporary(), os.urandom(16).hex().encode("ascii"))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, 0o600)
         self.size = 0

@@ -78,8 +78,9 @@ ASKING: Rows = {
         {"HELOCHECK": "A", "MFDNSCHECK": "", "FCRDNS": "note", "SPFBEHAVIOR": "3"},
     ),
 }
-#: Those that ask a daemon, which listens at QMAILHOME/daemon and answers by a script; or a program.
+#: What rspamd says of the message.
 VERDICT = http(b'{"action": "no action", "score": 0.1, "required_score": 15, "symbols": {}}')
+#: Those that ask a daemon, which listens at QMAILHOME/daemon and answers by a script; or a program.
 DAEMONS = {
     "dovecotusers": userdb(b"x@ok.example"),
     "policyserver": policy(lambda facts: b"DUNNO"),
