@@ -36,6 +36,8 @@ WRITE_LIMIT = 4096
 #: Of a line, without an LF before and behind it.
 LINE_LIMIT = WRITE_LIMIT - 2
 _LF = 10
+#: Of so many values a log remembers how they stand in a line.
+_KNOWN_LIMIT = 100
 _NONE, _OTHERS = -1, -2  # of terminals
 
 if TYPE_CHECKING:
@@ -131,11 +133,12 @@ class Log:
     `form` is one of FORMATS: what is logged in another form is not written here.
     """
 
-    __slots__ = ("_write_line", "_common", "dropped", "form")
+    __slots__ = ("_write_line", "_common", "_known", "dropped", "form")
 
     def __init__(self, fd: int = 2, **common: bytes | str | int) -> None:
         self._write_line = write if fd == 2 else Descriptor(fd).write
         self._common = _fields(common, ())
+        self._known: dict[bytes, bytes] = {}  # value -> as it stands in a line
         self.dropped = 0
         self.form = "qsmtpd"
 
@@ -162,8 +165,13 @@ class Log:
             self.dropped += 1
 
     def quoted(self, value: bytes) -> bytes:
-        """A value as it stands in a line; for its tail."""
-        return _quote(value, FORMATS[self.form][1])
+        """A value as it stands in a line, for its tail; one that is there again and again."""
+        found = self._known.get(value)
+        if found is None:
+            found = _quote(value, FORMATS[self.form][1])
+            if len(self._known) < _KNOWN_LIMIT:
+                self._known[value] = found
+        return found
 
     def raw(self, text: bytes) -> None:
         """Write one line of another form, without its LF; what it must not hold is `?` then."""
