@@ -12,12 +12,14 @@ import resource
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from child import Child, descriptors
 from harness import BIN, PROGRAMS, ROOT, Home, Variables, wait_for
+from listeners import Server
 
 pytestmark = pytest.mark.slow
 
@@ -47,27 +49,32 @@ def start(home: Home, **environ: Any) -> Child:
     return talk
 
 
-def fault(
+Fault = Callable[..., tuple[bytes, dict[str, str]]]
+
+
+@pytest.fixture(params=["cold", "warm"])
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """(home, script, body, leaves, **environ): one message to a queue program that does this.
+
+    The reply, and what the log says.  Then the program is healed, and the next message must be
+    taken.  `leaves` is how many processes the program leaves behind on purpose.
+    """
+    return {"cold": in_one_session, "warm": in_one_process}[request.param]
+
+
+def in_one_session(
     home: Home, script: str, body: bytes = SMALL, leaves: int = 0, **environ: Any
 ) -> tuple[bytes, dict[str, str]]:
-    """One message to a queue program that does this: the reply, and what the log says.
-
-    Then the program is healed, and the next message must be taken.  `leaves`
-    is how many processes the program leaves behind on purpose.
-    """
-    healed = home.path / "healed"
-    program = home.script(f"[ -e {healed} ] && exec {ORACLE}\n{script}")
+    """The next message is of the same client."""
+    program, healed = faulty_program(home, script)
     talk = start(home, QMAILQUEUE=program, **environ)
     before = talk.descriptors()
     reply = talk.deliver(body)
     assert talk.children() == []
     assert talk.descriptors() == before
-    assert home.messages() == []
-    assert re.fullmatch(rb"[245]\d\d [ -~]{1,500}", reply)
+    is_refused(home, reply)
     healed.touch()
-    good = talk.deliver(b"after\r\n")
-    assert re.fullmatch(rb"250 ok \d+ qp \d+", good)
-    assert [m.body for m in home.messages()] == [b"after\n"]
+    is_accepted(home, talk.deliver(b"after\r\n"))
     run = talk.end()
     assert run.status == 0
     for pid in run.children:
@@ -75,9 +82,71 @@ def fault(
     assert len(run.children) == leaves
     assert "event=trouble" not in run.log
     faulty, _ = run.events("message")
-    assert faulty["reply"].removesuffix("...") == reply.decode()[:256]
-    assert faulty["verdict"] == ("accepted" if reply.startswith(b"250") else "refused")
-    return reply, faulty
+    return reply, of(faulty, reply)
+
+
+def in_one_process(
+    home: Home, script: str, body: bytes = SMALL, leaves: int = 0, **environ: Any
+) -> tuple[bytes, dict[str, str]]:
+    """The next message is of another client of qsmtpd-server, in the same process."""
+    program, healed = faulty_program(home, script)
+    home.environ |= {"QMAILQUEUE": program, **environ}
+    with Server(home, "-c", "1") as server:
+        replies: list[bytes] = []
+        for source in ("127.0.0.1", "127.0.0.2"):
+            with server.client(source) as client:
+                assert client.reply() == b"220 mx.example ESMTP"
+                replies.append(client.deliver(body if not replies else b"after\r\n"))
+                (worker,) = server.children()
+                assert not Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+                (is_refused if not healed.exists() else is_accepted)(home, replies[-1])
+                healed.touch()
+                assert client.ask(b"QUIT") == b"221 mx.example"
+            wait_for(lambda: len(server.events("session")) == len(replies))
+        assert {event["pid"] for event in server.events("session")} == {str(worker)}
+        assert server.events("trouble") == []
+        faulty, good = server.events("message")
+        assert good["ip"] == "127.0.0.2"
+    left = [pid for pid in everybody() if program.encode() in environment(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert len(left) == leaves
+    return replies[0], of(faulty, replies[0])
+
+
+def everybody() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def environment(pid: int) -> bytes:
+    """Of a process, b"" where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def faulty_program(home: Home, script: str) -> tuple[str, Path]:
+    """(a queue program that does this, the file with which it is healed)"""
+    healed = home.path / "healed"
+    return home.script(f"[ -e {healed} ] && exec {ORACLE}\n{script}"), healed
+
+
+def is_refused(home: Home, reply: bytes) -> None:
+    assert home.messages() == []
+    assert re.fullmatch(rb"[245]\d\d [ -~]{1,500}", reply)
+
+
+def is_accepted(home: Home, reply: bytes) -> None:
+    assert re.fullmatch(rb"250 ok \d+ qp \d+", reply)
+    assert [m.body for m in home.messages()] == [b"after\n"]
+
+
+def of(event: dict[str, str], reply: bytes) -> dict[str, str]:
+    """The line in the log, which says the same as the reply."""
+    assert event["reply"].removesuffix("...") == reply.decode()[:256]
+    assert event["verdict"] == ("accepted" if reply.startswith(b"250") else "refused")
+    return event
 
 
 # -- exits and signals -----------------------------------------------------
@@ -193,7 +262,7 @@ POINTS = {
 
 @pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM", "XFSZ", "ABRT"])
 @pytest.mark.parametrize("point", POINTS)
-def test_signal(home: Home, name: str, point: str) -> None:
+def test_signal(home: Home, fault: Fault, name: str, point: str) -> None:
     script = f"ulimit -c 0; {POINTS[point]}\nkill -{name} $$\n"
     reply, log = fault(home, script, body=BIG)
     assert reply == CRASHED
@@ -209,7 +278,7 @@ def test_killed_in_a_long_envelope(home: Home) -> None:
     talk.end()
 
 
-def test_file_size_limit(home: Home) -> None:
+def test_file_size_limit(home: Home, fault: Fault) -> None:
     """Python ignores SIGXFSZ; a queue program that relies on it must not inherit that."""
     reply, _ = fault(home, f"ulimit -f 1\nexec cat >{home.path}/big\n", body=BIG)
     assert reply == CRASHED
@@ -234,7 +303,7 @@ def test_file_size_limit(home: Home) -> None:
     ],
 )
 @pytest.mark.parametrize("body", [SMALL, BIG, BIG * 3], ids=["small", "big", "1 MB"])
-def test_exit_0_without_reading_it_all(home: Home, script: str, body: bytes) -> None:
+def test_exit_0_without_reading_it_all(home: Home, fault: Fault, script: str, body: bytes) -> None:
     reply, log = fault(home, script + "\n", body)
     assert reply == READ_ERROR
     assert log["exit"] == "0, but did not read everything"
@@ -281,12 +350,12 @@ def test_closes_the_envelope_and_goes_on(home: Home) -> None:
 
 
 @pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])
-def test_exit_53_without_reading(home: Home, body: bytes) -> None:
+def test_exit_53_without_reading(home: Home, fault: Fault, body: bytes) -> None:
     """A program that gives up early says why."""
     assert fault(home, "exit 53\n", body)[0] == b"451 qq write error or disk full (#4.3.0)"
 
 
-def test_never_reads_big(home: Home) -> None:
+def test_never_reads_big(home: Home, fault: Fault) -> None:
     reply, log = fault(home, "sleep 1000\n", BIG, QUEUEWRITETIMEOUT="1")
     assert reply == TIMEOUT
     assert log["exit"] == "timeout"
@@ -294,13 +363,13 @@ def test_never_reads_big(home: Home) -> None:
     assert 1 <= float(log["seconds"]) < 10
 
 
-def test_never_reads_small(home: Home) -> None:
+def test_never_reads_small(home: Home, fault: Fault) -> None:
     reply, log = fault(home, "sleep 1000\n", SMALL, QUEUETIMEOUT="1")
     assert reply == TIMEOUT
     assert 1 <= float(log["seconds"]) < 10
 
 
-def test_never_exits(home: Home) -> None:
+def test_never_exits(home: Home, fault: Fault) -> None:
     """It has read the whole envelope: it may have queued the message, and the log says so."""
     script = "cat >/dev/null; cat <&1 >/dev/null; sleep 1000\n"
     reply, log = fault(home, script, QUEUETIMEOUT="1")
@@ -341,7 +410,9 @@ def test_reads_slowly(home: Home) -> None:
     ],
     ids=["stopped at start", "stopped before exit", "TERM ignored"],
 )
-def test_must_be_killed(home: Home, script: str, body: bytes, ambiguous: bool) -> None:
+def test_must_be_killed(
+    home: Home, fault: Fault, script: str, body: bytes, ambiguous: bool
+) -> None:
     reply, log = fault(home, script + "\n", body, QUEUEWRITETIMEOUT="1", QUEUETIMEOUT="1")
     assert reply == TIMEOUT
     assert ("ambiguous" in log) == ambiguous
@@ -386,7 +457,7 @@ HOLDS = "exec 3<&0; sleep 1000 <&3 &\nexec 3<&-\n"
 
 @pytest.mark.parametrize("code", [0, 53])
 @pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])
-def test_grandchild_holds_the_pipes(home: Home, code: int, body: bytes) -> None:
+def test_grandchild_holds_the_pipes(home: Home, fault: Fault, code: int, body: bytes) -> None:
     script = HOLDS + f"cat >/dev/null; cat <&1 >/dev/null; exit {code}\n"
     reply, log = fault(home, script, body, leaves=1)
     assert reply.startswith(b"250 ok " if code == 0 else b"451 qq write error")
@@ -394,14 +465,14 @@ def test_grandchild_holds_the_pipes(home: Home, code: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])
-def test_grandchild_holds_the_pipes_unread(home: Home, body: bytes) -> None:
+def test_grandchild_holds_the_pipes_unread(home: Home, fault: Fault, body: bytes) -> None:
     """The pipes still have a reader, who will never read: that is no yes."""
     reply, log = fault(home, HOLDS + "exit 0\n", body, leaves=1)
     assert reply == READ_ERROR
     assert float(log["seconds"]) < 4.5
 
 
-def test_grandchild_is_ended_with_its_group(home: Home) -> None:
+def test_grandchild_is_ended_with_its_group(home: Home, fault: Fault) -> None:
     reply, _ = fault(home, HOLDS + "sleep 1000\n", BIG, QUEUEWRITETIMEOUT="1")
     assert reply == TIMEOUT
 
@@ -426,7 +497,7 @@ def test_grandchild_is_ended_with_its_group(home: Home) -> None:
         ("\\r\\n\\r\\n", TEMPORARY),
     ],
 )
-def test_custom_text(home: Home, printf: str, reply: bytes) -> None:
+def test_custom_text(home: Home, fault: Fault, printf: str, reply: bytes) -> None:
     script = f"cat >/dev/null; cat <&1 >/dev/null; printf '{printf}' >&6; exit 82\n"
     assert fault(home, script)[0] == reply
 
@@ -448,7 +519,9 @@ def test_custom_text(home: Home, printf: str, reply: bytes) -> None:
         *(({"ERROR_FD": f"{fd}"}, fd, 82, True) for fd in (3, 5, 7, 8)),
     ],
 )
-def test_error_descriptor(home: Home, environ: Variables, fd: int, code: int, custom: bool) -> None:
+def test_error_descriptor(
+    home: Home, fault: Fault, environ: Variables, fd: int, code: int, custom: bool
+) -> None:
     script = f"cat >/dev/null; cat <&1 >/dev/null; echo Dtext >&{fd}; exit {code}\n"
     reply, log = fault(home, script, **environ)
     assert (reply == b"554 text") == custom
@@ -456,7 +529,7 @@ def test_error_descriptor(home: Home, environ: Variables, fd: int, code: int, cu
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_long_text(home: Home, when: str) -> None:
+def test_a_long_text(home: Home, fault: Fault, when: str) -> None:
     """1 MB: its beginning is the reply, and nobody waits for anybody."""
     read = "cat >/dev/null; cat <&1 >/dev/null"
     write = "head -c 1000000 /dev/zero | tr '\\0' D >&6"
@@ -466,7 +539,7 @@ def test_a_long_text(home: Home, when: str) -> None:
     assert float(log["seconds"]) < 10
 
 
-def test_a_text_in_pieces(home: Home) -> None:
+def test_a_text_in_pieces(home: Home, fault: Fault) -> None:
     script = "printf Dt >&6; cat >/dev/null; printf ex >&6; cat <&1 >/dev/null; printf t >&6\n"
     assert fault(home, script + "exit 82\n")[0] == b"554 text"
 
@@ -474,14 +547,14 @@ def test_a_text_in_pieces(home: Home) -> None:
 ENDLESS = "cat >/dev/null; cat <&1 >/dev/null\n"
 
 
-def test_a_text_without_end(home: Home) -> None:
+def test_a_text_without_end(home: Home, fault: Fault) -> None:
     script = ENDLESS + "exec cat /dev/zero >&6\n"
     reply, log = fault(home, script, QUEUETIMEOUT="1")
     assert reply == TIMEOUT
     assert 1 <= float(log["seconds"]) < 5
 
 
-def test_a_grandchild_writes_without_end(home: Home) -> None:
+def test_a_grandchild_writes_without_end(home: Home, fault: Fault) -> None:
     script = ENDLESS + "printf Dtext >&6; cat /dev/zero >&6 2>/dev/null &\nexit 82\n"
     reply, log = fault(home, script)
     assert reply.startswith(b"554 text")
