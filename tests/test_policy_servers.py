@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from client import PATIENCE
 from dns_server import DnsServer
-from harness import PROGRAMS, Home, wait_for
+from harness import PROGRAMS, Home, Variables, wait_for
 from policyservers import Behind, Postfwd, Postgrey, spf_perl, spf_python
 from run import Run
 
@@ -120,7 +120,7 @@ def test_postfwd_counts_what_users_send(home: Home) -> None:
         home.control("policyservers", server.address)
         login = b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"
         command = str(PROGRAMS / "checker"), "true"
-        environ = {"SMTPAUTH": "", "AUTHCLEAR": "1"}
+        environ: Variables = {"SMTPAUTH": "", "AUTHCLEAR": "1"}
         for line, last in ((None, 250), ("policyserver immune=none", 450)):
             if line is not None:
                 home.control("plugins", "builtins", line)
