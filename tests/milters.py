@@ -6,10 +6,10 @@ It reads and writes the protocol by itself, so that it does not share a mistake 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from daemons import Line, Peer
+from daemons import Line, Peer, Script
 
 #: SMFIP_NR_...: what is then not answered.
 NOT_ANSWERED = {
@@ -38,6 +38,35 @@ def header(code: bytes, index: int, name: bytes, value: bytes) -> bytes:
 CONTINUE = raw(b"c")
 
 
+def negotiation(actions: int, steps: int = 0, version: int = 6, more: bytes = b"") -> bytes:
+    """What a milter answers to the MTA's first packet."""
+    return raw(b"O", struct.pack(">III", version, actions, steps) + more)
+
+
+def script(answers: Mapping[bytes, bytes], actions: int) -> Script:
+    """One that remembers nothing, for daemons.Peer."""
+
+    def converse(line: Line) -> None:
+        for told in packets(line):
+            code = told[:1]
+            if code == b"Q":
+                return
+            if code == b"O":
+                line.say(negotiation(actions))
+            elif code not in (b"D", b"A"):
+                line.say(answers.get(code, CONTINUE))
+
+    return converse
+
+
+def packets(line: Line) -> Iterator[bytes]:
+    """What the MTA says, one packet after the other, without its length."""
+    connection = line.socket.makefile("rb")
+    while head := connection.read(4):
+        (length,) = struct.unpack(">I", head)
+        yield connection.read(length)
+
+
 class ScriptedMilter(Peer):
     """`answers` are packets by the letter of the command; what has none is `continue`.
 
@@ -61,16 +90,13 @@ class ScriptedMilter(Peer):
         wanted = b"".join(
             struct.pack(">I", stage) + names + b"\0" for stage, names in (symbols or {}).items()
         )
-        self.greeting = raw(b"O", struct.pack(">III", version, actions, steps) + wanted)
+        self.greeting = negotiation(actions, steps, version, wanted)
         if greeting is not None:
             self.greeting = greeting
         super().__init__(self._converse, path)
 
     def _converse(self, line: Line) -> None:
-        connection = line.socket.makefile("rb")
-        while head := connection.read(4):
-            (length,) = struct.unpack(">I", head)
-            told = connection.read(length)
+        for told in packets(line):
             code = told[:1]
             self.heard.append(told)
             if code == b"O":

@@ -9,7 +9,8 @@ import pytest
 from client import PATIENCE
 from daemons import Line
 from harness import Home, wait_for
-from milters import ScriptedMilter, header, packet, raw
+from listeners import Server
+from milters import Answer, ScriptedMilter, header, packet, raw
 from run import Run
 from tls_home import SERVER
 
@@ -636,3 +637,61 @@ def test_explain_asks_them(home: Home) -> None:
         run = home.run(b"", "--explain", "to=x@ok.example")
     assert b"milter         decline (and changes the message or its envelope)" in run.out
     assert b"    | X-A: 1\n" in run.out
+
+
+# -- many bytes, and clients that say nothing --------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actions", [0, 0x1FF])
+def test_large_messages_in_flat_memory(home: Home, actions: int) -> None:
+    """Shown while it passes, or from the file, and its body replaced."""
+    seen = 0
+
+    def count(data: bytes) -> bytes:
+        nonlocal seen
+        seen += len(data)
+        return raw(b"c")
+
+    another = raw(b"b", b"y" * 60000)
+    answers: dict[bytes, Answer] = {b"B": count}
+    if actions:
+        answers[b"E"] = 400 * another + raw(b"c")
+    with ScriptedMilter(answers, actions=actions) as milter:
+        home.control("milters", milter.address)
+        size = home.script(f"wc -c >{home.path}/count; cat <&1 >/dev/null\n")
+        with home.talk(QMAILQUEUE=size) as talk:
+            talk.reply()
+            peaks = []
+            for megabytes in (15, 60):
+                milter.heard.clear()
+                talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
+                talk.send(b"Subject: x\r\n\r\n")
+                for _ in range(megabytes):
+                    talk.send((b"x" * 62 + b"\r\n") * 16384)
+                assert talk.ask(b".").startswith(b"250 ok ")
+                peaks.append(talk.peak_memory())
+            talk.ask(b"QUIT")
+            talk.ended()
+    assert seen == 75 * 16384 * 64
+    assert peaks[1] - peaks[0] < 2 * 1024 * 1024
+    assert int((home.path / "count").read_text()) > (400 * 60000 if actions else 59 * 2**20)
+
+
+def test_held_clients_are_shown_to_no_milter(home: Home) -> None:
+    """qsmtpd-server greets them, and hands them to a process with their first line."""
+    with ScriptedMilter() as milter:
+        home.control("milters", milter.address)
+        with Server(home) as server, server.client() as client:
+            assert client.reply().startswith(b"220 ")
+            assert milter.connections == 0
+            assert client.ask(b"EHLO c").startswith(b"250 ")
+            assert milter.commands() == "OCH"
+            client.ask(b"QUIT")
+
+
+def test_a_client_that_is_immune_is_shown_to_none(home: Home) -> None:
+    with ScriptedMilter() as milter:
+        home.control("plugins", "milter immune=relay", "builtins")
+        assert send(home, milter, RELAYCLIENT="").codes[-2] == 250
+        assert milter.connections == 0

@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import milters
 from cdbs import make_cdb
 from daemons import Peer, clamd, http, policy, rspamd, spam, spamd, userdb
 from dns_server import DnsServer
@@ -87,6 +88,10 @@ DAEMONS = {
     "clamd": clamd(lambda message: b"stream: OK\n"),
     "rspamd": rspamd(lambda head, message: VERDICT),
     "spamd": spamd(lambda head, message: spam(b"0.1")),
+    "milter, which only looks": milters.script({}, 0),
+    "milter, which adds a line": milters.script(
+        {b"E": milters.packet(b"h", b"X-A", b"1") + milters.CONTINUE}, milters.ALL_ACTIONS
+    ),
 }
 OTHERS: Rows = {
     "dovecotusers": ({"dovecotusers": "daemon"}, {}),
@@ -97,6 +102,8 @@ OTHERS: Rows = {
     "messagecheck": ({"messagecheck": "/bin/true"}, {}),
     "rspamd": ({"rspamd": "daemon"}, {}),
     "spamd": ({"spamd": "daemon"}, {}),
+    "milter, which only looks": ({"milters": "daemon"}, {}),
+    "milter, which adds a line": ({"milters": "daemon"}, {}),
 }
 #: Of which the warm costs are measured, too.
 WARM: Rows = {**ASKING, **OTHERS}
