@@ -76,9 +76,11 @@ class Message:
     first line, open for reading, our own Received not in it, and replacement()
     a file for another message in its place.  `first` is then what will stand in front of
     it, with LF line ends: our Received, and what plugins have added up to there.
+    `is_held`: nothing of it goes on before data_post, so even then there may be header lines.
     """
 
     __slots__ = ("header", "whole_header", "size", "hops", "file", "first")
+    is_held = False
 
     def __init__(
         self, header: Sequence[tuple[bytes, bytes]] = (), whole_header: bool = True

@@ -9,7 +9,8 @@ The names of the address (PTR), at most 10, are looked up; one with this address
 own counts.  It does not change what TCPREMOTEHOST says.  The DNS is asked at MAIL: who
 authenticates before is not asked about.  Where it does not say, dnstrouble counts.
 For other plugins: client.notes["fcrdns"] is that name in lower case, b"" where there is
-none, None where the DNS did not say; it is missing where nobody asked.
+none, None where the DNS did not say; client.notes["fcrdns.iprev"] is the word of the log.
+Both are missing where nobody asked.
 Replies, at RCPT: `550 your address has no name that leads back to it (#5.7.25)`,
 `451 DNS temporary failure (#4.4.3)`.
 Log keys: by=fcrdns; event=plugin plugin=fcrdns iprev=pass name=NAME, or iprev=fail,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 #: RFC 7208, 4.6.4: more names are no help.
 NAMES_LIMIT = 10
-NOTE = "fcrdns"
+NOTE, IPREV = "fcrdns", "fcrdns.iprev"
 NO_NAME = reject(b"your address has no name that leads back to it", 550, b"5.7.25")
 
 
@@ -71,9 +72,13 @@ class Plugin:
         name = next((answer.name for answer in found if ip in answer.records), b"")
         troubled = [answer for answer in (names, *found) if answer.trouble]
         if name:
-            self._log(iprev="pass", name=name)
+            word = "pass"
+            self._log(iprev=word, name=name)
         elif troubled:
-            self._log(iprev="temperror", dns=troubled[0].trouble, type=troubled[0].type)
+            word = "temperror"
+            self._log(iprev=word, dns=troubled[0].trouble, type=troubled[0].type)
         else:
-            self._log(iprev="fail" if names.records else "permerror")
+            word = "fail" if names.records else "permerror"
+            self._log(iprev=word)
         client.notes[NOTE] = None if troubled and not name else name
+        client.notes[IPREV] = word

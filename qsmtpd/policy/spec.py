@@ -50,6 +50,8 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
     ),
     "loop": (("loopcheck",), ("LOOPCHECK",)),
+    # Those behind it, as a milter for DMARC, may make something of what it says.
+    "authresults": (("authresults",), ("AUTHRESULTS",)),
     "clamd": (("clamd",), ()),
     "messagecheck": (("messagecheck",), ("MESSAGECHECK",)),
     "rspamd": (("rspamd",), ()),
@@ -167,7 +169,7 @@ class Order:
             if stage.startswith("command_")
         }
 
-    def spools(self) -> bool:
-        """Does one of them want the next message in a file?"""
-        wants = (entry.spool for entry in self.at.get("data_post", ()))
+    def spools(self, client: Client) -> bool:
+        """Does one of them want the next message of this client in a file?"""
+        wants = (e.spool for e in self.at.get("data_post", ()) if not e.skips(client))
         return any(want if isinstance(want, bool) else want() for want in wants)

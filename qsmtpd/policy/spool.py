@@ -73,6 +73,7 @@ class SpooledMessage(Message):
     """A message that is in a file.  Methods raise OSError."""
 
     __slots__ = ("spool", "_others")
+    is_held = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ class Inspection:
         self._first = first
         self._message = Message()
         self._spooled: SpooledMessage | None = None  # the same, where it is held back
-        if hooks.order.spools():
+        if hooks.order.spools(client):
             from ..policy.spool import SpooledMessage
 
             self._message = self._spooled = SpooledMessage()
