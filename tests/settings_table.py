@@ -340,6 +340,8 @@ ROWS = [
     number("datefuture", "DATEFUTURE"),
     number("loopcheck", "LOOPCHECK", empty=10),
     number("dkim", "DKIM", most=32, empty=8),
+    Row("authresults", "AUTHRESULTS", {b"mx.example": "mx.example", b"a_1-x": None},
+        (b"a b", b"a;b", b"(a)", b"\xff", b"x" * 254), None),
     scanner("clamd", wrong=("reject=1",)),
     Row("messagecheck", "MESSAGECHECK", {b"/bin/true": "/bin/true"},
         (b"nosuch", b"/no/such", b"\x01"), "", (b"/etc/passwd", b"/tmp")),

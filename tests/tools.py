@@ -36,6 +36,7 @@ INTEROP = {
     "clamav-milter": "clamav-milter",
     "clamd": "clamav-daemon",
     "curl": "curl",
+    "dkimsign": "python3-dkim",
     "dnsmasq": "dnsmasq-base",
     "doveconf": "dovecot-core",
     "execlineb": "execline",
@@ -83,6 +84,7 @@ PEERS = {
     *("clamav-daemon", "clamav-milter", "opendkim", "opendmarc", "spamass-milter"),
     *("postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
+    "python3-dkim",
     *("postfix-policyd-spf-perl", "postfix-policyd-spf-python", "postfwd", "postgrey"),
 }
 

@@ -35,10 +35,10 @@ class Plugin:
     __slots__ = ("_server", "_remove")
 
     def __init__(self, settings: PluginSettings) -> None:
-        found = settings.text("authresults", "AUTHRESULTS")
-        if found is None or not found[1]:
-            found = settings.text("me", None) or ("control/me", b"")
-        where, self._server = found
+        self._server = settings.line("authresults", "AUTHRESULTS") or b""
+        where, _ = settings.text("authresults", "AUTHRESULTS") or ("", b"")
+        if not self._server:
+            where, self._server = "control/me", settings.line("me") or b""
         if not 0 < len(self._server) <= NAME_LIMIT or self._server.strip(_NAME):
             raise ControlError(where, "is no name for Authentication-Results")
         self._remove = {NAME: self._is_ours}
