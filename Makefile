@@ -114,6 +114,7 @@ bench: all
 # What each filter adds to a cold session: the table of qsmtpd-filters(5), COST.
 cost: all
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.cost
+	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.mx
 
 lint: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py check

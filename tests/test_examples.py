@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from certificates import Certificate
 from client import PATIENCE, client_context
+from dkim_signer import RsaKey, sign
+from dns_server import DnsServer
 from harness import BIN, ROOT, Home, needs, wait_for
 from listeners import listening, make_rules
 from tls_home import SERVER
@@ -89,13 +92,17 @@ class Place:
             server.terminate()
             server.wait(PATIENCE)
 
-    def client(self) -> smtplib.SMTP:
-        """A client, once there is a listener."""
+    def client(self, source: str = "127.0.0.1") -> smtplib.SMTP:
+        """A client at this address, once there is a listener."""
 
         def connect() -> smtplib.SMTP | None:
             try:
                 return smtplib.SMTP(
-                    "127.0.0.1", self.port, timeout=PATIENCE, local_hostname="me.example"
+                    "127.0.0.1",
+                    self.port,
+                    timeout=PATIENCE,
+                    local_hostname="me.example",
+                    source_address=(source, 0),
                 )
             except ConnectionRefusedError:
                 return None
@@ -221,6 +228,83 @@ def test_s6(place: Place) -> None:
     with place.running(place.adapt("s6/run", *changes)):
         place.mail("x@ok.example")
     place.arrived()
+
+
+# -- an MX for today ------------------------------------------------------------
+
+KEY = RsaKey()
+MX_ZONE = f"""
+    mx.here               A    127.0.0.1
+    1.0.0.127.in-addr.arpa  PTR  mx.here
+    2.0.0.127.zen.spamhaus.org  A  127.0.0.2
+    example.net           TXT  "v=spf1 ip4:192.0.2.0/24 -all"
+    _dmarc.example.net    TXT  "v=DMARC1; p=reject"
+    {KEY.record("s._domainkey.example.net")}
+"""
+FORGED = b"From: Joe <joe@example.net>\nTo: joe@example.org\nSubject: x\nDate: x\n\nhi\n"
+SIGNED = sign(FORGED, KEY, "example.net")
+CLAIMED = b"Authentication-Results: mx.example.org; dmarc=pass header.from=example.net\n"
+
+
+@pytest.fixture
+def mx(place: Place) -> Iterator[Place]:
+    """The commands of the recipe have been run; 127.0.0.1 is a stranger, 127.0.0.9 is not."""
+    for name in ("tcpserver", "cdb", "tcprules"):
+        place.real(name)
+    home = place.home.path
+    recipe = (EXAMPLES / "README.md").read_text().partition("## An MX for today\n")[2]
+    lines = re.findall(r"^    (.*\n)", recipe.partition("\n## ")[0], re.MULTILINE)
+    script = "".join(line for line in lines if "--explain" not in line)
+    places = {
+        "/usr/local/share/doc/qsmtpd/examples": str(EXAMPLES),
+        "/var/qmail": str(home),
+        "/etc/tcp.smtp": str(home / "tcp.smtp"),
+        "qsmtpd-server ": f"{BIN}/qsmtpd-server ",
+        "tcprules ": f"sed -i s/^127./127.0.0.9/ {home}/tcp.smtp\ntcprules ",
+    }
+    for old, new in places.items():
+        assert old in script
+        script = script.replace(old, new)
+    Certificate("mx.example.org", days=90).save(place.home.control_dir / "servercert.pem")
+    with DnsServer(MX_ZONE) as dns:
+        place.environ["DNSCACHEIP"] = dns.where
+        done = subprocess.run(
+            ["sh", "-ec", script], env=place.environ, capture_output=True, text=True, check=False
+        )
+        assert (done.stderr, done.returncode) == ("", 0), done
+        assert not re.findall("^(?:wrong|warning): .*", done.stdout, re.MULTILINE)
+        yield place
+
+
+def tell(place: Place, source: str, sender: str, to: str, message: bytes) -> bytes:
+    """What a client at this address is told, in TLS."""
+    with place.client(source) as client:
+        client.starttls(context=client_context())
+        client.ehlo()
+        for code, reply in (client.mail(sender), client.rcpt(to)):
+            if code != 250:
+                return b"%d %b" % (code, reply)
+        return b"%d %b" % client.data(message.replace(b"\n", b"\r\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qsmtpd-server/run", "daemontools/run"])
+def test_an_mx_for_today(mx: Place, name: str) -> None:
+    rules = ("/etc/tcp.smtp.cdb", str(mx.home.path / "tcp.smtp.cdb"))
+    user = [("-u qmaild ", "")] if name == "qsmtpd-server/run" else []
+    with mx.running(mx.adapt(name, listener(mx), rules, *user)):
+        joe, sender = "joe@example.org", "joe@example.net"
+        assert tell(mx, "127.0.0.1", sender, joe, CLAIMED + SIGNED).startswith(b"250 ok ")
+        assert tell(mx, "127.0.0.1", sender, joe, FORGED) == (
+            b"550 message rejected by the DMARC policy of example.net (#5.7.26)"
+        )
+        assert tell(mx, "127.0.0.1", sender, "x@example.org", SIGNED).startswith(b"550 sorry, no ")
+        assert tell(mx, "127.0.0.1", sender, "x@elsewhere.example", SIGNED).startswith(b"553 ")
+        assert tell(mx, "127.0.0.2", sender, joe, SIGNED).startswith(b"553 sorry, 127.0.0.2 is ")
+        assert tell(mx, "127.0.0.9", sender, "x@elsewhere.example", FORGED).startswith(b"250 ok ")
+    first, relayed = mx.home.messages()
+    assert first.text.endswith(SIGNED)
+    assert relayed.text.endswith(FORGED)
 
 
 # -- systemd -----------------------------------------------------------------

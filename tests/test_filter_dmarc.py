@@ -417,10 +417,28 @@ def test_settings(tmp_path: Path) -> None:
         ({"SPFBEHAVIOR": "1"}, "warning: dmarcpolicy: dkim is not on, so mail that was forwarded"),
         ({"SPFBEHAVIOR": "3"}, "warning: spfstage: is rcpt: what SPF refuses is so before dmarc"),
         ({"DMARCPOLICY": "off"}, ""),
+        ({"DKIM": "", "SPFBEHAVIOR": "1"}, ""),
+        ({"DKIM": "", "SPFBEHAVIOR": "3", "SPFSTAGE": "data_post"}, ""),
+        ({"DKIM": "0"}, "wrong: dmarcpolicy: neither spf nor dkim is on, so no mail passes"),
+        (
+            {"DKIM": "", "plugins": "rcpthosts|dmarc|dkim|qmailqueue"},
+            "wrong: control/plugins: has dkim behind dmarc",
+        ),
+        (
+            {
+                "SPFBEHAVIOR": "3",
+                "SPFSTAGE": "data_post",
+                "plugins": "rcpthosts|spf|dmarc|qmailqueue",
+            },
+            "warning: control/plugins: has spf before dmarc",
+        ),
     ],
 )
 def test_check(home: Home, variables: Variables, said: str) -> None:
-    run = home.run(b"", "--check", **{"DMARCPOLICY": "reject", **variables})
+    environ = {"DMARCPOLICY": "reject", **variables}
+    if plugins := environ.pop("plugins", None):
+        home.control("plugins", plugins.replace("|", "\n"))
+    run = home.run(b"", "--check", **environ)
     found = [line for line in run.out.decode().splitlines() if "dmarc" in line]
     assert any(line.startswith(said) for line in found)
     assert any(line.startswith("ok: ") for line in found)

@@ -174,17 +174,17 @@ def warm(server: Server) -> tuple[float, float]:
     """The same of a session of this server: the mean of some."""
     head, _, text = SESSION.partition(b"DATA\r\n")
     commands, text = head.split(b"\r\n")[:-1], text.removesuffix(b"\r\nQUIT\r\n")
-    before, start = _busy(server), time.monotonic()
+    before, start = busy(server), time.monotonic()
     for _ in range(WARM_SESSIONS):
         with server.client() as client:
             client.reply()
             replies = client.answers(*commands, b"DATA", text, b"QUIT")
             assert replies[-2].startswith(b"250 ok "), replies
     seconds = time.monotonic() - start
-    return (_busy(server) - before) / 1e6 / WARM_SESSIONS, 1000 * seconds / WARM_SESSIONS
+    return (busy(server) - before) / 1e6 / WARM_SESSIONS, 1000 * seconds / WARM_SESSIONS
 
 
-def _busy(server: Server) -> int:
+def busy(server: Server) -> int:
     """Nanoseconds of the processor that its processes have had, but not what they start."""
     return sum(
         int(Path(f"/proc/{worker}/schedstat").read_text().split()[0])
