@@ -446,6 +446,42 @@ def test_no_value_can_break_the_header(home: Home, value: bytes, line: bytes) ->
     assert message.text.endswith(TEXT.replace(b"\n\n", b"\nX:" + line + b"\n\n"))
 
 
+def test_addresses_are_quoted_where_they_have_to_be(home: Home) -> None:
+    changes = packet(b"-", b'<"a b"@ok.example>'), packet(b"+", b'"c \\"d"@ok.example')
+    said = MAIL.replace(b"<a@b.example>", b'<"x\\\\@y"@b.example>').replace(b"<x@", b'<"a b"@')
+    with ScriptedMilter(end(*changes)) as milter:
+        assert send(home, milter, said=b"EHLO c\r\n" + said + MESSAGE).codes[-2] == 250
+    assert milter.told(b"M") == [b'<"x\\\\@y"@b.example>\0SIZE=9\0']
+    assert milter.told(b"R") == [b'<"a b"@ok.example>\0']
+    (message,) = home.messages()
+    assert message.sender == b"x\\@y@b.example"
+    assert message.recipients == [b'c "d@ok.example']
+
+
+LONG = {
+    "bytes": b"".join(b"X-%d: %b\n y\n" % (number, 1000 * b"x") for number in range(400)),
+    "lines": b"".join(b"X-%d: x\n" % number for number in range(11000)),
+    "a line": b"X: " + 300_000 * b"x" + b"\n",
+    "folds": b"X: x\n" + 11_000 * b" y\n" + b"Y: y\n",
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_a_header_that_is_too_long_is_not_cut(home: Home, what: str) -> None:
+    """The line that is added stands in it somewhere, and nothing is torn apart."""
+    text = LONG[what] + b"Last: 1\n\nbody\n"
+    with ScriptedMilter(end(packet(b"h", b"X-Added", b"1"))) as milter:
+        data = b"DATA\r\n" + text.replace(b"\n", b"\r\n") + b".\r\n"
+        assert send(home, milter, said=BEGIN + data).codes[-2] == 250
+    (message,) = home.messages()
+    assert b"X-Added: 1\n" in message.text
+    rest = message.text.partition(b"X-Added: 1\n")
+    assert (rest[0] + rest[2]).endswith(b"\n" + text)
+    assert rest[2][:1] not in b" \t"
+    shown = b"".join(milter.told(b"B"))
+    assert shown.endswith(b"Last: 1\r\n\r\nbody\r\n")
+
+
 def test_no_change_that_was_not_asked_for(home: Home) -> None:
     with ScriptedMilter(end(packet(b"h", b"X", b"1")), actions=0x10) as milter:
         run = send(home, milter)
@@ -612,8 +648,10 @@ def test_negotiations_that_fail(home: Home, greeting: bytes) -> None:
 
 
 def test_version_2_is_understood(home: Home) -> None:
+    """It knows neither DATA nor unknown commands."""
     with ScriptedMilter(greeting=raw(b"O", b"\0\0\0\2\0\0\0\1\0\0\0\0")) as milter:
-        assert send(home, milter).codes[-2] == 250
+        assert send(home, milter, said=BEGIN + b"XWHAT\r\n" + MESSAGE).codes[-2] == 250
+    assert milter.commands() == "OCHMRLLLNBEQ"
 
 
 # -- qsmtpd --check --------------------------------------------------------------

@@ -123,7 +123,7 @@ class Session:
             name if value is None else name + b"=" + value
             for name, value in envelope.parameters.items()
         ]
-        data = protocol.encode(b"<%b>" % envelope.sender, *parameters)
+        data = protocol.encode(protocol.path(envelope.sender), *parameters)
         known = {**of_client(client), **of_envelope(client, envelope, self._id)}
         for one in self._asked:
             decision = one.greet(client)
@@ -136,7 +136,7 @@ class Session:
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         known = of_envelope(client, envelope, self._id, recipient)
-        return self._ask(protocol.RCPT, protocol.encode(b"<%b>" % recipient), known)
+        return self._ask(protocol.RCPT, protocol.encode(protocol.path(recipient)), known)
 
     def data(self, client: Client, envelope: Envelope) -> Decision:
         return self._ask(protocol.DATA, b"", {})

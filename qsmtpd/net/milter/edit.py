@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...decision import DECLINED, Changes, Decision, decline
-from ...smtp.header import HEADER_LIMIT, header_of
+from ...smtp.address import parse_path
+from ...smtp.header import HEADER_LIMIT, LINE_LIMIT, header_of
 from . import protocol
 from .fields import Fields
 
@@ -68,6 +69,7 @@ class Edit:
         "_message",
         "_header",
         "_place",
+        "_gap",
         "_fields",
         "_space",
         "_new",
@@ -82,6 +84,7 @@ class Edit:
         self.holds = False
         self._message = message
         self._header, self._place = b"", 0
+        self._gap = b"\n"  # between header and body
         self._fields = Fields(b"")
         self._space = b" "
         self._new: Spool | None = None  # another body
@@ -94,9 +97,22 @@ class Edit:
         self.before.file.seek(0)
         start = b"".join(_chunks(self.before.file, HEADER_LIMIT + 2))
         self._header, self._place = header_of(start)
+        whole = self._place > len(self._header) or (
+            len(self._header) < HEADER_LIMIT and self._header.count(b"\n") < LINE_LIMIT
+        )
+        if not whole:
+            self._cut(start)
         self._fields = Fields(self._header, self.before.above)
         self._space = b"" if leading_space else b" "
         return self._fields.shown(leading_space)
+
+    def _cut(self, start: bytes) -> None:
+        """There is more of the header than can be counted: that is body, from a field on."""
+        end = self._header.rfind(b"\n") + 1
+        while end and start[end : end + 1] in (b" ", b"\t"):
+            end = start.rfind(b"\n", 0, end - 1) + 1
+        self._header, self._place = start[:end], end
+        self._gap = b""
 
     def body(self) -> Iterator[bytes]:
         """Its body, in pieces."""
@@ -163,7 +179,7 @@ class Edit:
             made = (before.file, before.size)
             return Version(*made, self._sender, self._recipients, above, before.spool)
         new = self._message.replacement()
-        new.write(below + b"\n")
+        new.write(below + self._gap)
         if self._new is None:
             for chunk in self.body():
                 new.write(chunk)
@@ -193,10 +209,9 @@ def _chunks(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
 
 
 def _address(text: bytes) -> bytes:
-    """`<a@b>` or `a@b` -> the address.  Raises ValueError."""
+    """`<a@b>` or `a@b` -> the address, unquoted.  Raises ValueError."""
     text = text.strip(b" \t")
-    if text.startswith(b"<") and text.endswith(b">"):
-        text = text[1:-1]
+    text, _ = parse_path(text if text.startswith(b"<") else b"<%b>" % text)
     if any(byte < 32 or byte == 127 for byte in text):
         raise ValueError("an address with a control character")
     return text

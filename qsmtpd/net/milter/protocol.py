@@ -76,6 +76,8 @@ UNANSWERED = {
     END_OF_HEADER: 0x40000,
     BODY: 0x80000,
 }
+#: Since which version there are these.
+_SINCE = {UNKNOWN: 3, DATA: 4}
 CAN_SKIP, LEADING_SPACE = 0x400, 0x100000
 #: All but SMFIP_RCPT_REJ: of a recipient that is refused no milter hears.
 ALL_STEPS = sum(SILENT.values()) | sum(UNANSWERED.values()) | CAN_SKIP | LEADING_SPACE
@@ -171,6 +173,16 @@ def connect(host: bytes, ip: bytes | None, port: int) -> bytes:
     return encode(host) + family + port.to_bytes(2, "big") + encode(ip)
 
 
+def path(address: bytes) -> bytes:
+    """An address as MAIL and RCPT have it: in brackets, its local part quoted if need be."""
+    box, at, domain = address.rpartition(b"@")
+    if not at:
+        box, domain = address, b""
+    if box.translate(None, _ATOMS):
+        box = b'"%b"' % box.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return b"<%b%b%b>" % (box, at, domain)
+
+
 def wire_body(text: bytes) -> bytes:
     """A piece of a body with LF line ends, as milters see it."""
     return text.replace(b"\n", b"\r\n")
@@ -208,7 +220,11 @@ def parse_options(data: bytes) -> Options:
             for name in names.replace(b",", b" ").replace(b"\t", b" ").split(b" ")
             if name
         ]
-    return Options(version, actions, steps & ALL_STEPS, symbols)
+    steps &= ALL_STEPS
+    for command, first in _SINCE.items():
+        if version < first:
+            steps |= SILENT[command]
+    return Options(version, actions, steps, symbols)
 
 
 def parse_answer(code: bytes, data: bytes) -> Answer:
@@ -236,6 +252,11 @@ def parse_answer(code: bytes, data: bytes) -> Answer:
     return Answer(code)
 
 
+#: What a local part may have without quotes: atext and dots (RFC 5321, 4.1.2; RFC 6531, 3.3).
+_ATOMS = (
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!#$%&'*+-/=?^_`{|}~"
+    + bytes(range(128, 256))
+)
 #: How many strings a change has: at least, at most.
 _STRINGS = {
     ADD_HEADER: (2, 2),
