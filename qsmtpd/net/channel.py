@@ -116,11 +116,15 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is queued."""
-        if self._output:
-            data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+        output = self._output
+        if output:
+            data = output[0] if len(output) == 1 else b"".join(output)
             self._output = []
+            deadline = self._clock() + self.timeout
+            if deadline > self._end:
+                deadline = self._end
             try:
-                self.transport.write(data, min(self._clock() + self.timeout, self._end))
+                self.transport.write(data, deadline)
             except Timeout as error:
                 if self._clock() >= self._end:
                     raise SessionOver from error
@@ -323,8 +327,10 @@ class Channel:
             raise SessionOver  # also for a client that has always more to say
         if (self._searched or self._skipped) and self._clock() >= deadline:
             raise Timeout  # likewise, within a line
+        if deadline > self._end:
+            deadline = self._end
         try:
-            data = self.transport.read(min(deadline, self._end))
+            data = self.transport.read(deadline)
         except Timeout as error:
             if self._clock() >= self._end:
                 raise SessionOver from error

@@ -146,7 +146,7 @@ class Dialogue:
         # A line that was too long and then skipped counts as well.
         if self._settings.data.bare_lf == "reject-all" and self._channel.bare_lf:
             raise BareLF
-        if b"\0" in line:
+        if 0 in line:  # NUL: a number, for bytes cost `in` an exception inside
             self._reset(verb)
             return replies.NUL
         if self._tls_wanted and verb not in states.WITHOUT_TLS:

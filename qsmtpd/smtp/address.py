@@ -26,7 +26,7 @@ def parse_path(argument: bytes) -> tuple[bytes, bytes]:
         path = argument.partition(b":")[2].lstrip(b" ")
     if path.startswith(b"@"):
         path = path.partition(b":")[2]
-    if b'"' not in path and b"\\" not in path:
+    if 0x22 not in path and 0x5C not in path:  # neither quotes nor backslashes
         address, _, rest = path.partition(terminator)
         return address, rest
     return _unquote(path, terminator[0])
