@@ -76,10 +76,11 @@ smtpd_delay_open_until_valid_rcpt = no
 class Postfix:
     """Its master, with a home of its own, which sends everything to a port; a context manager.
 
-    With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1.
+    With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1; `more` are
+    then further lines of main.cf.
     """
 
-    def __init__(self, port: int, milters: str | None = None) -> None:
+    def __init__(self, port: int, milters: str | None = None, more: str = "") -> None:
         needs("smtp-source")
         if os.geteuid() != 0:
             pytest.skip("Postfix's master is for root")
@@ -106,7 +107,7 @@ class Postfix:
         if milters is not None:
             with socket.create_server(("127.0.0.1", 0)) as free:
                 self.port = free.getsockname()[1]
-            text += LISTENER.format(milters=milters)
+            text += LISTENER.format(milters=milters) + more
             master += f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
             master += "anvil unix - - n - 1 anvil\n"
         (self._conf / "main.cf").write_text(text)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from client import PATIENCE
+from client import PATIENCE, Client
+from daemons import Peer, policy
 from dns_server import DnsServer
 from harness import PROGRAMS, Home, Variables, wait_for
+from listeners import tcpserver
 from policyservers import Behind, Postfwd, Postgrey, spf_perl, spf_python
+from postfix import Postfix
 from run import Run
 
 pytestmark = pytest.mark.interop
@@ -144,3 +148,61 @@ def test_policyd_spf(home: Home, tmp_path: Path, make: Callable[[Path, str], Beh
     lines = message.body.split(b"\n")
     assert lines[0].lower().startswith(b"received-spf: pass")
     assert lines[1].startswith(b"Received: from "), "one line for both recipients"
+
+
+#: Values that are of the one who asks, or known to one of them alone.
+OWN = {b"instance", b"queue_id", b"client_port", b"server_port"}
+#: What only Postfix says.
+POSTFIXS = {b"compatibility_level", b"mail_version"}
+SAID = [
+    b"EHLO c.example",
+    b"MAIL FROM:<a@b.example> SIZE=99",
+    b"RCPT TO:<x@ok.example>",
+    b"DATA",
+    b"Subject: x\r\n\r\nhello\r\n.",
+    b"EHLO again.example",
+    b"MAIL FROM:<>",
+    b"RCPT TO:<x@ok.example>",
+    b"RCPT TO:<y+z@ok.example>",
+    b"DATA",
+    b"Subject: x\r\n\r\n.",
+    b"QUIT",
+]
+
+
+def told(port: int, seen: list[bytes]) -> list[dict[bytes, bytes]]:
+    """What a policy server has been told of a session."""
+    seen.clear()
+    with Client.connect(port, "127.0.0.1") as client:
+        codes = [client.reply()[:3], *(client.ask(line)[:3] for line in SAID)]
+    one = [b"250", b"250", b"354", b"250"]
+    assert codes == [b"220", b"250", *one, b"250", b"250", *one, b"221"]
+    requests = [dict(line.split(b"=", 1) for line in text.splitlines() if line) for text in seen]
+    groups = [facts[b"instance"] for facts in requests]
+    assert groups == [groups[0]] * 3 + [groups[3]] * 4 and groups[0] != groups[3]
+    for facts in requests:  # of a message Postfix counts CRLF
+        facts[b"size"] = b"" if facts[b"protocol_state"] == b"END-OF-MESSAGE" else facts[b"size"]
+    return [{k: v for k, v in facts.items() if k not in OWN} for facts in requests]
+
+
+def test_servers_are_told_what_postfix_tells(home: Home) -> None:
+    seen: list[bytes] = []
+    with Peer(policy(lambda facts: b"DUNNO", seen)) as peer:
+        ask = f"check_policy_service {peer.address}"
+        stages = ("recipient", "data", "end_of_data")
+        more = "".join(f"smtpd_{stage}_restrictions = {ask}\n" for stage in stages)
+        with tcpserver(home, ":allow") as sink, Postfix(sink.port, "", more) as postfix:
+            wait_for(lambda: is_up(postfix.port))
+            theirs = told(postfix.port, seen)
+        home.control("policyservers", f"{peer.address} at=rcpt,data,data_post")
+        with tcpserver(home, ":allow") as server:
+            ours = told(server.port, seen)
+    assert [{k: v for k, v in f.items() if k not in POSTFIXS} for f in theirs] == ours
+
+
+def is_up(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
