@@ -306,3 +306,18 @@ def test_clients_that_are_not_checked(home: Home) -> None:
     assert delivered.startswith(b"Received: from client.example")
     delivered = deliver(home, MESSAGE, ED25519, IMMUNE="1", TMPDIR="/nonexistent")
     assert delivered.startswith(b"Received: from client.example")
+
+
+def test_what_was_added_is_in_the_log(home: Home) -> None:
+    text = b"From: joe@a.com\n\nhello\n"
+    with DnsServer('a.com TXT "v=spf1 -all"') as dns:
+        environ: dict[str, Any] = {**CHECKED, "DNSCACHEIP": dns.where, "SPFBEHAVIOR": "1"}
+        run = home.run(commands(text, "DATA"), **environ)
+        names = b"Received-SPF,Authentication-Results"
+        assert run.event("message")["added"].encode() == names
+        above = home.messages()[-1].text.partition(b"Received: from ")[0]
+        assert re.findall(rb"(?m)^([\w-]+):", above) == names.split(b",")
+        run = home.run(commands(text, "BDAT"), RELAYCLIENT="", SUBMISSIONHEADER="fill", **environ)
+        assert run.event("message")["added"] == "Date,Message-ID"
+        run = home.run(commands(text, "DATA"))
+        assert "added" not in run.event("message")

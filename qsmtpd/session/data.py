@@ -81,6 +81,7 @@ class Transfer:
         "_first",
         "_parts",
         "_missing",
+        "_filled",
         "_inspection",
         "_ascii",
         "_size",
@@ -102,6 +103,7 @@ class Transfer:
         self._first = b""  # our Received, which stands in front of the message
         self._parts: list[bytes] = []  # for the back end, in one piece: so it wakes up once
         self._missing: dict[bytes, bytes] = {}
+        self._filled = b""  # the missing lines that the message was given
         self._inspection: Inspection | None = None
         self._ascii: AsciiHeader | None = None  # where the header has to be that
         self._size = 0
@@ -205,7 +207,9 @@ class Transfer:
         whole = self._stream.whole
         is_ascii = self._ascii is None or self._ascii.header(header, whole)
         if self._missing and whole:
+            length = len(header)
             header = add_missing(header, self._missing)
+            self._filled = header[length:]
         if self._inspection is not None:
             self._inspection.header(header, whole)
             self._look()
@@ -254,6 +258,9 @@ class Transfer:
         verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
         self.fields["exit"] = verdict.exit
         if verdict.accepted:
+            if added := self._hooks.with_lines(b"") + self._filled:
+                starts = (line for line in added.split(b"\n") if line[:1] not in b" \t")
+                self.fields["added"] = b",".join(line.partition(b":")[0] for line in starts)
             return _taken(pid)
         if verdict.ambiguous:
             self.fields["ambiguous"] = "may be queued all the same"
