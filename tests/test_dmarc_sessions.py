@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -90,10 +91,17 @@ def test_forwarded(home: Home, dns: DnsServer, name: str, chunks: bool) -> None:
         DMARCPOLICY="reject",
         SPFBEHAVIOR="3",
         SPFSTAGE="data_post",
+        AUTHRESULTS="mx.example",
         DNSCACHEIP=dns.where,
     )
     reply = run.out.splitlines()[-2]
     assert reply.startswith(b"250 ok ") if said == b"250 ok" else reply == said
     stored = [one.text for one in home.messages()]
     assert bool(stored) == (said == b"250 ok")
-    assert all(text.endswith(message) for text in stored)
+    for text in stored:
+        assert text.endswith(message)
+        (results,) = re.findall(rb"^Authentication-Results: (.*\n(?:\s.*\n)*)", text, re.MULTILINE)
+        if name == "two authors":
+            assert b'dmarc=permerror reason="addresses of several domains in From"' in results
+        else:
+            assert b"dmarc=pass header.from=bank.example policy.dmarc=reject" in results

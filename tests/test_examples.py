@@ -304,6 +304,12 @@ def test_an_mx_for_today(mx: Place, name: str) -> None:
         assert tell(mx, "127.0.0.9", sender, "x@elsewhere.example", FORGED).startswith(b"250 ok ")
     first, relayed = mx.home.messages()
     assert first.text.endswith(SIGNED)
+    (results,) = re.findall(
+        rb"^Authentication-Results: ((?:.*\n)(?:[ \t].*\n)*)", first.text, re.MULTILINE
+    )
+    assert results.startswith(b"mx.example.org;")
+    for said in (b"spf=fail", b"dkim=pass", b"dmarc=pass", b"iprev=pass"):
+        assert said in results
     assert relayed.text.endswith(FORGED)
 
 

@@ -54,7 +54,8 @@ class Plugin:
         self._wants_author = settings.choice("dmarcfrom", "DMARCFROM", (PASS, REJECT)) == REJECT
         self._exempt = Exempt(settings)
         self._dns = Dns(settings) if policy != OFF else None
-        self.spool = policy != OFF  # else it would be too late for a line in the header
+        # Else the result came too late for the header, and what is no From there was not seen.
+        self.spool = policy != OFF
 
     def header(self, client: Client, envelope: Envelope, message: Message) -> Decision:
         return WITHOUT_LINE if self._follows else DECLINED

@@ -37,6 +37,7 @@ PARTS = {
     "spfbehavior": ("spfbehavior",),
     "dkim": ("dkim",),
     "dmarcpolicy, dmarcexempt": ("dmarcpolicy", "dmarcexempt"),
+    "authresults": ("authresults",),
     "servercert.pem": (),
 }
 TLS = "servercert.pem"
