@@ -164,6 +164,15 @@ def test_refusals(home: Home, command: bytes, answer: bytes, reply: bytes, actio
     assert milter.commands()[-1] == "Q"
     by = [line.get("by") for line in (*run.events("refused"), *run.events("message"))]
     assert "milter" in by
+    (line,) = run.events("plugin")
+    assert (line["milter"], line["verdict"]) == ("m1", "reject" if reply[:1] == b"5" else "defer")
+    assert line["at"] == AT[command]
+
+
+AT = {
+    b"M": "mail", b"R": "rcpt", b"T": "data", b"L": "header", b"N": "header", b"B": "body",
+    b"E": "end",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -362,6 +371,26 @@ def test_the_envelope(home: Home) -> None:
     assert message.recipients == [b"y@far.example", b"z@far.example"]
     assert message.body == TEXT
     assert run.event("changed")["deleted"] == "x@ok.example"
+
+
+@pytest.mark.parametrize("verdict", [raw(b"r"), raw(b"t"), raw(b"d"), raw(b"4"), b"\0\0\0\1z"])
+def test_changes_that_come_to_nothing_are_not_logged(home: Home, verdict: bytes) -> None:
+    changes = packet(b"h", b"X-A", b"1"), packet(b"+", b"<y@ok.example>")
+    answers = {b"E": b"".join(changes) + verdict}
+    with ScriptedMilter(end(*changes)) as one, ScriptedMilter(answers) as two:
+        run = send(home, one, two)
+    assert home.messages() == []
+    assert not any("changes" in line for line in run.events("plugin"))
+    assert run.events("changed") == []
+
+
+def test_a_milter_that_may_fail_changes_nothing_where_it_does(home: Home) -> None:
+    answers = {b"E": packet(b"h", b"X-A", b"1") + raw(b"z")}
+    with ScriptedMilter(end(packet(b"h", b"X-B", b"1"))) as one, ScriptedMilter(answers) as two:
+        home.control("milters", one.address, f"{two.address} fail=pass")
+        home.run(BEGIN + MESSAGE + b"QUIT\r\n")
+    (message,) = home.messages()
+    assert b"\nX-B: 1\n" in message.text and b"X-A" not in message.text
 
 
 def test_no_recipient_is_left(home: Home) -> None:

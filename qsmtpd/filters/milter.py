@@ -13,8 +13,8 @@ Replies: what a milter says; `550 Command rejected (#5.7.1)`; `451 Service unava
 again later (#4.7.1)`; where it refuses the connection, 554 or 421, and the connection ends;
 `451 a mail filter gives no answer now (#4.3.0)` or `554 a mail filter gives no answer
 (#5.3.0)` where it gives none.
-Log keys: by=milter; milter=, and id=, which is its macro `i`, with result= where it gives no
-answer, changes= where it has changed something, verdict= where it discards or accepts.
+Log keys: by=milter; milter=, and id=, which is its macro `i`, with verdict= and at= where it
+refuses, changes= where it has changed something, result= where it gives no answer.
 """
 
 from __future__ import annotations
@@ -209,6 +209,7 @@ class Session:
         if not active or message.file is None:
             return DECLINED
         made = Version(message.file, message.size, envelope.sender, envelope.recipients)
+        edits = []
         for one in active:
             edit = Edit(made, message)
             said = one.show_file(edit)
@@ -216,7 +217,11 @@ class Session:
                 return said
             if self._is_discarded(one):
                 return DECLINED
-            made = edit.finished() if edit.holds else made
+            if edit.holds:
+                made = edit.finished()
+                edits.append((one, edit))
+        for one, edit in edits:
+            one.log_changes(edit)
         if not made.recipients:
             return discard(b"milters have deleted all recipients")
         return made.decision(envelope)

@@ -36,6 +36,18 @@ _VERDICTS = {
     protocol.CONNECTION_FAILURE: GOODBYE,
 }
 _CONNECTION = (protocol.CONNECT, protocol.HELO)
+#: For the log.
+_NAMES = {
+    protocol.CONNECT: "connect",
+    protocol.HELO: "helo",
+    protocol.MAIL: "mail",
+    protocol.RCPT: "rcpt",
+    protocol.DATA: "data",
+    protocol.HEADER: "header",
+    protocol.BODY: "body",
+    protocol.END: "end",
+    protocol.UNKNOWN: "unknown",
+}
 
 
 class Asked:
@@ -198,8 +210,10 @@ class Asked:
             for answer in self._milter.end(macros):
                 if answer.code not in protocol.ACTIONS:
                     self._begun = False  # the milter has done with it
-                    self._finish(edit)
-                    return self._judge(protocol.END, answer)
+                    refusal = self._judge(protocol.END, answer)
+                    if edit is not None:
+                        edit.holds = refusal is None and not self.discards
+                    return refusal
                 assert edit is not None
                 edit.take(answer)
         except ValueError as error:
@@ -222,11 +236,8 @@ class Asked:
     def _wants_body(self) -> bool:
         return self._milter is not None and self.is_active and self._milter.wants_body
 
-    def _finish(self, edit: Edit | None) -> None:
-        """Its changes hold; say so in the log."""
-        if edit is None:
-            return
-        edit.holds = True
+    def log_changes(self, edit: Edit) -> None:
+        """Say in the log what it has changed."""
         if edit.done:
             self._log(milter=self.line.name, id=self.id, changes=", ".join(edit.done))
 
@@ -248,6 +259,8 @@ class Asked:
             self.discards = self._accepts = True
             return None
         refusal = _refusal(command, answer)
+        at = _NAMES[command]
+        self._log(milter=self.line.name, id=self.id or None, verdict=refusal.verdict, at=at)
         if at_connection or answer.code in (protocol.SHUTDOWN, protocol.CONNECTION_FAILURE):
             self._refuses = refusal
             self.quit()
