@@ -106,6 +106,7 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     (home.control_dir / "plugins").unlink()
     make_cdb(home.control_dir / "validrcptto.cdb", dict.fromkeys((b"x@ok.example",), b""))
     home.control("singleheaders", "Subject")
+    home.control("authresults", "mx.example")
     home.control("morercpthosts", "more.example")
     home.control(
         "smtpplugins", "[mail]", ":echo P250 x; echo HX: y", "[rcpt]", ":echo SX=1; echo N"
