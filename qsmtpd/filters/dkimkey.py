@@ -1,7 +1,8 @@
 """dkimkey: the key of a signature in the DNS (RFC 6376, 3.6.1), and the signature itself.
 
-Imported when it is needed: the library cryptography takes longer than a session.  A record
-is anybody's: what the library cannot make sense of is no key.
+Imported when it is needed: the library cryptography takes longer than a session; what it
+reads the form of a key by would take as long again, so that is done here.  A record is
+anybody's: what the library cannot make sense of is no key.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ try:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
 except MemoryError:
     raise
 except Exception as error:  # whatever the file holds, or its reading says
@@ -65,36 +65,67 @@ class Key:
             raise Unverified(PERMERROR, "the key is not for names below its domain")
         try:
             data = a2b_base64(tags[b"p"].translate(None, FWS), strict_mode=True)
-            self._public = (
-                Ed25519PublicKey.from_public_bytes(data)
-                if is_ed25519
-                else load_der_public_key(data)
+            self._public: RSAPublicKey | Ed25519PublicKey = (
+                Ed25519PublicKey.from_public_bytes(data) if is_ed25519 else _rsa_key(data)
             )
-        except MemoryError:
+        except (MemoryError, Unverified):
             raise
         except Exception:
             raise Unverified(PERMERROR, "the key makes no sense") from None
-        if isinstance(self._public, RSAPublicKey):
-            bits = self._public.key_size
-            if bits < LEAST_BITS:
-                raise Unverified(POLICY, f"the key has {bits} bits, too few")
-            if bits > MOST_BITS:
-                raise Unverified(POLICY, f"the key has {bits} bits, too many")
-            if self._public.public_numbers().e.bit_length() > EXPONENT_BITS:
-                raise Unverified(POLICY, "the exponent of the key is too large")
-        elif not isinstance(self._public, Ed25519PublicKey):
-            raise Unverified(PERMERROR, "the key is for another algorithm")
 
     def fits(self, signature: bytes, digest: bytes) -> bool:
         """Is it the signature, by this key, of what has this SHA-256?"""
         try:
             if isinstance(self._public, Ed25519PublicKey):
                 self._public.verify(signature, digest)  # RFC 8463, 3
-            elif isinstance(self._public, RSAPublicKey):
+            else:
                 self._public.verify(signature, digest, PKCS1v15(), Prehashed(SHA256()))
         except InvalidSignature:
             return False
         return True
+
+
+#: rsaEncryption, with no parameters (RFC 3279, 2.3.1).
+_RSA = bytes.fromhex("06092a864886f70d010101")
+_INTEGER, _BITS, _SEQUENCE = 0x02, 0x03, 0x30
+
+
+def _rsa_key(der: bytes) -> RSAPublicKey:
+    """A SubjectPublicKeyInfo (RFC 5280, 4.1), or the RSAPublicKey in it (RFC 8017, A.1.1).
+
+    Raises ValueError, or Unverified where its numbers will not do.
+    """
+    inside, _ = _element(der, _SEQUENCE)
+    if inside[:1] == bytes((_SEQUENCE,)):
+        algorithm, rest = _element(inside, _SEQUENCE)
+        if not algorithm.startswith(_RSA):
+            raise Unverified(PERMERROR, "the key is for another algorithm")
+        bits, _ = _element(rest, _BITS)
+        inside, _ = _element(bits[1:], _SEQUENCE)
+    modulus, rest = _element(inside, _INTEGER)
+    exponent, _ = _element(rest, _INTEGER)
+    n, e = int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big")
+    size = n.bit_length()
+    if size < LEAST_BITS:
+        raise Unverified(POLICY, f"the key has {size} bits, too few")
+    if size > MOST_BITS:
+        raise Unverified(POLICY, f"the key has {size} bits, too many")
+    if e.bit_length() > EXPONENT_BITS:
+        raise Unverified(POLICY, "the exponent of the key is too large")
+    return RSAPublicNumbers(e, n).public_key()
+
+
+def _element(der: bytes, kind: int) -> tuple[bytes, bytes]:
+    """The content of the element of this kind with which this begins (X.690, 8.1), and the rest."""
+    if len(der) < 2 or der[0] != kind:
+        raise ValueError("another element")
+    length, start = der[1], 2
+    if length >= 0x80:
+        start += length - 0x80
+        length = int.from_bytes(der[2:start], "big")
+    if not start <= len(der) or length > len(der) - start:
+        raise ValueError("half of an element")
+    return der[start : start + length], der[start + length :]
 
 
 def keys(records: Iterable[bytes], field: SignatureField) -> list[Key]:

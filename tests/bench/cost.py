@@ -25,6 +25,7 @@ from pathlib import Path
 import milters
 from cdbs import make_cdb
 from daemons import Peer, clamd, http, policy, rspamd, spam, spamd, userdb
+from dkim_signer import RsaKey, sign
 from dns_server import DnsServer
 from harness import Home
 from listeners import Server
@@ -34,9 +35,17 @@ from bench.place import SOURCE
 BIN = Path(sys.prefix) / "bin"
 ROUNDS = int(os.environ.get("ROUNDS", "41"))
 PLAIN = "none"
+KEY = RsaKey(2048)
+#: A key of 2048 bits, which is what most have.
+SIGNED = sign(
+    b"From: a@b.example\nDate: 1 Jan 2026 00:00:00 -0000\n\nhello\n",
+    KEY,
+    domain="b.example",
+    headers="From:Date",
+)
 SESSION = (
     b"EHLO me.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n"
-    b"From: a@b.example\r\nDate: 1 Jan 2026 00:00:00 -0000\r\n\r\nhello\r\n.\r\nQUIT\r\n"
+    b"%b.\r\nQUIT\r\n" % SIGNED.replace(b"\n", b"\r\n")
 )
 PLUGIN = """
     from qsmtpd.decision import DECLINED
@@ -60,7 +69,7 @@ ZONE = """
     spf.b.example   TXT  "v=spf1 ip4:198.51.100.0/24 ip4:127.0.0.0/8 ip4:192.0.2.0/24 -all"
     1.2.0.192.in-addr.arpa  PTR  me.example
     1.0.0.127.in-addr.arpa  PTR  me.example
-"""
+""" + KEY.record("s._domainkey.b.example")
 WARM_SESSIONS = 50
 Measure = Callable[[], tuple[float, float]]
 Rows = dict[str, tuple[dict[str, str], dict[str, str]]]
@@ -73,6 +82,8 @@ ASKING: Rows = {
     "dnsbl, 10 lists": ({"dnsbls": LISTS}, {}),
     "rhsbl, 1 list": ({"rhsbls": "bl0.example"}, {}),
     "spf, two records": ({}, {"SPFBEHAVIOR": "3"}),
+    "dkim, a signature": ({}, {"DKIM": ""}),
+    "dkim and authresults": ({}, {"DKIM": "", "AUTHRESULTS": ""}),
     "dmarc, and that": ({}, {"SPFBEHAVIOR": "3", "DMARCPOLICY": "reject"}),
     "all that ask the DNS": (
         {"dnsbls": LISTS, "rhsbls": "bl0.example", "dmarcpolicy": "reject"},
