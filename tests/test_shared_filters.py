@@ -24,8 +24,9 @@ from qsmtpd.session.plan import Plan
 pytestmark = pytest.mark.slow
 
 #: What may change: cdbs, which are opened when they are asked; the wire form of a reply, made
-#: when it is first said; the fields of a log that each session begins anew.
-CACHES = {"_cdbs", "_cdb", "_state", "_header", "_fd", "_wire", "_common"}
+#: when it is first said; the fields of a log that each session begins anew, and values that it
+#: has quoted, so many at most.
+CACHES = {"_cdbs", "_cdb", "_state", "_header", "_fd", "_wire", "_common", "_known"}
 #: Of modules: addresses that were read before, so many at most.
 MODULE_CACHES = {"qsmtpd.net.ucspi._seen"}
 #: Of modules: signals and the log of the process under test.
