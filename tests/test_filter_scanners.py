@@ -529,8 +529,9 @@ def told(start: Start, answer: bytes) -> Filter:
         ("reject=never", {"action": "soft reject"}, b"451 try again later (#4.7.1)"),
         ("reject=20", {"action": "reject", "score": 19.9}, TAKEN),
         ("reject=20", {"action": "no action", "score": 20}, b"554 message is spam (#5.7.1)"),
-        ("", {"action": "quarantine"}, NOW),
-        ("fail=pass", {"action": "quarantine"}, TAKEN),
+        ("", {"action": "quarantine"}, TAKEN),
+        ("", {"action": "mine"}, NOW),
+        ("fail=pass", {"action": "mine"}, TAKEN),
         ("", {"action": ""}, NOW),
         ("", {"action": "Reject"}, NOW),
     ],
@@ -595,6 +596,13 @@ def test_lines_of_rspamd(start: Start) -> None:
         b"DKIM-Signature: v=1; a",
         b"X-Spam: Yes",
     ]
+
+
+def test_quarantine(start: Start) -> None:
+    """For who delivers it, as with milters."""
+    said = {"messages": {"smtp_message": "look at it"}}
+    assert told(start, result(action="quarantine", **said)).lines() == [b"X-Quarantine: look at it"]
+    assert told(start, result(action="quarantine")).lines() == [b"X-Quarantine: rspamd wants it"]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ Of size 50000000 bytes is the default, as of rspamd.
 All clients are asked about; rspamd is told who has authenticated.
 Header: the lines that rspamd wants added (its module milter_headers), its DKIM-Signature, and
 `X-Spam: Yes` where its action is `add header`, or is to reject and that does not count; for
-`rewrite subject` its Subject in place of all others.  X-Spam, X-Spamd- and X-Rspamd- lines from
-outside are removed, and those that rspamd wants removed.
+`rewrite subject` its Subject in place of all others; X-Quarantine for `quarantine`.  X-Spam and
+X-Rspamd- lines from outside are removed, and those that rspamd wants removed.
 Replies: `554 message is spam (#5.7.1)`; `451 try again later (#4.7.1)`; rspamd's own words in
 their place, if it has any; what holds for a message that is larger, and where there is no answer.
 Its action `discard`: the client is told 250, and nothing is queued.
@@ -59,7 +59,8 @@ WORD_LIMIT = 42
 #: rspamd's actions.
 NOTHING, GREY, ADD, REWRITE = b"no action", b"greylist", b"add header", b"rewrite subject"
 SOFT_REJECT, HARD_REJECT, DISCARD = b"soft reject", b"reject", b"discard"
-ACTIONS = (NOTHING, GREY, ADD, REWRITE, SOFT_REJECT, HARD_REJECT, DISCARD)
+QUARANTINE = b"quarantine"
+ACTIONS = (NOTHING, GREY, ADD, REWRITE, SOFT_REJECT, HARD_REJECT, DISCARD, QUARANTINE)
 
 
 class Plugin:
@@ -165,6 +166,8 @@ def _lines(found: Verdict) -> list[bytes]:
         lines.append(field(b"Subject", encoded(found.subject)))
     elif found.action in (ADD, REWRITE, HARD_REJECT):
         lines.append(SPAM)
+    if found.action == QUARANTINE:  # as of a milter
+        lines.append(field(b"X-Quarantine", found.text or b"rspamd wants it"))
     return lines
 
 
