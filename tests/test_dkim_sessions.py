@@ -321,3 +321,20 @@ def test_what_was_added_is_in_the_log(home: Home) -> None:
         assert run.event("message")["added"] == "Date,Message-ID"
         run = home.run(commands(text, "DATA"))
         assert "added" not in run.event("message")
+
+
+def test_what_check_says(home: Home) -> None:
+    def said(**environ: Any) -> list[str]:
+        lines = home.run(b"", "--check", **environ).out.decode().splitlines()
+        return [line for line in lines if "cryptography" in line or line.startswith("wrong")]
+
+    (library,) = said(DKIM="")
+    assert library.startswith("ok: Python's cryptography = ")
+    assert said(DKIM="0") == []
+    assert said(DKIM="33")[0].startswith("wrong: DKIM: ")
+    home.control("plugins", "authresults", "dkim dkim=4", "dmarc dmarcpolicy=none")
+    library, *wrong = said()
+    assert sorted([library, *wrong])[1:] == [
+        f"wrong: control/plugins: has {name} behind authresults, which then has no result of it"
+        for name in ("dkim", "dmarc")
+    ]

@@ -612,7 +612,7 @@ def test_values_that_make_no_sense(place: Place, name: str, value: str) -> None:
 
 
 def test_without_the_library(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qsmtpd.filters.spflibrary._there", False)
+    monkeypatch.setattr("qsmtpd.filters.libraries._there", set())
     monkeypatch.setattr("sys.path", [str(place.path)])
     monkeypatch.setattr("site.main", lambda: None)  # it would put that right
     with pytest.raises(ControlError, match="pyspf.*is not there"):

@@ -110,6 +110,7 @@ def examine(
         attempt(lambda: check_filters(report, plain, policy))
         has_spf = bool(attempt(lambda: spf.evaluates(plain, policy)))
         has_dkim = bool(attempt(lambda: dkim.checks(plain, policy)))
+        dkim.check_order(report, policy)
         if any(spec.plugin == "dmarc" for spec in policy.plugins):
             attempt(lambda: check_dmarc(report, plain, policy))
     pyopenssl = tls is not None and tls.mode in (STARTTLS, IMPLICIT)

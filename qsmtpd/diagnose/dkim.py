@@ -1,4 +1,4 @@
-"""For `qsmtpd --check`: can the filter dkim load its library, and is there memory for that?"""
+"""For `qsmtpd --check`: the library of the filter dkim, memory for it, and who asks for results."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def check_dkim(report: Report) -> None:
     from ..filters import dkimkey
 
     report.note(dkim.LIBRARY, str(dkimkey.cryptography.__file__), dkimkey.cryptography.__version__)
+
+
+def check_order(report: Report, policy: PolicySettings) -> None:
+    """Whoever writes down results has to come behind those who have them."""
+    order = [spec.plugin for spec in policy.plugins]
+    behind = order[order.index("authresults") :] if "authresults" in order else []
+    for name in ("dkim", "dmarc"):
+        if name in behind:
+            what = f"has {name} behind authresults, which then has no result of it"
+            report.wrong("control/plugins", what)
