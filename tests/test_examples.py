@@ -265,6 +265,8 @@ def mx(place: Place) -> Iterator[Place]:
     for old, new in places.items():
         assert old in script
         script = script.replace(old, new)
+    for name in ("me", "rcpthosts"):
+        (place.home.control_dir / name).unlink()
     Certificate("mx.example.org", days=90).save(place.home.control_dir / "servercert.pem")
     with DnsServer(MX_ZONE) as dns:
         place.environ["DNSCACHEIP"] = dns.where
