@@ -325,6 +325,14 @@ def test_check(start: Start, name: str) -> None:
     assert done.status == 1 and wrong.encode() in done.out
 
 
+def test_check_of_one_that_decides_nothing(start: Start) -> None:
+    asked = start("spamd", CLEAN["spamd"])
+    what = b"with headers=no and reject=never is asked for the log alone"
+    for options, warned in (("headers=no", True), ("", False), ("headers=no reject=5", False)):
+        asked.home.control("spamd", f"{asked.peer.address} {options}")
+        assert (what in asked.home.run(b"", "--check").out) == warned
+
+
 # -- clamd --------------------------------------------------------------------
 
 

@@ -77,7 +77,14 @@ def _check_scanner(report: Report, settings: PluginSettings, name: str) -> None:
     """One of those whose filter and whose protocol have the same name."""
     filter = import_module(f"qsmtpd.filters.{name}")
     protocol = import_module(f"qsmtpd.net.{name}")
-    listed = [scanner.listed for scanner in filter.Plugin(settings).scanners]
+    scanners = filter.Plugin(settings).scanners
+    listed = [scanner.listed for scanner in scanners]
+    for scanner in scanners:
+        decides = scanner.headers or scanner.rejects or scanner.score is not None
+        if name != "rspamd" and not decides:  # which may still put mail off
+            where = "control/" + settings.list_file(filter.FILE)
+            what = "with headers=no and reject=never is asked for the log alone"
+            report.warn(where, f"{_text(scanner.listed.name)} {what}")
 
     def ask(one: Listed) -> bytes:
         said: bytes = protocol.ping(one.address, WAIT)
