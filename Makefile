@@ -77,8 +77,8 @@ interop: $(VENV)/ready-for-tests
 	@$(MAKE) --no-print-directory debian VENV=.venv-debian \
 	  VENV_OPTIONS=--system-site-packages PYTHON=/usr/bin/python3
 
-# Part of interop: TLS and the probe with Debian's pyOpenSSL and cryptography, which are older.
-DEBIAN = tests/test_tls*.py tests/test_probe*.py tests/test_server_reload.py
+# Part of interop: TLS, DKIM and the probe with Debian's pyOpenSSL and cryptography, which are older.
+DEBIAN = tests/test_tls*.py tests/test_probe*.py tests/test_server_reload.py tests/test_*dkim*.py
 DEBIAN_OPENSSL = /usr/lib/python3/dist-packages/OpenSSL/SSL.py
 
 debian:

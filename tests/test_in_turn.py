@@ -47,6 +47,8 @@ CONTROLS: dict[str, list[bytes]] = {
     "tarpitdelay": [b"999"],
 }
 VARIABLES = {
+    "AUTHRESULTS": "",
+    "DKIM": "",
     "KARMALIMIT": "4",
     "BOUNCECHECK": "",
     "MAXNOTIMPL": "4",
