@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -323,6 +324,39 @@ def test_check(start: Start, name: str) -> None:
     done = home.run(b"", "--check")
     wrong = f"wrong: control/{name}: has no entry, so nobody is asked\n"
     assert done.status == 1 and wrong.encode() in done.out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_explain(start: Start, name: str) -> None:
+    """A dry run asks them, too, and says what each decides."""
+    asked = start(name, CLEAN[name])
+    asked.home.control(name, asked.peer.address)
+    done = asked.home.run(b"", "--explain", "to=x@ok.example")
+    assert done.status == 0 and f"data_post  {name} ".encode() in done.out
+    asked.peer.stop()
+    done = asked.home.run(b"", "--explain", "to=x@ok.example")
+    assert done.status == 1 and b"S: " + NOW in done.out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_term_while_it_scans(start: Start, name: str) -> None:
+    """The client is told, and nothing is queued."""
+    shown = threading.Event()
+
+    def script(line: Line) -> None:
+        line.take(10)
+        shown.set()
+        line.wait_for_end()
+
+    asked = start(name, script)
+    asked.home.control(name, asked.peer.address)
+    with asked.home.talk() as talk:
+        talk.reply()
+        talk.send(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nx: y\r\n.\r\n")
+        assert shown.wait(PATIENCE)
+        talk.process.send_signal(signal.SIGTERM)
+        assert talk.ended().lines[-1] == b"421 shutting down, try again later (#4.3.2)"
+    assert asked.home.messages() == []
 
 
 def test_check_of_one_that_decides_nothing(start: Start) -> None:
