@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from child import Child
 from daemons import Peer, clamd, http, rspamd, spam, spamd
+from dkim_signer import Ed25519Key, sign
+from dns_server import DnsServer
 from harness import Home
 
 pytestmark = pytest.mark.slow
@@ -142,6 +144,41 @@ def test_scanned(home: Home, name: str) -> None:
         assert stored(home) > 29 * MB
         assert talk.peak_memory() - before < ALLOWED
         assert talk.end().events("plugin") == [] or name in ("rspamd", "spamd")
+
+
+def test_signed(home: Home) -> None:
+    """30 MB whose signature is checked, from the file in which they are."""
+    key, line = Ed25519Key(), b"x" * 62 + b"\n"
+    head = b"From: a@a.com\n\n"
+    with DnsServer(key.record("s._domainkey.a.com")) as dns:
+        talk = start(home, DKIM="", AUTHRESULTS="", DNSCACHEIP=dns.where)
+        before = 0
+        for size in (1, 30 * MB):
+            text = sign(
+                head + line * (size // 63 + 1), key, forms="relaxed/relaxed", headers="From"
+            )
+            block = text.replace(b"\n", b"\r\n").removesuffix(b"\r\n")
+            assert message(talk, block).startswith(b"250 ok ")
+            before = before or talk.peak_memory()
+        assert stored(home) > 30 * MB
+        assert talk.peak_memory() - before < ALLOWED
+        results = [event["result"] for event in talk.end().events("plugin")]
+        assert results == ["pass", "pass"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_header_of_10_mb(home: Home, held: bool) -> None:
+    """What says that it is ours is removed also from the end of it."""
+    forged = b"Authentication-Results: mx.example; dkim=pass\r\n"
+    lines = b"A: b\r\n" * (MB // 6)
+    talk = start(home, AUTHRESULTS="", **({"DKIM": ""} if held else {}))
+    assert message(talk, b"A: b").startswith(b"250 ok ")
+    before = talk.peak_memory()
+    block = (lines + forged) * 10 + b"\r\nbody"
+    assert message(talk, block).startswith(b"250 ok ")
+    assert talk.peak_memory() - before < 8 * ALLOWED  # of a header 256 KB are taken to pieces
+    removed = [event for event in talk.end().events("plugin") if "removed" in event]
+    assert len(removed) == 10
 
 
 def test_200_mb(home: Home, least: int) -> None:
