@@ -156,6 +156,8 @@ def test_prepend_comes_too_late_at_the_end(made: Build) -> None:
         (b"DEFER_IF_REJECT a", b"DUNNO", TAKEN),
         (b"DEFER_IF_REJECT a", b"REJECT b", b"450 a (#4.7.1)"),
         (b"DEFER_IF_REJECT a", b"550 b", b"450 a (#4.7.1)"),
+        (b"DEFER_IF_REJECT a", b"521 b", b"450 a (#4.7.1)"),
+        (b"DEFER_IF_REJECT a", b"421 b", b"drop 421 b (#4.7.1)"),
         (b"DEFER_IF_REJECT a", b"DEFER b", b"450 b (#4.7.1)"),
     ],
 )
@@ -199,6 +201,19 @@ def test_the_attributes(made: Build) -> None:
     assert b"_state=END-OF-MESSAGE\n" in seen[2]
     assert b"\nrecipient=\nrecipient_count=2\n" in seen[2]
     assert b"\nsize=222\n" in seen[2]
+
+
+def test_the_suffix_of_relayclient(made: Build) -> None:
+    """Servers are told whom the client has named."""
+    seen: list[bytes] = []
+    who, envelope = client(relay=b".x"), Envelope(b"a@b")
+    with Peer(policy(lambda facts: b"DUNNO", seen)) as peer:
+        plugin = made(f"{peer.address} at=rcpt,data,data_post")
+        plugin.rcpt(who, envelope, b"y@other.example.x")
+        envelope.recipients.append(b"y@other.example.x")
+        plugin.data(who, envelope)
+        plugin.data_post(who, envelope, Message())
+    assert [b"\nrecipient=y@other.example\n" in text for text in seen] == [True] * 3
 
 
 def test_a_client_without_tls_and_name(made: Build) -> None:

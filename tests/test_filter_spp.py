@@ -296,6 +296,18 @@ def test_the_suffix_of_relayclient(inside: Home) -> None:
     plugin = made(inside, 'echo "Cnew+$SMTPRCPTTO"; test $SMTPRCPTHOSTSOK = 1 || echo E550 no')
     decision = plugin.rcpt(client(relay=b".x"), Envelope(b"a@b"), b"y@other.example.x")
     assert decision.recipient == b"new+y@other.example.x"
+    decision = plugin.rcpt(client(relay=b".x"), Envelope(b"a@b"), b"y@other.example")
+    assert decision.recipient == b"new+y@other.example", "relay, asked later, puts it there"
+
+
+@slow
+def test_the_suffix_of_relayclient_at_data(home: Home) -> None:
+    home.control("smtpplugins", "[data]", ':echo "HX-To: $SMTPRCPTTO"')
+    data = b"MAIL FROM:<a@b>\r\nRCPT TO:<y@other.example>\r\nDATA\r\n\r\n.\r\n"
+    home.run(data, RELAYCLIENT=".x")
+    (message,) = home.messages()
+    assert message.recipients == [b"y@other.example.x"]
+    assert message.body.startswith(b"X-To: y@other.example\n")
 
 
 @slow

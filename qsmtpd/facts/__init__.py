@@ -169,6 +169,10 @@ class Client:
         #: speaks(seconds): does it speak before it is spoken to?  Waits so long for it.
         self.speaks: Callable[[float], bool] = _is_silent
 
+    def asked_for(self, recipient: bytes) -> bytes:
+        """A recipient as the client has named it: without the suffix of RELAYCLIENT."""
+        return recipient.removesuffix(self.relay or b"")
+
 
 def _no_pause(seconds: float) -> None:
     """Where there is nobody to wait, as in a test."""

@@ -112,8 +112,8 @@ class _Session:
         self._silent_until: dict[bytes, float] = {}
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
-        recipient = recipient.removesuffix(client.relay or b"")
-        return self._ask(RCPT, client, envelope, recipient, envelope.size)
+        asked = client.asked_for(recipient)
+        return self._ask(RCPT, client, envelope, asked, envelope.size)
 
     def disconnect(self, client: Client) -> None:
         for server in self._open.values():
@@ -144,7 +144,7 @@ class _Session:
             kind = action.kind
             if kind == protocol.OK:
                 break
-            if kind == protocol.REJECT and if_reject is not None:
+            if action.code >= 500 and if_reject is not None:
                 return if_reject
             if kind in (protocol.REJECT, protocol.DEFER, protocol.DROP):
                 return _refusal(action)
@@ -190,14 +190,14 @@ class _AtData(_Session):
     __slots__ = ()
 
     def data(self, client: Client, envelope: Envelope) -> Decision:
-        return self._ask(DATA, client, envelope, _only(envelope), envelope.size)
+        return self._ask(DATA, client, envelope, _only(client, envelope), envelope.size)
 
 
 class _AtEnd(_Session):
     __slots__ = ()
 
     def data_post(self, client: Client, envelope: Envelope, message: Message) -> Decision:
-        return self._ask(DATA_POST, client, envelope, _only(envelope), message.size)
+        return self._ask(DATA_POST, client, envelope, _only(client, envelope), message.size)
 
 
 class _AtBoth(_AtData, _AtEnd):
@@ -213,9 +213,10 @@ _KINDS: dict[tuple[bool, bool], type[_Session]] = {
 }
 
 
-def _only(envelope: Envelope) -> bytes:
+def _only(client: Client, envelope: Envelope) -> bytes:
     """The recipient where there is one alone: after RCPT Postfix names no other."""
-    return envelope.recipients[0] if len(envelope.recipients) == 1 else b""
+    found = envelope.recipients
+    return client.asked_for(found[0]) if len(found) == 1 else b""
 
 
 def _refusal(action: Action) -> Decision:

@@ -126,8 +126,8 @@ class _Session:
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         self._asked += 1
-        suffix = client.relay or b""
-        asked = recipient.removesuffix(suffix)
+        asked = client.asked_for(recipient)
+        suffix = recipient[len(asked) :]  # none where relay is asked behind us
         allowed = client.relay is not None or self._is_ours(envelope, asked)
         told = {
             b"SMTPMAILFROM": envelope.sender,
@@ -146,7 +146,7 @@ class _Session:
     def data(self, client: Client, envelope: Envelope) -> Decision:
         told = {
             b"SMTPMAILFROM": envelope.sender,
-            b"SMTPRCPTTO": envelope.recipients[-1],
+            b"SMTPRCPTTO": client.asked_for(envelope.recipients[-1]),
             b"SMTPRCPTCOUNT": b"%d" % len(envelope.recipients),
             b"SMTPRCPTCOUNTALL": b"%d" % self._asked,
         }
