@@ -367,20 +367,8 @@ def test_a_disk_that_is_full(home: Home) -> None:
 
 def test_no_place_for_the_spool(home: Home) -> None:
     """It is known before 354, and the session goes on."""
-    home.plugin(
-        "nowhere",
-        """
-        import tempfile
-
-        from qsmtpd.decision import DECLINED
-
-        def data(client, envelope):
-            tempfile.tempdir = '/nonexistent'
-            return DECLINED
-        """,
-    )
-    home.control("plugins", f"{PLUGINS}/look.py spool=yes", "nowhere")
-    run = home.run(session() + b"NOOP\r\nQUIT\r\n")
+    home.control("plugins", f"{PLUGINS}/look.py spool=yes")
+    run = home.run(session() + b"NOOP\r\nQUIT\r\n", TMPDIR="/nonexistent")
     assert run.lines[-3:] == [
         b"451 trouble with the spool (#4.3.0)",
         b"250 ok",
