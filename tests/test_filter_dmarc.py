@@ -343,6 +343,7 @@ class Spooled(Message):
         (b"From:\n" * 80_000 + b"\n", "permerror"),
         (b"From:" + b"\n x@reject.example," * 400 + b"\n\n", "fail"),
         (b"From:" + b"\n x@reject.example," * 20_000 + b"\n\n", "permerror"),
+        (b"From:\n" + b" \n" * 250_000 + b"\n", "permerror"),
         (b"\r" * 500_000 + b"\n\n", "permerror"),
         (b"", "permerror"),
     ],

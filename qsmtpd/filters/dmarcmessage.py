@@ -72,18 +72,19 @@ def _from_fields(message: Message) -> list[bytes] | None:
         if end < 0 and len(text) > SEARCHED:
             return None
         text = text[1 : end if end >= 0 else len(text)]
-    found: list[bytes] = []
+    found: list[list[bytes]] = []  # joined at the end, for one may have 100,000 folds
     is_from = False
     for line in text.split(b"\n"):
-        if line.startswith((b" ", b"\t")) and is_from:
-            found[-1] += b"\n" + line
+        is_fold = line.startswith((b" ", b"\t"))
+        if is_fold and is_from:
+            found[-1].append(line)
         first, *hidden = line.split(b"\r")
-        is_from = is_from and line.startswith((b" ", b"\t"))
+        is_from = is_from and is_fold
         if _is_from(first):
             is_from = True
-            found.append(line.partition(b":")[2])
-        found += [part.partition(b":")[2] for part in hidden if _is_from(part)]
-    return found
+            found.append([line.partition(b":")[2]])
+        found += [[part.partition(b":")[2]] for part in hidden if _is_from(part)]
+    return [b"\n".join(lines) for lines in found]
 
 
 def _is_from(line: bytes) -> bool:
