@@ -48,6 +48,8 @@ FROM = {
     b"Doe, J. <a@b.example>": b"b.example",
     b"c@d.example <a@b.example>": b"b.example",
     b"a@b.example, Doe": b"b.example",
+    b"[c] <a@b.example>": b"b.example",
+    b"A [c@d.example] <a@b.example>": b"b.example",
     # Several of one domain, and groups (RFC 6854).
     b"a@b.example, C <c@B.EXAMPLE.>": b"b.example",
     b"G: a@b.example;": b"b.example",
@@ -98,7 +100,9 @@ FROM = {
     b": a@b.example;": author.UNREADABLE,
     b"<@c.example a@b.example>": author.UNREADABLE,
     b"<@c.example,d.example:a@b.example>": author.UNREADABLE,
-    b"[c] <a@b.example>": author.UNREADABLE,
+    b"c@d.example: a@b.example;": author.UNREADABLE,
+    b"<c@d.example>: a@b.example;": author.UNREADABLE,
+    b"[c]: a@b.example;": author.UNREADABLE,
     b"<a@b.example>," * 1000: author.TOO_LONG,
 }
 

@@ -3,9 +3,9 @@
 What a client is to show as the author is anybody's text.  It is read as the grammar has it,
 with its obsolete forms, groups (RFC 6854) and UTF-8 (RFC 6532); one thing is taken besides,
 because programs send it, and who wants to pass for somebody could: a display name with
-characters in it that would have to be quoted, as in `Doe, J. <a@b.example>` or in
-`a@b.example <c@d.example>`.  There the address is the one in angle brackets.  What could be
-read in two ways otherwise, is not read at all.
+characters in it that would have to be quoted, as in `Doe, J. <a@b.example>`, in
+`[List] <a@b.example>` or in `a@b.example <c@d.example>`.  There the address is the one in
+angle brackets.  What could be read in two ways otherwise, is not read at all.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def domains(value: bytes) -> list[bytes]:
     is_group = False
     for mailbox, end in _mailboxes(_tokens(text)):
         if end == b":":
-            if is_group or not mailbox:
-                raise ValueError("a group in a group, or without a name")
+            if is_group or not mailbox or not all(kind in _WORDS for kind, _ in mailbox):
+                raise ValueError("a group in a group, or without a name that is one")
             is_group = True
             continue
         if not all(kind in _WORDS for kind, _ in mailbox):
@@ -159,8 +159,6 @@ def _domain(tokens: list[Token]) -> bytes:
         begin = kinds.index(b"<") if b"<" in kinds else -1
         if begin < 0 or kinds.index(b">") != len(kinds) - 1:
             raise ValueError("angle brackets that do not belong together")
-        if _LITERAL in kinds[:begin]:
-            raise ValueError("a literal in a display name")
         tokens = _without_route(tokens[begin + 1 : -1])
         kinds = [kind for kind, _ in tokens]
     if b"@" not in kinds:
