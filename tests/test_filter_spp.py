@@ -111,8 +111,9 @@ def test_refusals(text: bytes, wire: bytes) -> None:
     ],
 )
 def test_what_makes_no_sense(text: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError) as error:
         sppanswer.parse(b"Sx=y\n" + text + b"\n")
+    assert "b'" not in str(error.value), "it is for the log"
 
 
 @given(
@@ -220,7 +221,7 @@ def test_it_has_no_descriptor_but_its_output(inside: Home, tmp_path: Path) -> No
         ("echo N; kill -9 $$", "signal 9"),
         ("exit 120", "exit 120"),
         ("head -c 100 /dev/zero", "writes a NUL"),
-        ("echo HX; echo N", "writes b'X' is no header line"),
+        ("echo HX; echo N", "writes what is no line of a header"),
         ("echo 'C'; echo N", "writes what is no address"),
         ("printf 'Ca\\tb\\n'", "writes what is no address"),
         ("printf 'C%0900d\\n' 1", "writes what is no address"),
@@ -363,6 +364,25 @@ def test_check_and_explain(home: Home) -> None:
         "wrong: control/smtpplugins: [rcpt] x is not executable",
     ]
     assert "ok: plugin at rcpt = :echo E550 no (it is not run by this check)" in lines
+    home.control(
+        "smtpplugins",
+        "[rcpt]",
+        ":x y",
+        ': exec "x"',
+        ":exec nowhere",
+        ":echo 'E550",
+        ":if",
+        ":exit 0",
+    )
+    lines = home.run(b"", "--check").out.decode().splitlines()
+    assert [line for line in lines if line.startswith("wrong")] == [
+        "wrong: control/smtpplugins: [rcpt] :x y wants x, which the shell does not find in PATH",
+        "wrong: control/smtpplugins: [rcpt] :exec nowhere wants nowhere, which the shell does not"
+        " find in PATH",
+        "wrong: control/smtpplugins: [rcpt] :echo 'E550 is no command for the shell: its syntax is"
+        " wrong",
+        "wrong: control/smtpplugins: [rcpt] :if is no command for the shell: its syntax is wrong",
+    ]
     home.control("smtpplugins", "[rcpt]", ":echo E550 no")
     shown = home.run(b"", "--explain", "to=x@ok.example").out.decode()
     assert "spp" in shown and "550 no (#5.7.1)" in shown

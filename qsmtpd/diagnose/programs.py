@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
+from ..filters.sppfile import SHELL
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import QueueSettings
@@ -75,11 +77,31 @@ def check_plugins(report: Report, settings: PluginSettings) -> None:
 
 
 def _why_not_by_shell(command: str, settings: Settings) -> str | None:
-    """The same of the first word of a command for the shell, where that can be seen from it."""
-    word = command.split()[0]
-    if not all(c.isalnum() or c in "/._-+" for c in word) or "/" not in word:
+    """The same of a command for the shell: its syntax, and its first word where that is plain."""
+    if _shell(settings, "-n", "-c", command) != 0:  # of a command by whose status nobody knows
+        return "is no command for the shell: its syntax is wrong"
+    word, _, rest = command.strip(" \t").partition(" ")
+    if word == "exec":
+        word = rest.strip(" \t").partition(" ")[0]
+    plain = word.isascii() and all(c.isalnum() or c in "/._-+" for c in word)
+    if not plain or not word or word.startswith("-"):
         return None
-    return why_not(word, settings)
+    if "/" in word:
+        return why_not(word, settings)
+    if _shell(settings, "-c", 'command -v "$0"', word) != 0:
+        return f"wants {word}, which the shell does not find in PATH"
+    return None
+
+
+def _shell(settings: Settings, *arguments: str) -> int:
+    """The status of a shell, in the environment that a session's has; it says nothing."""
+    import subprocess
+
+    path = settings.variable("PATH")
+    environ = {} if path is None else {"PATH": os.fsdecode(path)}
+    nothing = subprocess.DEVNULL
+    command = [os.fsdecode(SHELL), *arguments]
+    return subprocess.call(command, env=environ, stdin=nothing, stdout=nothing, stderr=nothing)
 
 
 def why_not(name: str, settings: Settings, search: bool = False) -> str | None:

@@ -95,7 +95,10 @@ def parse(output: bytes) -> Answer:
         else:
             raise ValueError("no command")
     for line in found.header:
-        check_header_line(line)
+        try:
+            check_header_line(line)
+        except ValueError:
+            raise ValueError("what is no line of a header") from None
     if found.end in _WITH_TEXT:
         refusal([found.text])
     return found
