@@ -96,3 +96,27 @@ def test_who_waits_is_served_as_soon_as_one_is_done(home: Home) -> None:
             assert second.ask(b"QUIT") == b"221 mx.example"
         wait_for(lambda: len(server.events("session")) == 2)
         assert len({event["pid"] for event in server.events("session")}) == 1
+
+
+@pytest.mark.slow
+def test_who_is_sent_away_costs_no_process(home: Home) -> None:
+    """Only trouble does: each of these is followed by the next in the same process."""
+    home.environ["MAXERRORS"] = "2"
+    ends = {
+        b"GET / HTTP/1.1\r\n": "not-smtp-http",
+        b"\x16\x03\x01\x00": "not-smtp-tls",
+        b"NONSENSE\r\n" * 4: "errors",
+        b"BDAT nonsense\r\n": "bdat-syntax",
+        b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nbare\n.\r\n": "bare-lf",
+        b"QUIT\r\n": "quit",
+    }
+    with Server(home, "-c", "1") as server:
+        for number, said in enumerate(ends, 1):
+            with server.client() as client:
+                assert client.reply().startswith(b"220 ")
+                client.send(said)
+                client.rest()
+            wait_for(lambda: len(server.events("session")) == number)  # noqa: B023
+        events = server.events("session")
+    assert [event["end"] for event in events] == list(ends.values())
+    assert len({event["pid"] for event in events}) == 1

@@ -20,7 +20,7 @@ import socket
 import sys
 
 from .. import waits
-from ..facts import ControlError, Outcome
+from ..facts import TLS_FAILED, ControlError, Outcome
 from ..net.sockets import SocketTransport
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
@@ -50,8 +50,11 @@ PACKED_LIMIT = 65536  # bytes of a packed connection
 #: What a worker says after a session, where the master waits for one (see board.py).
 DONE = b"."
 DENIED = 100  # tcpserver's exit status for a client that the rules refuse
-#: After any other end the process is not used again: it might not be sound.
-_SOUND_ENDS = ("quit", "client-gone", "timeout")
+#: After these ends, in which something was not as it should be, the process is not used again.
+_UNSOUND_ENDS = frozenset(
+    ("trouble", "memory", "control", "plugin-hangs", "shutdown")
+    + (TLS_FAILED, "tls-unavailable", "tls-without-text")
+)
 _DENIED_END = "denied"
 
 
@@ -120,7 +123,7 @@ def _serve_several(
 
 
 def _is_sound(outcome: Outcome) -> bool:
-    return outcome.end in (*_SOUND_ENDS, _DENIED_END) and not outcome.trouble
+    return outcome.end not in _UNSOUND_ENDS and not outcome.trouble
 
 
 def _receive(control: socket.socket | None) -> Accepted | None:
