@@ -12,7 +12,7 @@ from .dmarcresult import FAIL, NO_POLICY, PASS, PERMERROR, TEMPERROR, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from ..net.dns.message import Answer
 
@@ -35,13 +35,17 @@ class Identifier:
         self.sure = sure
 
 
-def evaluate_domain(ask: Ask, author: bytes, identifiers: Iterable[Identifier]) -> Result:
+def evaluate_domain(ask: Ask, author: bytes, identifiers: Sequence[Identifier]) -> Result:
     """DMARC for this domain of an author; all names are as message.domain() returns them."""
     walk = _Walk(ask, author)
     result = Result(NO_POLICY, author)
     applied = walk.policy()
     own = applied is not None and applied[0] == author
     if walk.trouble and not own:
+        is_vouched_for = any(one.sure and one.domain == author for one in identifiers)
+        if is_vouched_for and applied is not None and not applied[1].problem:
+            result.result = PASS  # whichever record it is that applies
+            return result
         result.result, result.trouble = TEMPERROR, walk.trouble
         result.may_reject = any(record.may_reject for _, record in walk.found)
         return result
