@@ -356,7 +356,6 @@ def test_large_headers(plugin: Any, text: bytes, result: str) -> None:
     plugin.data_post(client(), envelope, message)
     assert process_time() - before < 2
     assert envelope.notes["dmarc"].result == result
-    assert message.file is not None and message.file.tell() == 0
 
 
 @pytest.fixture(scope="module")

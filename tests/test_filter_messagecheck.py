@@ -40,7 +40,6 @@ def decide(
     spooled = SpooledMessage()
     spooled.spool.write(message)
     spooled.file = spooled.spool.reader()
-    spooled.file.read(5)  # as a plugin before it may have done
     envelope = envelope or Envelope(b"a@b.example")
     envelope.recipients = envelope.recipients or [b"x@ok.example"]
     decision: Decision = plugin.data_post(who or client(), envelope, spooled)

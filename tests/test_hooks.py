@@ -25,7 +25,7 @@ from qsmtpd.decision import (
     drop,
     reject,
 )
-from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Peer, Ruling
+from qsmtpd.facts import Auth, Client, ControlError, Envelope, Lost, Message, Peer, Ruling
 from qsmtpd.log import Log
 from qsmtpd.policy import stages
 from qsmtpd.policy.backend import PluginBackEnd
@@ -178,7 +178,7 @@ def test_another_recipient(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["connect", "mail", "data", "header", "data_post", "auth"])
 def test_trouble(tmp_path: Path, stage: str, said: object) -> None:
     engine = Engine(tmp_path, entry("bad", stage, said), entry("next", stage, ACCEPTED))
-    ruling = engine.ask(stage)
+    ruling = engine.ask(stage, *((engine.envelope, Message()) if stage == "data_post" else ()))
     if stage in ("connect",):  # it is said at RCPT
         ruling, _ = engine.hooks.rcpt(engine.client, engine.envelope, b"x@y")
     assert stages.reply_to(ruling).wire() == b"451 policy trouble, try again later (#4.3.0)"

@@ -365,6 +365,48 @@ def test_a_disk_that_is_full(home: Home) -> None:
     assert len(home.messages()) == 3
 
 
+def test_each_plugin_has_the_file_at_its_beginning(home: Home) -> None:
+    home.control(
+        "plugins", f"{PLUGINS}/look.py spool=yes", "builtins", f"{PLUGINS}/look.py:again spool=yes"
+    )
+    program = home.script("cat >/dev/null\n")  # it reads the same file
+    run = home.run(WHOLE, MESSAGECHECK=program)
+    assert run.codes[5] == 250
+    seen = [int(event["spooled"]) for event in run.events("plugin") if "spooled" in event]
+    assert seen == [len(MESSAGE.replace(b"\r\n", b"\n")) - 2] * 2
+
+
+def test_a_plugin_that_closes_the_file(home: Home) -> None:
+    """It is that plugin's fault, not of those behind it; and the next message passes."""
+    home.plugin(
+        "closes",
+        """
+        from qsmtpd.decision import DECLINED
+
+        class Plugin:
+            spool = True
+
+            def __init__(self, settings):
+                pass
+
+            def data_post(self, client, envelope, message):
+                if message.values(b"Subject") == [b"close"]:
+                    message.file.close()
+                return DECLINED
+        """,
+    )
+    home.control("plugins", "closes", f"{PLUGINS}/look.py spool=yes")
+    talk = home.talk()
+    talk.reply()
+    said = talk.deliver(b"Subject: close\r\n\r\nx\r\n")
+    assert said == b"451 policy trouble, try again later (#4.3.0)"
+    assert talk.deliver(b"Subject: x\r\n\r\nx\r\n").startswith(b"250 ok ")
+    run = talk.end()
+    (trouble,) = run.events("trouble")
+    assert (trouble["plugin"], trouble["hook"]) == ("closes", "data_post")
+    assert len(home.messages()) == 1
+
+
 def test_no_place_for_the_spool(home: Home) -> None:
     """It is known before 354, and the session goes on."""
     home.control("plugins", f"{PLUGINS}/look.py spool=yes")

@@ -92,6 +92,11 @@ class Message:
         self.file: BinaryIO | None = None
         self.first = b""
 
+    def rewind(self) -> None:
+        """Put `file` back to its beginning, for whoever is shown it next."""
+        if self.file is not None:
+            self.file.seek(0)
+
     def replacement(self) -> Spool:
         """A file for another message in the place of this one; ValueError where it is in none."""
         raise ValueError("the message is in no file")

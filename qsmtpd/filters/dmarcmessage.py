@@ -65,9 +65,7 @@ def _from_fields(message: Message) -> list[bytes] | None:
             return None
         text = b"".join(b"%b:%b\n" % line for line in message.header)
     else:
-        message.file.seek(0)
         text = b"\n" + message.file.read(SEARCHED)
-        message.file.seek(0)
         end = text.find(b"\n\n")
         if end < 0 and len(text) > SEARCHED:
             return None

@@ -96,11 +96,9 @@ class Plugin:
         if len(facts[b"RECIPIENTS"]) > RECIPIENTS_LIMIT:
             self._settings.log(program=program, result="too many recipients")
             return self._failed
-        os.lseek(file.fileno(), 0, 0)
         answer = ask(
             [program], {**client_environ(client), **facts}, self._timeout, message=file.fileno()
         )
-        os.lseek(file.fileno(), 0, 0)
         if answer.status in YES:
             return decline(header=_fields(answer.text))
         if answer.status in (NO, NOT_NOW):

@@ -107,7 +107,7 @@ class Hooks:
 
     # -- questions ---------------------------------------------------------
 
-    def ask(self, stage: str, client: Client, *facts: object, about: bytes = b"") -> Ruling:
+    def ask(self, stage: str, client: Client, *facts: Any, about: bytes = b"") -> Ruling:
         """What the plugins of a stage say: the first one that has an opinion.
 
         Raises Lost, or ControlError.
@@ -125,6 +125,8 @@ class Hooks:
             if entry.immune and self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, *facts)
+            if stage == stages.DATA_POST and self.run(entry, stage, facts[-1].rewind) is not None:
+                decision = TROUBLE  # it has closed the file that others are to be shown
             if decision.header or decision.above:
                 self._add_lines(stage, _lines(decision))
             if decision.remove:
