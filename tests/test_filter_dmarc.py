@@ -197,6 +197,9 @@ def test_header_that_is_cut(judge: Any, tmp_path: Path) -> None:
         b"From: x@" + "b\u00fc\u200dcher.example".encode() + b"\n",
         b"From: x@b\xffcher.example\n",
         b"From: x@" + b"a" * 64 + b".example\n",
+        b"From: =?utf-8?q?x=40reject.example?= <x@=?utf-8?q?reject?=.example>\n",
+        b"From: x@reject=2Eexample\n",
+        b"From: x@*.reject.example\n",
         b"From: x@" + b"a." * 127 + b"example\n",
     ],
 )
@@ -404,8 +407,48 @@ def test_settings(tmp_path: Path) -> None:
     assert build("dmarc", tmp_path, DMARCPOLICY="reject").spool
     with pytest.raises(ControlError):
         build("dmarc", tmp_path, DMARCPOLICY="")
-    (tmp_path / "control" / "dmarcexempt").write_text("example.org\n")
-    with pytest.raises(ControlError, match="line 1: 'example.org' is no address"):
+
+
+#: What no client and no domain is.
+ODD = """
+example.org
+@
+@.
+.
+*
+@*.example.org
+.*.example.org
+@[192.0.2.1]
+@a b.example
+@a..example
+192.0.2.300
+192.0.2.0/24
+192.0.2.1.
+999.
+192..
+1.2.3.4.
+:
+:::
+a.b:
+2001:DB8:0::1
+2001:0db8:
+::ffff:192.0.2.1
+fe80::1%eth0
+1:2:3:4:5:6:7:8:
+""".split("\n")[1:-1]
+RIGHT = "1. 10. 192.0.2. 2001: 2001:0: 2001:db8: 2001:DB8:: ::1 fe80::1: 1:2:3:4:5:6:7:".split()
+RIGHT += "@x .x @a_b.example @\u00fc.example".split()
+
+
+@pytest.mark.parametrize("entry", [*ODD, *RIGHT])
+def test_entries(tmp_path: Path, entry: str) -> None:
+    """What could never be met is an error, and not an entry that does nothing."""
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "dmarcexempt").write_text(entry + "\n", encoding="utf-8")
+    if entry in ODD:
+        with pytest.raises(ControlError, match="line 1: .* is no "):
+            build("dmarc", tmp_path, DMARCPOLICY="none")
+    else:
         build("dmarc", tmp_path, DMARCPOLICY="none")
 
 

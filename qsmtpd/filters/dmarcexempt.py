@@ -68,20 +68,25 @@ class Exempt:
 
 def _domain(text: bytes) -> bytes | None:
     """A domain with A-labels, or with a dot before it; None of what is none."""
-    from ..net.dns.message import domain
+    from ..net.dns.message import host_domain
 
-    name = domain(text.removeprefix(b"."))
-    if name is None or b" " in name:
+    name = host_domain(text.removeprefix(b"."))
+    if name is None:
         return None
     return b"." + name if text.startswith(b".") else name
 
 
 def _is_address(entry: bytes) -> bool:
     """Is it an address in canonical text, or the beginning of one?"""
-    if entry.endswith((b".", b":")):
-        return not entry.strip(b"0123456789abcdef.:")
     if is_ipv4(entry):
         return True
+    if entry.endswith(b"."):
+        return is_ipv4(entry + b".".join([b"0"] * (4 - entry.count(b"."))))
+    if b":" not in entry:
+        return False
     from ..net.ip import canonical
 
-    return b":" in entry and canonical(entry) == entry
+    addresses = [entry]
+    if entry.endswith(b":"):  # 2001:db8: and 2001:db8::
+        addresses = [entry + b":".join([b"1"] * (8 - entry.count(b":"))), entry + b"1"]
+    return any(canonical(address) == address for address in addresses)

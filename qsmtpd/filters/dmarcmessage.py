@@ -5,7 +5,7 @@ Imported with the first message.
 
 from __future__ import annotations
 
-from ..net.dns.message import domain
+from ..net.dns.message import domain, host_domain
 from ..smtp import author
 from .dmarcevaluation import DKIM, SPF, Identifier, evaluate_domain
 from .dmarcresult import FAIL, NO_POLICY, PASS, PERMERROR, TEMPERROR, Result
@@ -48,7 +48,7 @@ def _author(message: Message) -> tuple[bytes, Result | None]:
         return b"", Result(PERMERROR, reason=problem)
     if written.startswith(b"["):
         return b"", Result(NO_POLICY, reason=LITERAL)
-    name = domain(written)
+    name = host_domain(written)  # not =?utf-8?q?bank?=.example, which some programs decode
     if name is None:
         return b"", Result(PERMERROR, reason=author.UNREADABLE)
     return name, None

@@ -22,6 +22,8 @@ NAME_LIMIT, LABEL_LIMIT = 253, 63  # bytes, without a dot at the end (RFC 1035, 
 #: 11); the macros of SPF have blanks, too.
 _IN_NAMES = frozenset(range(32, 127))
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
+#: Of names of domains in mail (RFC 5321, 2.3.5); some have an underscore.
+_IN_HOSTS = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 NOERROR, NXDOMAIN = 0, 3
 CODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
 _ALIAS = TYPES["CNAME"]
@@ -158,6 +160,12 @@ def mail_domain(text: bytes) -> bytes | None:
     """The same of a name after an `@` or HELO: None, too, of one label, and of a literal."""
     name = None if text.startswith(b"[") else domain(text)
     return name if name is not None and b"." in name and b" " not in name else None
+
+
+def host_domain(text: bytes) -> bytes | None:
+    """The same as domain(): None, too, of a name with a character that no host has."""
+    name = domain(text)
+    return name if name is not None and not name.translate(None, _IN_HOSTS) else None
 
 
 def reverse(address: bytes) -> bytes | None:
