@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from qsmtpd.facts import Auth, Client, ControlError, Envelope, Message, Tls
 from qsmtpd.facts import Peer as Who
+from qsmtpd.net import policyprotocol
+from qsmtpd.net.daemon import Address, Daemon
 from qsmtpd.net.policyprotocol import parse_action, request
 
 pytestmark = pytest.mark.slow
@@ -183,7 +185,7 @@ def test_the_attributes(made: Build) -> None:
         message = Message()
         message.size = 222
         plugin.data_post(who, envelope, message)
-        plugin.rcpt(who, Envelope(b"a@b"), b"x@ok.example")
+        plugin.rcpt(who, Envelope(b"a@b", {b"AUTH": b"<>"}), b"x@ok.example")
     instances = [text.partition(b"instance=")[2].partition(b"\n")[0] for text in seen]
     assert instances[0] == instances[1] == instances[2] != instances[3]
     assert seen[0].replace(instances[0], b"I") == (
@@ -201,6 +203,7 @@ def test_the_attributes(made: Build) -> None:
     assert b"_state=END-OF-MESSAGE\n" in seen[2]
     assert b"\nrecipient=\nrecipient_count=2\n" in seen[2]
     assert b"\nsize=222\n" in seen[2]
+    assert b"\nsasl_sender=\n" in seen[3]
 
 
 def test_the_suffix_of_relayclient(made: Build) -> None:
@@ -409,6 +412,33 @@ def test_a_server_that_ends_while_it_is_asked(made: Build) -> None:
         assert rcpt(plugin, b"x@ok.example") == TAKEN
         assert rcpt(plugin, b"x@ok.example") == NOW
         assert peer.connections == 2
+
+
+def test_asked_anew_in_what_is_left_of_its_time(
+    made: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes its time before it ends the connection gets no second time."""
+    given: list[float] = []
+
+    class Watched(Daemon):
+        def __init__(self, address: Address, seconds: float, most: int) -> None:
+            given.append(seconds)
+            super().__init__(address, seconds, most)
+
+    def script(line: Line) -> None:
+        for _ in range(len(given)):  # on the second connection it answers two questions
+            while line.hear() != b"\n":
+                pass
+            line.say(b"action=DUNNO\n\n")
+        while line.hear() != b"\n":
+            pass
+
+    monkeypatch.setattr(policyprotocol, "Daemon", Watched)
+    with Peer(script) as peer:
+        plugin = made(f"{peer.address} timeout=60")
+        assert rcpt(plugin, b"x@ok.example") == TAKEN
+        assert rcpt(plugin, b"x@ok.example") == TAKEN
+    assert 60 >= given[0] > given[1]
 
 
 def test_a_server_that_speaks_unasked(made: Build) -> None:

@@ -255,6 +255,8 @@ def _facts(
     """The attributes that Postfix documents, as far as we know them."""
     peer, auth, tls = client.peer, client.auth, client.tls
     sasl_sender = envelope.parameters.get(b"AUTH") if auth is not None else None
+    if sasl_sender == b"<>":  # it is not known: Postfix then tells of none
+        sasl_sender = None
     count = 0 if stage == RCPT else len(envelope.recipients)
     fingerprint = (tls.fingerprint if tls is not None else None) or b""
     pairs = [fingerprint[at : at + 2] for at in range(0, len(fingerprint), 2)]

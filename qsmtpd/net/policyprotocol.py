@@ -6,6 +6,8 @@ A request is lines `name=value` with an empty one behind them; so is an answer, 
 
 from __future__ import annotations
 
+from time import monotonic
+
 from ..decision import is_status
 from .daemon import Daemon, Ended, NoAnswer
 
@@ -127,6 +129,7 @@ class PolicyServer:
 
     def ask(self, question: bytes) -> Action:
         """Send a request and read the answer; on a new connection where the last one has ended."""
+        deadline = monotonic() + self._seconds
         daemon = self._daemon
         if daemon is not None and daemon.renew(self._seconds, ANSWER_LIMIT):
             try:
@@ -134,7 +137,8 @@ class PolicyServer:
             except Ended:
                 pass  # servers end connections that are idle: this may have been the moment
         self.close()
-        self._daemon = daemon = Daemon(self._address, self._seconds, ANSWER_LIMIT)
+        left = max(0.0, deadline - monotonic())
+        self._daemon = daemon = Daemon(self._address, left, ANSWER_LIMIT)
         return _converse(daemon, question)
 
     def close(self) -> None:
