@@ -119,6 +119,43 @@ def maildir(home: Home, path: str) -> tuple[list[str], int]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("content", ["", " ", "\n/bin/true"])
+def test_no_program_that_is_asked_about_messages(home: Home, content: str) -> None:
+    home.control("messagecheck", content)
+    wrong = "wrong: control/messagecheck: has no program in its first line, so nobody is asked"
+    assert check(home)[-1] == wrong
+    assert check(home, MESSAGECHECK="") == []  # for some clients it is switched off
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [
+        ("/nonexistent", "No such file or directory"),
+        ("control/me", "Not a directory"),
+        ("/proc", "No such file or directory"),
+    ],
+)
+def test_no_place_for_the_files_of_messages(home: Home, folder: str, problem: str) -> None:
+    """Where a filter wants one: a session would put everything off."""
+    wrong = f"wrong: TMPDIR: {folder} takes no file of a message: {problem}"
+    assert check(home, TMPDIR=folder) == []
+    assert check(home, TMPDIR=folder, MESSAGECHECK="/bin/true") == [wrong]
+    run = home.run(MESSAGE, TMPDIR=folder, MESSAGECHECK="/bin/true")
+    assert b"451 trouble with the spool (#4.3.0)" in run.lines
+    (home.path / "tmp").mkdir()
+    assert check(home, TMPDIR="tmp", MESSAGECHECK="/bin/true") == []  # it is relative to home
+    assert not list((home.path / "tmp").iterdir())
+
+
+def test_a_full_disk_for_the_files_of_messages(home: Home) -> None:
+    """ulimit -f is in 512-byte blocks in some shells, and in KB in others."""
+    limited = home.script('ulimit -f 20 && exec "$QSMTPD" --check')
+    environ = {**home.environ, "QSMTPD": str(BIN / "qsmtpd"), "MESSAGECHECK": "/bin/true"}
+    done = subprocess.run([limited], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "wrong: TMPDIR: /tmp takes no file of a message: File too large\n" in done.stdout
+
+
 def test_a_maildir_that_can_be_made(home: Home) -> None:
     for path in (str(home.path / "Maildir"), "relative", f"{home.path}/slash/"):
         assert maildir(home, path) == ([], 250)  # it is made

@@ -37,6 +37,7 @@ from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
 from .programs import check_others, check_queue
 from .report import Report
+from .spool import check_spool
 from .tls import check_tls
 
 TYPE_CHECKING = False
@@ -89,12 +90,16 @@ def examine(
     policy = attempt(lambda: PolicySettings(noted))
     queue = attempt(lambda: QueueSettings(plain))
     before = dns.made
-    if policy is not None and attempt(lambda: load.load(noted, policy, Log(2))) is None:
-        every = policy.plugins
-        for one in every:  # nor are the others hidden by one that cannot be made
-            policy.plugins = [one]
-            attempt(lambda: load.load(noted, policy, Log(2)))
-        policy.plugins = every
+    if policy is not None:
+        hooks = attempt(lambda: load.load(noted, policy, Log(2)))
+        if hooks is None:
+            every = policy.plugins
+            for one in every:  # nor are the others hidden by one that cannot be made
+                policy.plugins = [one]
+                attempt(lambda: load.load(noted, policy, Log(2)))
+            policy.plugins = every
+        else:
+            attempt(lambda: check_spool(report, hooks))
     attempt(lambda: _check_name(report, plain))
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))

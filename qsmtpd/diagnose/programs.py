@@ -47,6 +47,8 @@ def check_others(report: Report, settings: Settings) -> None:
             problem = why_not(os.fsdecode(asked), settings)
             if problem is not None:
                 report.wrong(where, f"{os.fsdecode(asked)} {problem}")
+        elif where not in ("", variable):  # an empty variable says so for some clients
+            report.wrong(where, "has no program in its first line, so nobody is asked")
     for line in settings.lines("recipients") or ():
         head, bar, command = line.partition(b"|")
         if bar and b":" not in head and command.split() and not line.startswith(b"!"):
