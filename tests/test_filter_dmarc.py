@@ -410,34 +410,48 @@ def test_settings(tmp_path: Path) -> None:
 
 
 #: What no client and no domain is.
-ODD = """
-example.org
-@
-@.
-.
-*
-@*.example.org
-.*.example.org
-@[192.0.2.1]
-@a b.example
-@a..example
-192.0.2.300
-192.0.2.0/24
-192.0.2.1.
-999.
-192..
-1.2.3.4.
-:
-:::
-a.b:
-2001:DB8:0::1
-2001:0db8:
-::ffff:192.0.2.1
-fe80::1%eth0
-1:2:3:4:5:6:7:8:
-""".split("\n")[1:-1]
-RIGHT = "1. 10. 192.0.2. 2001: 2001:0: 2001:db8: 2001:DB8:: ::1 fe80::1: 1:2:3:4:5:6:7:".split()
-RIGHT += "@x .x @a_b.example @\u00fc.example".split()
+ODD = [
+    "example.org",
+    "@",
+    "@.",
+    ".",
+    "*",
+    "@*.example.org",
+    ".*.example.org",
+    "@[192.0.2.1]",
+    "@a b.example",
+    "@a..example",
+    "192.0.2.300",
+    "192.0.2.0/24",
+    "192.0.2.1.",
+    "999.",
+    "192..",
+    "1.2.3.4.",
+    ":",
+    ":::",
+    "a.b:",
+    "2001:DB8:0::1",
+    "2001:0db8:",
+    "::ffff:192.0.2.1",
+    "fe80::1%eth0",
+    "1:2:3:4:5:6:7:8:",
+]
+RIGHT = [
+    "1.",
+    "10.",
+    "192.0.2.",
+    "2001:",
+    "2001:0:",
+    "2001:db8:",
+    "2001:DB8::",
+    "::1",
+    "fe80::1:",
+    "1:2:3:4:5:6:7:",
+    "@x",
+    ".x",
+    "@a_b.example",
+    "@ü.example",
+]
 
 
 @pytest.mark.parametrize("entry", [*ODD, *RIGHT])
