@@ -248,6 +248,14 @@ def test_discarded(home: Home, command: bytes, actions: int) -> None:
     assert not next.told(b"E")
 
 
+def test_discarded_at_an_unknown_command(home: Home) -> None:
+    """The message under way is, and not the next one."""
+    with ScriptedMilter({b"U": raw(b"d")}) as milter:
+        run = send(home, milter, said=b"XA\r\n" + BEGIN + b"XB\r\n" + MESSAGE + MAIL + MESSAGE)
+    assert [line["verdict"] for line in run.events("message")] == ["discarded", "accepted"]
+    assert len(home.messages()) == 1
+
+
 def test_a_refused_recipient_leaves_the_others(home: Home) -> None:
     def judge(data: bytes) -> bytes:
         return raw(b"r") if data == b"<y@ok.example>\0" else raw(b"c")
@@ -380,6 +388,16 @@ def test_the_envelope(home: Home) -> None:
     assert run.event("changed")["deleted"] == "x@ok.example"
 
 
+def test_recipients_are_told_without_the_suffix_of_relayclient(home: Home) -> None:
+    changes = packet(b"-", b"<x@OK.example>"), packet(b"+", b"<z@far.example>")
+    with ScriptedMilter(end(*changes)) as milter:
+        said = BEGIN + b"RCPT TO:<y@ok.example>\r\n" + MESSAGE
+        send(home, milter, said=said, RELAYCLIENT=".sfx")
+    assert milter.told(b"R") == [b"<x@ok.example>\0", b"<y@ok.example>\0"]
+    assert milter.macros(b"R")[0][b"{rcpt_addr}"] == b"x@ok.example"
+    assert home.messages()[0].recipients == [b"y@ok.example.sfx", b"z@far.example"]
+
+
 @pytest.mark.parametrize("verdict", [raw(b"r"), raw(b"t"), raw(b"d"), raw(b"4"), b"\0\0\0\1z"])
 @pytest.mark.sample(3)
 def test_changes_that_come_to_nothing_are_not_logged(home: Home, verdict: bytes) -> None:
@@ -445,6 +463,19 @@ def test_each_sees_what_those_before_have_made(home: Home) -> None:
     assert message.body.endswith(b"X-Long: a\n b\nSubject:two\nX-A: 1\n\nother\n")
 
 
+def test_a_first_line_from_with_a_blank_is_shown(home: Home) -> None:
+    """`From :` is a field (RFC 5322, 4.5), `From ` is what mbox files have."""
+    text = b"DATA\r\nFrom me now\r\nFrom : a@b.example\r\nSubject: x\r\n\r\nbody\r\n.\r\n"
+    for said in (text, text.replace(b"From me now\r\n", b"")):
+        with ScriptedMilter(end(header(b"m", 1, b"From", b"new"))) as milter:
+            send(home, milter, said=BEGIN + said)
+        assert milter.told(b"L") == [b"From\0a@b.example\0", b"Subject\0x\0"]
+    one, two = (message.body for message in home.messages())
+    assert {one, two} == {
+        b"From me now\nFrom: new\nSubject: x\n\nbody\n", b"From: new\nSubject: x\n\nbody\n"
+    }  # fmt: skip
+
+
 def test_a_message_without_a_header_gets_one(home: Home) -> None:
     with ScriptedMilter(end(packet(b"h", b"X-A", b"1"))) as milter:
         send(home, milter, said=BEGIN + b"DATA\r\nno header\r\n.\r\n")
@@ -457,6 +488,7 @@ def test_a_message_without_a_header_gets_one(home: Home) -> None:
     [
         packet(b"h", b"X A", b"1"), packet(b"h", b"", b"1"), packet(b"+", b"<>"),
         packet(b"+", b"a\r\n@b"), packet(b"e", b"a\x7f"), header(b"i", 0, b"X:", b"1"),
+        header(b"i", 0, b"X", b"1") * 51,
     ],
 )  # fmt: skip
 @pytest.mark.sample(3)
@@ -602,6 +634,21 @@ class Once(Line):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [packet(b"+", b"a"), packet(b"-", b"a"), header(b"m", 9, b"b", b""), packet(b"h", b"x", b"")],
+)
+def test_100_000_changes(home: Home, change: bytes) -> None:
+    """None takes longer than the ones before it, and however long the message is, memory has."""
+    with ScriptedMilter({b"E": 100_000 * change + raw(b"c")}) as milter:
+        said = BEGIN + b"DATA\r\n" + 9000 * b"a:b\r\n" + b"\r\n" + 300_000 * b"c\r\n" + b".\r\n"
+        run = send(home, milter, said=said)
+    assert run.lines[-2] == NO_ANSWER
+    assert run.event("plugin")["result"] == "talks nonsense: changes too much"
+    assert home.messages() == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["header", "body"])
 def test_10_mb_of_changes(home: Home, what: str) -> None:
     change = packet(b"h", b"X", b"y" * 60000) if what == "header" else raw(b"b", b"y" * 60000)
@@ -609,7 +656,8 @@ def test_10_mb_of_changes(home: Home, what: str) -> None:
         home.control("milters", milter.address)
         run = home.run(BEGIN + MESSAGE + b"QUIT\r\n")
     assert run.lines[-2] == NO_ANSWER
-    assert run.event("plugin")["result"] == "answers too long"
+    long = "answers too long" if what == "body" else "talks nonsense: changes too much"
+    assert run.event("plugin")["result"] == long
     assert home.messages() == []
 
 
@@ -625,10 +673,13 @@ def test_no_answer_in_time(home: Home, command: bytes) -> None:
 
     with ScriptedMilter({command: wait}) as milter:
         home.control("milters", f"{milter.address} timeout=1 content_timeout=1")
-        run = home.run(BEGIN + MESSAGE + b"QUIT\r\n")
+        run = home.run(BEGIN + MESSAGE + MAIL + b"QUIT\r\n")
         waiting.set()
+    results = [line["result"] for line in run.events("plugin")]
+    assert results[0] == "timeout"
+    assert results[1:] and set(results[1:]) == {"timeout, a moment ago"}
+    assert milter.connections == 1
     assert NO_ANSWER in run.lines
-    assert run.events("plugin")[0]["result"] == "timeout"
     assert home.messages() == []
 
 

@@ -108,6 +108,8 @@ class Session:
                 decision = one.ask(protocol.UNKNOWN, protocol.encode(line))
             if decision is not None and one.failed is None:
                 return decision
+            if self._is_discarded(one):  # the message under way, if there is one
+                break
         return DECLINED
 
     def disconnect(self, client: Client) -> None:
@@ -135,6 +137,7 @@ class Session:
         return DECLINED
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
+        recipient = client.asked_for(recipient)
         known = of_envelope(client, envelope, self._id, recipient)
         return self._ask(protocol.RCPT, protocol.encode(protocol.path(recipient)), known)
 
@@ -189,7 +192,7 @@ class Session:
     def data_post(self, client: Client, envelope: Envelope, message: Message) -> Decision:
         decision = DECLINED
         if self._streams is None and self._discarded is None:
-            decision = self._show_file(envelope, message)
+            decision = self._show_file(client, envelope, message)
         elif not self._shown:
             self._show(b"")
         if self._streams is not None and self._discarded is None and self._said is None:
@@ -203,12 +206,13 @@ class Session:
             return discard(b"by the milter " + self._discarded.line.name)
         return decision
 
-    def _show_file(self, envelope: Envelope, message: Message) -> Decision:
+    def _show_file(self, client: Client, envelope: Envelope, message: Message) -> Decision:
         """Each sees, from the file, what those before have made."""
         active = self._active()
         if not active or message.file is None:
             return DECLINED
-        made = Version(message.file, message.size, envelope.sender, envelope.recipients)
+        facts = message.file, message.size, envelope.sender, envelope.recipients
+        made = Version(*facts, suffix=client.relay or b"")
         edits = []
         for one in active:
             edit = Edit(made, message)

@@ -35,7 +35,7 @@ def split_header(text: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     """
     lines = text.split(b"\n", LINE_LIMIT)[:LINE_LIMIT]
     size = 0
-    if lines[0].startswith(_MBOX) and not lines[0][5:].lstrip(b" \t").startswith(b":"):
+    if is_mbox_line(lines[0]):
         size = len(lines.pop(0)) + 1
     header: list[tuple[bytes, bytes]] = []
     name, parts = b"", [b""]
@@ -55,6 +55,11 @@ def split_header(text: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     if name:
         header.append((name, b"\n".join(parts)))
     return header, min(size, len(text))
+
+
+def is_mbox_line(line: bytes) -> bool:
+    """Is it `From ` or `>From `, which only the first line may be, and not the field `From :`?"""
+    return line.startswith(_MBOX) and not line[5:].lstrip(b" \t").startswith(b":")
 
 
 def header_of(start: bytes) -> tuple[bytes, int]:

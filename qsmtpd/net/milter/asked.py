@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from ...decision import DECLINE, Decision, defer, drop, reject
-from ..daemon import NoAnswer
+from ..daemon import TIMEOUT, NoAnswer
 from . import protocol
 from .conversation import Milter
 from .macros import chosen, of_client
@@ -128,11 +126,9 @@ class Asked:
         ip = peer.ip if b"." in peer.ip or b":" in peer.ip else None
         port = int(peer.port) if peer.port is not None and peer.port.isdigit() else 0
         self.known = of_client(client)
-        began = monotonic()
         try:
             self._milter = Milter(self.line.address, self.line.timeout, self._content)
         except NoAnswer as error:
-            self._gives_up = monotonic() - began >= self.line.timeout
             return self._fail(str(error))
         data = protocol.connect(peer.host, ip, port if port < 65536 else 0)
         return self.ask(protocol.CONNECT, data)
@@ -167,12 +163,10 @@ class Asked:
         """A command, and what its answer means."""
         if self._milter is None:
             return None
-        began = monotonic()
         try:
             macros = chosen(command, self._milter.options.symbols, self.known)
             return self._judge(command, self._milter.ask(command, data, macros))
         except NoAnswer as error:
-            self._gives_up = monotonic() - began >= self.line.timeout
             return self._fail(str(error))
 
     # -- a message ---------------------------------------------------------
@@ -271,6 +265,7 @@ class Asked:
     def _fail(self, reason: str) -> Decision | None:
         """It gives no answer: what holds for this transaction."""
         self._log(milter=self.line.name, result=reason, id=self.id or None)
+        self._gives_up = self._gives_up or reason == TIMEOUT
         self._close()
         self._accepts = True
         decision = self.line.failed

@@ -7,6 +7,7 @@ from ...smtp.address import parse_path
 from ...smtp.header import HEADER_LIMIT, LINE_LIMIT, header_of
 from . import protocol
 from .fields import Fields
+from .recipients import Recipients
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from .protocol import Answer
 
 QUARANTINE = b"X-Quarantine"
+#: Bytes of all changes but those of the body, for they are kept in memory.  Each counts so
+#: much more, and one of the header, whose lines are looked through, more than that.
+LIMIT, OTHER_COST, HEADER_COST = 1 << 20, 100, 1000
+_HEADER = (protocol.ADD_HEADER, protocol.INSERT_HEADER, protocol.CHANGE_HEADER)
 _CHUNK = 65536
 
 
@@ -25,10 +30,10 @@ class Version:
     """A message as it is by now: its file and that one's size, its envelope.
 
     `above` are lines for above our own Received; `spool` is the file that milters have
-    made, or None where it is the message as it came.
+    made, or None where it is the message as it came; `suffix` is RELAYCLIENT's.
     """
 
-    __slots__ = ("file", "size", "sender", "recipients", "above", "spool")
+    __slots__ = ("file", "size", "sender", "recipients", "above", "spool", "suffix")
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Version:
         recipients: Sequence[bytes],
         above: Sequence[bytes] = (),
         spool: Spool | None = None,
+        suffix: bytes = b"",
     ) -> None:
         self.file = file
         self.size = size
@@ -45,6 +51,7 @@ class Version:
         self.recipients = list(recipients)
         self.above = above
         self.spool = spool
+        self.suffix = suffix
 
     def decision(self, envelope: Envelope) -> Decision:
         """What a plugin says to make this the message, with this envelope so far."""
@@ -76,6 +83,7 @@ class Edit:
         "_end",
         "_sender",
         "_recipients",
+        "_room",
     )
 
     def __init__(self, before: Version, message: Message) -> None:
@@ -90,7 +98,8 @@ class Edit:
         self._new: Spool | None = None  # another body
         self._end = b""  # a CR at the end of its last piece, or what else was there
         self._sender = before.sender
-        self._recipients = list(before.recipients)
+        self._recipients = Recipients(before.recipients, before.suffix)
+        self._room = LIMIT
 
     def begin(self, leading_space: bool) -> Iterator[tuple[bytes, bytes]]:
         """The lines of the header as the milter sees them; `leading_space`: values have it."""
@@ -124,7 +133,12 @@ class Edit:
         code = answer.code
         if code == protocol.REPLACE_BODY:
             self._replace(answer.text)
-        elif code == protocol.QUARANTINE:
+            return
+        self._room -= HEADER_COST if code in _HEADER else OTHER_COST
+        self._room -= len(answer.text) + sum(map(len, answer.strings))
+        if self._room < 0:
+            raise ValueError("changes too much")
+        if code == protocol.QUARANTINE:
             self._fields.add(QUARANTINE, b" " + answer.text)
             self._note("quarantine")
         elif code == protocol.CHANGE_SENDER:
@@ -132,14 +146,13 @@ class Edit:
             self._note("sender", self._sender)
         elif code == protocol.DELETE_RECIPIENT:
             address = _address(answer.strings[0])
-            self._recipients = [one for one in self._recipients if not _same(one, address)]
+            self._recipients.delete(address)
             self._note("delete recipient", address)
         elif code in (protocol.ADD_RECIPIENT, protocol.ADD_RECIPIENT_PARAMETERS):
             address = _address(answer.strings[0])
             if not address:
                 raise ValueError("adds an empty recipient")
-            if not any(_same(one, address) for one in self._recipients):
-                self._recipients.append(address)
+            self._recipients.add(address)
             self._note("add recipient", address)
         else:
             self._take_header(answer)
@@ -175,9 +188,9 @@ class Edit:
         """The message with these changes."""
         before = self.before
         above, below = self._fields.above, self._fields.below
+        envelope = (self._sender, self._recipients.all(), above)
         if self._new is None and below == self._header:
-            made = (before.file, before.size)
-            return Version(*made, self._sender, self._recipients, above, before.spool)
+            return Version(before.file, before.size, *envelope, before.spool, before.suffix)
         new = self._message.replacement()
         new.write(below + self._gap)
         if self._new is None:
@@ -194,8 +207,7 @@ class Edit:
             self._new.close()
         if before.spool is not None:
             before.spool.close()
-        made = (new.reader(), new.size)
-        return Version(*made, self._sender, self._recipients, above, new)
+        return Version(new.reader(), new.size, *envelope, new, before.suffix)
 
 
 def _chunks(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
@@ -215,9 +227,3 @@ def _address(text: bytes) -> bytes:
     if any(byte < 32 or byte == 127 for byte in text):
         raise ValueError("an address with a control character")
     return text
-
-
-def _same(one: bytes, other: bytes) -> bool:
-    """Domains are the same in any case."""
-    (box, at, domain), (box2, at2, domain2) = one.rpartition(b"@"), other.rpartition(b"@")
-    return box == box2 and at == at2 and domain.lower() == domain2.lower()

@@ -7,7 +7,7 @@ name in the message as it came (cleanup(8) of Postfix does so).
 
 from __future__ import annotations
 
-from ...smtp.header import is_name
+from ...smtp.header import is_mbox_line, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 #: Stands for our own Received, and what plugins have put around it.
 _OURS = (b"", b"")
-_MBOX = (b"From ", b">From ")
+#: How many lines may stand above it: less than qsmtpd.policy.hooks lets plugins have.
+ABOVE_LIMIT = 50
 
 
 class Fields:
@@ -33,8 +34,8 @@ class Fields:
             if line[:1] in b" \t" and len(self._fields) > ours:
                 name, text = self._fields[-1]
                 self._fields[-1] = name, text + line
-            elif len(self._fields) == ours and line.startswith(_MBOX):
-                self._mbox += line
+            elif not self._mbox and len(self._fields) == ours and is_mbox_line(line):
+                self._mbox = line
             else:
                 self._fields.append((line.partition(b":")[0].rstrip(b" \t"), line))
 
@@ -51,6 +52,8 @@ class Fields:
 
     def insert(self, index: int, name: bytes, value: bytes) -> None:
         """A line that is then the one of this index, from 0."""
+        if index <= self._fields.index(_OURS) == ABOVE_LIMIT:
+            raise ValueError("inserts too many lines above Received")
         self._fields.insert(index, (name, _line(name, value)))
 
     def change(self, index: int, name: bytes, value: bytes) -> None:

@@ -6,6 +6,8 @@ string ends with NUL.  Facts: Sendmail's libmilter (mfdef.h), and Postfix 3.7 as
 
 from __future__ import annotations
 
+from ...decision import is_status
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -286,15 +288,10 @@ def _parse_reply(text: bytes) -> Answer:
         if line[:3] != first or line[3:4] not in (b" ", b"-", b""):
             raise ValueError("a reply of lines that do not belong together")
         word, _, rest = line[4:].partition(b" ")
-        if _is_status(word, first[:1]):
+        if is_status(word) and word[:1] == first[:1]:
             status, line = word, line[:4] + rest
         said.append(line[4:])
     return Answer(REPLY_CODE, number=int(first), status=status, text=b"\n".join(said))
-
-
-def _is_status(word: bytes, kind: bytes) -> bool:
-    numbers = word.split(b".")
-    return len(numbers) == 3 and numbers[0] == kind and all(n.isdigit() for n in numbers[1:])
 
 
 def _shown(code: bytes) -> str:
