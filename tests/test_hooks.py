@@ -262,6 +262,28 @@ def test_removals_are_of_one_message(tmp_path: Path) -> None:
     assert engine.hooks.removals == []
 
 
+def test_who_accepts_a_header_does_not_speak_for_those_that_remove(tmp_path: Path) -> None:
+    gone = decline(remove={b"X-Note": None}, above=[b"X-A: 1"])
+    plugins = [
+        entry("a", "header", ACCEPTED),
+        entry("b", "header", NO),
+        entry("g", "header", gone, removes=True),
+        entry("i", "header", NO, removes=True, immune=("relay",)),
+        entry("c", "header", ACCEPTED, removes=True),
+    ]
+    engine = Engine(tmp_path, *plugins)
+    engine.client.relay = b""
+    ruling = engine.ask("header")
+    assert (ruling.plugin, ruling.decision) == ("a", ACCEPTED)
+    assert [entry_.name for entry_, _ in engine.hooks.removals] == ["g"]
+    assert engine.hooks.with_lines(b"") == b"X-A: 1\n"
+    engine.client.relay = None
+    assert engine.ask("header").plugin == "i"
+    # Elsewhere nobody else is asked.
+    plugins = [entry("a", "data", ACCEPTED), entry("b", "data", NO, removes=True)]
+    assert Engine(tmp_path, *plugins).ask("data").plugin == "a"
+
+
 @pytest.mark.parametrize("name", [b"", b"*", b"a b", b"a:", b"a*b", b"a**", "a", b"a\xff", b"*a"])
 def test_names_of_no_header_field(name: Any) -> None:
     with pytest.raises((ValueError, TypeError)):

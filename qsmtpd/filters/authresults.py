@@ -33,6 +33,7 @@ class Plugin:
     """Writes the field, and removes false ones.  Raises ControlError."""
 
     __slots__ = ("_server", "_remove")
+    removes = True
 
     def __init__(self, settings: PluginSettings) -> None:
         self._server = settings.line("authresults", "AUTHRESULTS") or b""

@@ -38,6 +38,7 @@ class Plugin:
 
     __slots__ = ("_settings", "scanners")
     spool = True
+    removes = True
 
     def __init__(self, settings: PluginSettings) -> None:
         self._settings = settings

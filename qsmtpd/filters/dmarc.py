@@ -45,6 +45,7 @@ class Plugin:
 
     __slots__ = ("spool", "_name", "_log", "_follows", "_wants_author", "_exempt", "_dns")
     immune = ("relay", "auth", "listed")
+    removes = True
 
     def __init__(self, settings: PluginSettings) -> None:
         self._name = settings.plugin

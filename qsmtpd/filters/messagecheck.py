@@ -59,6 +59,7 @@ class Plugin:
 
     __slots__ = ("_settings", "_program", "_timeout", "_failed", "_size", "_beyond", "_removed")
     spool = True
+    removes = True
 
     def __init__(self, settings: PluginSettings) -> None:
         self._settings = settings

@@ -46,6 +46,7 @@ class Plugin:
 
     __slots__ = ("_settings", "scanners")
     spool = True
+    removes = True
     immune = ("relay", "auth")
 
     def __init__(self, settings: PluginSettings) -> None:

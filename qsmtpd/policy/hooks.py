@@ -121,7 +121,10 @@ class Hooks:
         entries = self._at.get(stage)
         if entries is None:
             return Ruling(stage, "", DECLINED, about) if self.order.observed else _NOBODY[stage]
+        accepted: Ruling | None = None
         for entry in entries:
+            if accepted is not None and not entry.removes:
+                continue
             if entry.immune and self._skips(entry, stage, client):
                 continue
             decision = self._ask(entry, stage, client, *facts)
@@ -135,8 +138,10 @@ class Hooks:
                 if stage == stages.HELO and decision.verdict in REFUSALS:
                     # A client needs no HELO: who goes on without is refused at RCPT.
                     self._postponed.setdefault(stage, (entry, decision))
-                return Ruling(stage, entry.name, decision, about)
-        return Ruling(stage, "", DECLINED, about)
+                if stage != stages.HEADER or decision.verdict != ACCEPT:
+                    return Ruling(stage, entry.name, decision, about)
+                accepted = accepted or Ruling(stage, entry.name, decision, about)
+        return accepted or Ruling(stage, "", DECLINED, about)
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> tuple[Ruling, bytes]:
         """May this recipient have mail?  (the ruling, the recipient for the envelope)

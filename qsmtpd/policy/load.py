@@ -129,6 +129,7 @@ def _of(spec: PluginSpec, settings: Settings, log: Log, policy: PolicySettings) 
             seconds,
             postpone,
             spec.plugin in GRANTING,
+            getattr(plugin, "removes", False) is True,
             ours,
             getattr(module, "__file__", None),
         )

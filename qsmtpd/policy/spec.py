@@ -101,6 +101,7 @@ class Entry:
     `functions` maps a stage to what is to be called there.  `spool`: it wants the
     message in a file; where that is asked for each message, a function says so.
     `ours`: it came with this package.  `grants`: its accept lets a recipient in.
+    `removes`: at the stage header it is asked, too, where an earlier one has accepted.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class Entry:
         "timeout",
         "postpone",
         "grants",
+        "removes",
         "ours",
         "file",
     )
@@ -124,6 +126,7 @@ class Entry:
         timeout: float = TIMEOUT,
         postpone: str = NO,
         grants: bool = False,
+        removes: bool = False,
         ours: bool = True,
         file: str | None = None,
     ) -> None:
@@ -134,6 +137,7 @@ class Entry:
         self.timeout = timeout
         self.postpone = postpone
         self.grants = grants
+        self.removes = removes
         self.ours = ours
         self.file = file  # where its code is
 

@@ -1,7 +1,7 @@
 """Decides as its line says: `decide at=STAGE say=VERDICT text=… header=… above=…`.
 
 `remove=` are the names of header fields, separated by commas; `holding=`, what a value has
-in it for that.  Other options are code=, status=, to= and spool=yes.
+in it for that.  Other options are code=, status=, to=, spool=yes and removes=yes.
 
 Values are written as in a URL: %20 is a space.  `of=` decides only about one
 recipient, name or sender.
@@ -37,4 +37,5 @@ def Plugin(settings):  # noqa: ANN001, ANN201, N802
         settings.log(asked=",".join(stages))
         return Decision(verdict, text, code, status, header, recipient, above, remove=remove)
 
-    return type("Deciding", (), {"spool": spooling, **dict.fromkeys(stages, hook)})()
+    says = {"spool": spooling, "removes": option("removes") == b"yes"}
+    return type("Deciding", (), {**says, **dict.fromkeys(stages, hook)})()
