@@ -107,15 +107,19 @@ def in_one_process(
         assert server.events("trouble") == []
         faulty, good = server.events("message")
         assert good["ip"] == "127.0.0.2"
-    left = [pid for pid in everybody() if program.encode() in environment(pid)]
+    # The process that served is one of them until it has ended.
+    wait_for(lambda: len(started_for(program)) <= leaves)
+    left = started_for(program)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert len(left) == leaves
     return replies[0], of(faulty, replies[0])
 
 
-def everybody() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+def started_for(program: str) -> list[int]:
+    """The processes that have this queue program in their environment."""
+    everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in everybody if program.encode() in environment(pid)]
 
 
 def environment(pid: int) -> bytes:
