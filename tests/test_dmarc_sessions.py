@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 from dkim_signer import Ed25519Key, RsaKey, sign
 from dns_server import DnsServer
 from harness import Home
+from listeners import Server
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +107,33 @@ def test_forwarded(home: Home, dns: DnsServer, name: str, chunks: bool) -> None:
             assert b'dmarc=permerror reason="addresses of several domains in From"' in results
         else:
             assert b"dmarc=pass header.from=bank.example policy.dmarc=reject" in results
+
+
+def test_messages_one_after_the_other_in_warm_processes(home: Home, dns: DnsServer) -> None:
+    """Nothing that was found out of a message is left for the next one, by DATA or BDAT."""
+    forged = b"550 sorry, bank.example does not let 127.0.0.1 send its mail (#5.7.23)"
+    told = [
+        (MESSAGES["signed"][1], b"x@bank.example", b"250 ok "),
+        (TEXT, b"x@list.example", REJECTED),
+        (MESSAGES["signed"][1], b"", b"250 ok "),
+        (TEXT, b"", REJECTED),
+        (b"To: x\n\nhello\n", b"", b"250 ok "),
+        (of("other.example"), b"x@bank.example", forged),
+    ]
+    home.environ |= {"DKIM": "", "DMARCPOLICY": "reject", "DNSCACHEIP": dns.where}
+    home.environ |= {"SPFBEHAVIOR": "3", "SPFSTAGE": "data_post"}
+    with Server(home, "--sessions", "100") as server:
+        for _ in range(2):
+            with server.client() as client:
+                client.reply()
+                client.ask(b"EHLO relay.example")
+                for (text, sender, said), chunk in product(told, (False, True)):
+                    client.ask(b"MAIL FROM:<%b>" % sender)
+                    client.ask(b"RCPT TO:<x@ok.example>")
+                    wire = text.replace(b"\n", b"\r\n")
+                    if chunk:
+                        client.send(b"BDAT %d LAST\r\n" % len(wire) + wire)
+                    else:
+                        client.ask(b"DATA")
+                        client.send(wire + b".\r\n")
+                    assert client.reply().startswith(said)
