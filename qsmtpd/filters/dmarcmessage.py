@@ -47,7 +47,10 @@ def _author(message: Message) -> tuple[bytes, Result | None]:
     if problem:
         return b"", Result(PERMERROR, reason=problem)
     if written.startswith(b"["):
-        return b"", Result(NO_POLICY, reason=LITERAL)
+        from ..net.ip import is_literal
+
+        if is_literal(written):
+            return b"", Result(NO_POLICY, reason=LITERAL)
     name = host_domain(written)  # not =?utf-8?q?bank?=.example, which some programs decode
     if name is None:
         return b"", Result(PERMERROR, reason=author.UNREADABLE)
