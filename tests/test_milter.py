@@ -761,6 +761,17 @@ def test_check_negotiates_with_each(home: Home) -> None:
     assert b"/no/such gives no answer: No such file or directory" in run.out
 
 
+@pytest.mark.parametrize(("actions", "steps", "status"), [(0, 0, 0), (1, 0, 1), (0, 0x100000, 1)])
+def test_check_knows_who_wants_a_file(home: Home, actions: int, steps: int, status: int) -> None:
+    with ScriptedMilter(actions=actions, steps=steps) as milter:
+        home.control("milters", milter.address)
+        run = home.run(b"", "--check", TMPDIR="/nonexistent")
+        assert run.status == status
+        assert (b"wrong: TMPDIR: /nonexistent takes no file" in run.out) == bool(status)
+        codes = home.run(BEGIN + MESSAGE + b"QUIT\r\n", TMPDIR="/nonexistent").codes
+        assert (codes[-2] == 250) == (not status)
+
+
 def test_explain_asks_them(home: Home) -> None:
     with ScriptedMilter({b"E": packet(b"h", b"X-A", b"1") + raw(b"c")}) as milter:
         home.control("milters", milter.address)

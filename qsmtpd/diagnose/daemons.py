@@ -18,6 +18,7 @@ from ..net.dovecot import Users
 from ..net.dovecotauth import Authentication, Server
 from ..net.policyprotocol import PolicyServer
 from .programs import check_plugins
+from .spool import is_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,15 +99,21 @@ def _check_milters(report: Report, settings: PluginSettings) -> None:
     from ..net.milter.conversation import Milter
     from ..net.milter.protocol import ACTION_NAMES
 
+    wants_file = False
+
     def ask(one: Listed) -> bytes:
+        nonlocal wants_file
         asked = Milter(one.address, WAIT, WAIT)
         asked.quit()
         options = asked.options
+        wants_file = wants_file or options.wants_file
         may = [name for bits, name in ACTION_NAMES.items() if options.actions & bits]
         return b"version %d, and may change %b" % (options.version, b", ".join(may) or b"nothing")
 
     listed = [one for one, _ in milter.Plugin(settings).milters]
     _ask_each(report, settings, milter.FILE, "milter", listed, ask)
+    if wants_file:  # check_spool() asks filters without their daemons
+        is_place(report)
 
 
 def _ask_each(

@@ -18,7 +18,13 @@ def check_spool(report: Report, hooks: Hooks) -> None:
     wants = (entry.spool for entry in hooks.order.at.get("data_post", ()))
     if not any(want if isinstance(want, bool) else want() for want in wants):
         return
-    where = os.fsdecode(temporary())
+    if is_place(report):
+        where = os.fsdecode(temporary())
+        report.note("TMPDIR", where, "it takes the files of messages that filters look at")
+
+
+def is_place(report: Report) -> bool:
+    """Can a file be made, and written to?  Says only that it can not."""
     try:
         spool = Spool()
         try:
@@ -26,6 +32,7 @@ def check_spool(report: Report, hooks: Hooks) -> None:
         finally:
             spool.close()
     except OSError as error:
+        where = os.fsdecode(temporary())
         report.wrong("TMPDIR", f"{where} takes no file of a message: {error.strerror or error}")
-    else:
-        report.note("TMPDIR", where, "it takes the files of messages that filters look at")
+        return False
+    return True

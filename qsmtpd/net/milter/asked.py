@@ -95,10 +95,7 @@ class Asked:
     @property
     def wants_file(self) -> bool:
         """Can it still change the message, or does it want to see it to the last blank?"""
-        if self._milter is None or not self.is_active:
-            return False
-        options = self._milter.options
-        return bool(options.actions & protocol.CHANGES or options.steps & protocol.LEADING_SPACE)
+        return self._milter is not None and self.is_active and self._milter.options.wants_file
 
     # -- the connection ----------------------------------------------------
 

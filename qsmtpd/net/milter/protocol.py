@@ -104,6 +104,11 @@ class Options:
         self.steps = steps
         self.symbols = symbols
 
+    @property
+    def wants_file(self) -> bool:
+        """Can it change a message, or does it want to see it to the last blank?"""
+        return bool(self.actions & CHANGES or self.steps & LEADING_SPACE)
+
 
 class Answer:
     """One answer: its `code`, and what it carries.
