@@ -252,6 +252,23 @@ def test_lines_have_an_order_an_end_and_a_limit(tmp_path: Path) -> None:
     assert engine.hooks.with_lines(b"").count(b"\n") == HEADER_LINES
 
 
+def test_a_line_is_there_once(tmp_path: Path) -> None:
+    """Whoever else brings it, at whatever stage; above and below our Received are two places."""
+    same = [b"X: 1", b"X: 1"]
+    engine = Engine(
+        tmp_path,
+        entry("a", "mail", decline(header=same)),
+        rule("r", accept(header=same)),
+        rule("s", decline(header=same)),
+        entry("d", "data", decline(header=same, above=same)),
+    )
+    engine.ask("mail")
+    engine.rcpt()
+    engine.rcpt()
+    engine.ask("data")
+    assert engine.hooks.with_lines(b"R\n") == b"X: 1\nR\nX: 1\n"
+
+
 def test_removals_are_of_one_message(tmp_path: Path) -> None:
     gone = decline(remove={b"X-Note": None})
     engine = Engine(tmp_path, entry("h", "header", gone), entry("g", "header", ACCEPTED))

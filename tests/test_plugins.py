@@ -167,12 +167,12 @@ def test_header_lines(home: Home) -> None:
     stages = ["connect", "helo", "mail", "rcpt", "data", "header"]
     home.control(
         "plugins",
-        *(label(decide(at=s, header=f"X-At:%20{s}|X-Two:%20a%0a%20b"), s) for s in stages),
+        *(label(decide(at=s, header=f"X-At:%20{s}|X-Two:%20{s}%0a%20b"), s) for s in stages),
     )
     text = WHOLE.replace(b"NOOP\r\n", session()[16:] + MESSAGE)
     assert home.run(text).codes[-1] == 221
     for message in home.messages():
-        added = "".join(f"X-At: {stage}\nX-Two: a\n b\n" for stage in stages)
+        added = "".join(f"X-At: {stage}\nX-Two: {stage}\n b\n" for stage in stages)
         received, rest = message.text.split(b"\nX-At: ", 1)
         assert received.startswith(b"Received: ")
         assert received.count(b"\n") == 1

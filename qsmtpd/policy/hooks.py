@@ -78,7 +78,7 @@ class Hooks:
         self.log = log
         self._at = self.order.at
         #: stage -> the header lines that its decisions carried, and whether above Received
-        self._lines: dict[str, list[tuple[bool, bytes]]] = {}
+        self._lines: dict[str, dict[tuple[bool, bytes], None]] = {}
         #: stage -> a refusal that is to be said later, and whose it is
         self._postponed: dict[str, tuple[Entry, Decision]] = {}
 
@@ -280,10 +280,10 @@ class Hooks:
     # -- what decisions leave behind ----------------------------------------
 
     def with_lines(self, received: bytes) -> bytes:
-        """Our Received lines and around them those that decisions have added, with LF ends."""
+        """Our Received lines, around them those that decisions have added, each once; with LF."""
         if not self._lines:
             return received
-        lines = [line for stage in stages.STAGES for line in self._lines.get(stage, ())]
+        lines = [*{line: None for stage in stages.STAGES for line in self._lines.get(stage, ())}]
         above, below = (
             b"".join(line + b"\n" for is_above, line in lines[:HEADER_LINES] if is_above is place)
             for place in (True, False)
@@ -300,9 +300,7 @@ class Hooks:
             self._postponed.pop(stage, None)
 
     def _add_lines(self, stage: str, lines: Iterable[tuple[bool, bytes]]) -> None:
-        kept = self._lines.setdefault(stage, [])
-        # Each recipient may bring the same one.
-        kept += [line for line in lines if line not in kept]
+        self._lines.setdefault(stage, {}).update(dict.fromkeys(lines))
 
     def _postpone(self, entry: Entry, stage: str, decision: Decision) -> bool:
         """Is this refusal to be said later?  Then it is kept."""
