@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +32,8 @@ SIGNALS = (
     signal.SIGALRM,
     signal.SIGCHLD,
 )
+#: More than so many in a process of tests are of sessions that nobody has any more.
+DESCRIPTORS = 200
 
 
 def pytest_configure() -> None:
@@ -52,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[test] % sample.args[0]:
                 item.add_marker("slow")
             seen[test] += 1
+
+
+@pytest.fixture(autouse=True)
+def few_descriptors() -> Iterator[None]:
+    """A session that a test has made in this process has sockets to its daemons, until it goes."""
+    yield
+    if len(os.listdir("/dev/fd")) > DESCRIPTORS:
+        gc.collect()
 
 
 @pytest.fixture
