@@ -39,6 +39,7 @@ FIRST = b"Received: from us\n  by mx; 1 Jan 2026\n"
 NOW = b"451 a mail filter gives no answer now (#4.3.0)"
 NEVER = b"554 a mail filter gives no answer (#5.3.0)"
 NO_HEADERS: Head = (b"", [])
+NO_ACTION = b'{"action": "no action", "score": 1, "required_score": 2}'
 
 
 class Filter:
@@ -126,7 +127,7 @@ def closes(line: Line) -> None:
 HALF = {
     "clamd": b"stream: OK",
     "spamd": spam(b"1.0")[:-5],
-    "rspamd": http(b'{"action": "no action", "score": 1, "required_score": 2}')[:-5],
+    "rspamd": http(NO_ACTION)[:-5],
 }
 #: How a daemon may fail; each is given its name.
 FAILURES: dict[str, Callable[[str], Script]] = {
@@ -167,6 +168,47 @@ def test_too_late(start: Start, name: str, reads: bool, fail: str) -> None:
     over.set()
 
 
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_too_early(start: Start, name: str, reads: bool) -> None:
+    """It has a verdict before it has been sent more than any buffer holds."""
+    answer = {"clamd": b"stream: OK\n", "spamd": spam(b"1.0"), "rspamd": http(NO_ACTION)}[name]
+
+    def script(line: Line) -> None:
+        line.take(100)
+        line.say(answer)
+        if reads:
+            line.wait_for_end()
+
+    asked = start(name, script)
+    asked.options = "size=20000000"
+    assert asked.says(MESSAGE + b"x" * 10_000_000) == NOW
+    assert asked.events()[0]["result"] == "answers before it has all of the message"
+
+
+#: What is heard nevertheless.
+EARLY = {
+    "clamd": (b"stream: Virus FOUND\n", b"554 message has a virus: Virus (#5.7.1)", None),
+    "spamd": (b"SPAMD/1.5 74 EX_TEMPFAIL\r\n", NOW, "says 74 EX_TEMPFAIL"),
+    "rspamd": (http(b"{}", b"503 Busy"), NOW, "says 503 "),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_early_and_heard(start: Start, name: str) -> None:
+    answer, reply, result = EARLY[name]
+
+    def script(line: Line) -> None:
+        line.take(100)
+        line.say(answer)
+        line.wait_for_end()
+
+    asked = start(name, script)
+    asked.options = "size=20000000"
+    assert asked.says(MESSAGE + b"x" * 10_000_000) == reply
+    assert asked.events()[0].get("result") == result
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_there(start: Start, name: str) -> None:
     asked = start(name, closes)
@@ -192,9 +234,7 @@ def test_half_a_connection(start: Start, name: str) -> None:
 CLEAN = {
     "clamd": clamd(lambda message: b"stream: OK\n"),
     "spamd": spamd(lambda head, message: spam(b"1.0")),
-    "rspamd": rspamd(
-        lambda head, message: http(b'{"action": "no action", "score": 1, "required_score": 2}')
-    ),
+    "rspamd": rspamd(lambda head, message: http(NO_ACTION)),
 }
 
 
@@ -204,7 +244,7 @@ def heard_by(name: str, heard: list[bytes]) -> Script:
         return clamd(lambda message: keep(heard, message, b"stream: OK\n"))
     if name == "spamd":
         return spamd(lambda head, message: keep(heard, message, spam(b"1.0")))
-    answer = http(b'{"action": "no action", "score": 1, "required_score": 2}')
+    answer = http(NO_ACTION)
     return rspamd(lambda head, message: keep(heard, message, answer))
 
 

@@ -5,7 +5,7 @@ Facts: clamd(8), COMMANDS, and clamd 1.4.6.
 
 from __future__ import annotations
 
-from .daemon import Daemon, NoAnswer
+from .daemon import EARLY, Daemon, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ def scan(address: Address, seconds: float, message: Iterable[bytes]) -> bytes | 
     """
     daemon = Daemon(address, seconds, LIMIT)
     try:
-        daemon.offer(_stream(message))
+        whole = daemon.offer(_stream(message))
         answer = daemon.line()
     finally:
         daemon.close()
     if answer == b"stream: OK":
+        if not whole:
+            raise NoAnswer(EARLY)
         return None
     if answer.startswith(b"stream: ") and answer.endswith(_FOUND):
         name = answer[8 : -len(_FOUND)]

@@ -31,6 +31,8 @@ _CHUNK = 65536  # bytes per read
 #: nothing to wait for (connect(2), EAGAIN).
 _AGAIN = 0.01
 CLOSED, TIMEOUT, TOO_LONG = "closed the connection", "timeout", "answers too long"
+#: A verdict on the beginning of a message is none on the message.
+EARLY = "answers before it has all of the message"
 
 
 class NoAnswer(Exception):

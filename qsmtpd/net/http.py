@@ -18,14 +18,18 @@ _NONSENSE = "talks no HTTP"
 
 
 class Answer:
-    """The status, and the lines of its header: name in lower case -> value; and its body."""
+    """The status, and the lines of its header: name in lower case -> value; and its body.
 
-    __slots__ = ("status", "header", "body")
+    `early`: it came before all of the question had been sent.
+    """
+
+    __slots__ = ("status", "header", "body", "early")
 
     def __init__(self, status: int, header: dict[bytes, bytes], body: bytes) -> None:
         self.status = status
         self.header = header
         self.body = body
+        self.early = False
 
 
 def ask(
@@ -42,8 +46,10 @@ def ask(
     """
     daemon = Daemon(address, seconds, most)
     try:
-        daemon.offer(_parts(request, header, body))
-        return _answer(daemon)
+        whole = daemon.offer(_parts(request, header, body))
+        answer = _answer(daemon)
+        answer.early = not whole
+        return answer
     finally:
         daemon.close()
 

@@ -6,7 +6,7 @@ Facts: "Rspamd HTTP protocol" in its documentation, and rspamd 3.4.
 from __future__ import annotations
 
 from . import http
-from .daemon import NoAnswer
+from .daemon import EARLY, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def check(
         said = _dict(loads(answer.body))
         if "error" in said or answer.status != 200:
             raise NoAnswer(f"says {answer.status} {said.get('error', '')!s:.100}")
+        if answer.early:
+            raise NoAnswer(EARLY)
         return Verdict(said)
     except (KeyError, ValueError, RecursionError) as error:
         if answer.status != 200:

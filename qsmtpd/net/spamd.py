@@ -5,7 +5,7 @@ Facts: spamd/PROTOCOL in SpamAssassin's source, and spamd 4.0.1.
 
 from __future__ import annotations
 
-from .daemon import Daemon, NoAnswer
+from .daemon import EARLY, Daemon, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,14 +47,15 @@ def check(
         head += b"User: %b\r\n" % user
     daemon = Daemon(address, seconds, LIMIT)
     try:
-        if daemon.offer([head + b"\r\n"]):
-            daemon.offer(message)
+        whole = daemon.offer([head + b"\r\n"]) and daemon.offer(message)
         lines = _answer(daemon)
         length = _length(lines)
         body = daemon.rest() if length is None else daemon.exactly(length)
     finally:
         daemon.close()
     spam, score, required = _verdict(lines.get(b"spam", b""))
+    if not whole:
+        raise NoAnswer(EARLY)
     tests = [test for test in body.rstrip(b"\r\n").split(b",") if test]
     return Verdict(spam, score, required, tests)
 
