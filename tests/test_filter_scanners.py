@@ -716,6 +716,21 @@ def test_hostile_lines_of_rspamd(start: Start, name: str, value: str) -> None:
         assert list(message_from_bytes(line + b"\n\n")) == ["X-A"]
 
 
+@pytest.mark.parametrize(
+    "quoted", [b"\xff\xe9", b"\xed\xa0\x80", b"\0\x1b[2J\r\n", b"\xef\xbb\xbf"]
+)
+def test_bytes_of_a_message_in_what_rspamd_says(start: Start, quoted: bytes) -> None:
+    """Its rules may put them there as they came; else a client could keep it from an answer."""
+    says = b'{"action": "reject", "score": 9, "required_score": 2, "messages": '
+    asked = told(start, http(says + b'{"smtp_message": "bad ' + quoted + b' one"}}'))
+    reply = asked.says()
+    assert reply.startswith(b"554 bad ?") and reply.endswith(b"? one (#5.7.1)")
+    lines = says.replace(b"reject", b"no action").replace(b"messages", b"milter")
+    asked = told(start, http(lines + b'{"add_headers": {"X-A": "bad ' + quoted + b' one"}}}'))
+    (line,) = asked.lines()
+    assert line.startswith(b"X-A: bad ?") and line.isascii()
+
+
 def test_many_lines_of_rspamd(start: Start) -> None:
     many = {f"X-{number}": "x" for number in range(1000)}
     assert len(told(start, result(milter={"add_headers": many})).lines()) == 50

@@ -67,7 +67,8 @@ def check(
     from json import loads
 
     try:
-        said = _dict(loads(answer.body))
+        # What it quotes of a message, in lines for the header, say, may be any bytes.
+        said = _dict(loads(answer.body.decode("utf-8", "replace"), strict=False))
         if "error" in said or answer.status != 200:
             raise NoAnswer(f"says {answer.status} {said.get('error', '')!s:.100}")
         if answer.early:
