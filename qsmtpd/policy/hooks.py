@@ -131,7 +131,7 @@ class Hooks:
             if stage == stages.DATA_POST and self.run(entry, stage, facts[-1].rewind) is not None:
                 decision = TROUBLE  # it has closed the file that others are to be shown
             if decision.header or decision.above:
-                self._add_lines(stage, _lines(decision))
+                self._add_lines(stage, stages.lines(decision))
             if decision.remove:
                 self.removals.append((entry, decision.remove))
             if decision.verdict != DECLINE and not self._postpone(entry, stage, decision):
@@ -166,7 +166,7 @@ class Hooks:
             decision = self._ask(entry, stage, client, envelope, recipient)
             left -= entry.grants
             if decision.header or decision.above:
-                lines += _lines(decision)
+                lines += stages.lines(decision)
             if decision.verdict in REFUSALS:
                 if not self._is_postponed(entry, stage, decision):
                     return Ruling(stage, entry.name, decision, asked), recipient
@@ -392,9 +392,3 @@ class Hooks:
         log_trouble(self.log, error, entry.file, plugin=entry.name, hook=stage)
         if self.watch is not None:
             self.watch(stage, entry.name, error)
-
-
-def _lines(decision: Decision) -> list[tuple[bool, bytes]]:
-    """The header lines of a decision: (is it to stand above Received?, the line)."""
-    lines = [(True, line) for line in decision.above]
-    return lines + [(False, line) for line in decision.header]

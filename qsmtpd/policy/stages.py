@@ -105,6 +105,12 @@ def render(stage: str, decision: Decision) -> tuple[int, bytes, bytes]:
     return code, status, b"\n".join(line[:LINE_LIMIT].translate(_PRINTABLE) for line in lines)
 
 
+def lines(decision: Decision) -> list[tuple[bool, bytes]]:
+    """The header lines of a decision: (is it to stand above Received?, the line)."""
+    above = [(True, line) for line in decision.above]
+    return above + [(False, line) for line in decision.header]
+
+
 def is_capability(line: object) -> bool:
     """Is it a line for the answer to EHLO?"""
     return (
