@@ -185,6 +185,20 @@ def test_headers_are_taken_from_below(tmp_path: Path) -> None:
     assert one(tmp_path, below, key.record(NAME))[0] == "fail"
 
 
+@pytest.mark.parametrize("second", [b"From: boss@b.com\n", b"FROM :\n x\n", b"From: a@a.com\n"])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_second_from_has_to_be_signed(tmp_path: Path, second: bytes, below: bool) -> None:
+    """Readers may show that one (RFC 6376, 8.15)."""
+    key = ed25519()
+    text = sign(MESSAGE, key)
+    changed = text.replace(b"To: you", second + b"To: you") if below else second + text
+    assert one(tmp_path, changed, key.record(NAME)) == ("permerror", "a From line is not signed")
+    text = sign(second + MESSAGE, key, headers="From:To")
+    assert one(tmp_path, text, key.record(NAME))[0] == "permerror"
+    text = sign(second + MESSAGE, key, headers="From:To:From")
+    assert one(tmp_path, text, key.record(NAME)) == ("pass", "")
+
+
 def test_a_signature_is_not_over_itself(tmp_path: Path) -> None:
     """Where it names such fields, others are meant (RFC 6376, 3.7)."""
     key = ed25519()

@@ -60,6 +60,7 @@ class SignatureField:
         self._place = place
         try:
             self._read(fields[place][1].partition(b":")[2], now)
+            self._expect_author(fields)
         except Unverified as problem:
             self.problem = problem
 
@@ -90,8 +91,6 @@ class SignatureField:
         self.names = words(tags[b"h"])
         if not all(map(is_name, self.names)):
             raise Unverified(NEUTRAL, "h= is no list of names")
-        if b"from" not in self.names:
-            raise Unverified(PERMERROR, "the From line is not signed")
         self._read_user(tags.get(b"i"))
         self.length = _number(tags, b"l", 76)
         self._read_times(tags, now)
@@ -132,6 +131,12 @@ class SignatureField:
             raise Unverified(POLICY, "the signature has expired")
         if start is not None and start > now + CLOCK_SLACK:
             raise Unverified(POLICY, "the signature is of the future")
+
+    def _expect_author(self, fields: Fields) -> None:
+        """Each From has to be signed (5.4): of several, readers show another one (8.15)."""
+        count = sum(name == b"from" for name, _ in fields)
+        if self.names.count(b"from") < max(1, count):
+            raise Unverified(PERMERROR, "a From line is not signed")
 
     def signed(self, fields: Fields, canonical: Callable[[int, bool], bytes]) -> list[bytes]:
         """The texts that it is over, in their order; canonical(number, relaxed) is a field's.
