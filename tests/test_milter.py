@@ -518,7 +518,11 @@ def test_no_value_can_break_the_header(home: Home, value: bytes, line: bytes) ->
 
 
 def test_addresses_are_quoted_where_they_have_to_be(home: Home) -> None:
-    changes = packet(b"-", b'<"a b"@ok.example>'), packet(b"+", b'"c \\"d"@ok.example')
+    changes = (
+        packet(b"-", b'<"a b"@ok.example>'),
+        packet(b"+", b'"c \\"d"@ok.example'),
+        packet(b"+", b'"A Name" <n@ok.example>'),
+    )
     said = MAIL.replace(b"<a@b.example>", b'<"x\\\\@y"@b.example>').replace(b"<x@", b'<"a b"@')
     with ScriptedMilter(end(*changes)) as milter:
         assert send(home, milter, said=b"EHLO c\r\n" + said + MESSAGE).codes[-2] == 250
@@ -526,7 +530,7 @@ def test_addresses_are_quoted_where_they_have_to_be(home: Home) -> None:
     assert milter.told(b"R") == [b'<"a b"@ok.example>\0']
     (message,) = home.messages()
     assert message.sender == b"x\\@y@b.example"
-    assert message.recipients == [b'c "d@ok.example']
+    assert message.recipients == [b'c "d@ok.example', b"n@ok.example"]
 
 
 LONG = {

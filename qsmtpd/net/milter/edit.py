@@ -221,8 +221,10 @@ def _chunks(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
 
 
 def _address(text: bytes) -> bytes:
-    """`<a@b>` or `a@b` -> the address, unquoted.  Raises ValueError."""
+    """`<a@b>`, `a@b` or `Name <a@b>` -> the address, unquoted.  Raises ValueError."""
     text = text.strip(b" \t")
+    if text.endswith(b">") and not text.startswith(b"<"):
+        text = text[max(text.rfind(b"<"), 0) :]
     text, _ = parse_path(text if text.startswith(b"<") else b"<%b>" % text)
     if any(byte < 32 or byte == 127 for byte in text):
         raise ValueError("an address with a control character")
