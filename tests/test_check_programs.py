@@ -156,6 +156,7 @@ def test_a_full_disk_for_the_files_of_messages(home: Home) -> None:
     assert "wrong: TMPDIR: /tmp takes no file of a message: File too large\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_maildir_that_can_be_made(home: Home) -> None:
     for path in (str(home.path / "Maildir"), "relative", f"{home.path}/slash/"):
         assert maildir(home, path) == ([], 250)  # it is made
@@ -163,6 +164,7 @@ def test_a_maildir_that_can_be_made(home: Home) -> None:
     assert (home.path / "relative" / "new").is_dir()
 
 
+@pytest.mark.slow
 def test_a_maildir_that_cannot_be_made(home: Home) -> None:
     above = home.path / "none"
     assert maildir(home, f"{above}/Maildir") == (

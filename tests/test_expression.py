@@ -182,6 +182,7 @@ def test_what_a_text_has_to_hold(text: str, literal: bytes) -> None:
     assert not literal or not compiled.matches(b"w" * 900)
 
 
+@pytest.mark.slow
 def test_a_list_of_expressions_has_a_bound(home: Home) -> None:
     """Their number, and their size written out."""
     whole = [f"re:.*word{number}\\.example.*" for number in range(EXPRESSIONS_LIMIT)]

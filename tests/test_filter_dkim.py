@@ -383,6 +383,7 @@ def test_several_records_at_a_name(tmp_path: Path) -> None:
     assert one(tmp_path, text, spf)[1] == "there is no key"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["servfail", "silent", "refused"])
 def test_a_dns_that_does_not_say(tmp_path: Path, what: str) -> None:
     result, reason = one(tmp_path, sign(MESSAGE, rsa()), f"{NAME} DO {what}")

@@ -196,6 +196,7 @@ def test_a_syslogd_with_a_stream(tmp_path: Path) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "dangling link", "FIFO", "file", "directory", "refuses"])
 def test_what_is_no_syslog(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "log"
@@ -341,6 +342,7 @@ def test_a_variable_goes_before_the_kernel() -> None:
 # -- one socket on 1 and 2 that is nobody's client: systemd's journal, or 2>&1 -----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments", "says"),
     [

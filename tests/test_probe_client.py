@@ -92,6 +92,7 @@ ONE_FAULT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
 def test_one_fault(faults: Faults, expected: dict[str, Rating], authority: str) -> None:
     results = play_all(lambda port: Client(port, authority, faults).send())

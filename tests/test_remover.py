@@ -113,6 +113,7 @@ def test_longer_than_the_limit(text: bytes, kept: bytes | None, count: int, cut:
     assert all(len(value) <= remover.FIELD_LIMIT for value in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [b"AR: ours\n", b"AR: x\n", b"a:\n", b"AR: \n", b"\n ", b"\r", b"X-Spam", b"AR:\n ours\n"],
