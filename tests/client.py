@@ -31,7 +31,9 @@ class Pipes:
         return self._writer.fileno()
 
     def recv(self, size: int) -> bytes:
-        if not select.select([self._reader], [], [], PATIENCE)[0]:
+        poll = select.poll()  # which takes any descriptor, as select() does not
+        poll.register(self._reader, select.POLLIN)
+        if not poll.poll(PATIENCE * 1000):
             raise TimeoutError
         return os.read(self._reader.fileno(), size)
 

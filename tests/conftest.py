@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 from child import Child
+from filters import close_logs
 from harness import PROGRAMS, Home
 from hypothesis import settings
 from tls_home import S6, SERVER, SSLSERVER, Start
@@ -32,9 +31,6 @@ SIGNALS = (
     signal.SIGALRM,
     signal.SIGCHLD,
 )
-#: So many more than there were are of sessions that nobody has any more.
-DESCRIPTORS = 200
-_kept = 0
 
 
 def pytest_configure() -> None:
@@ -60,13 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def few_descriptors() -> Iterator[None]:
-    """A session that a test has made in this process has sockets to its daemons, until it goes."""
-    global _kept
+def logs() -> Iterator[None]:
+    """The logs of filters that a test has made in this process end with it."""
     yield
-    if len(os.listdir("/dev/fd")) > _kept + DESCRIPTORS:
-        gc.collect()
-        _kept = len(os.listdir("/dev/fd"))
+    close_logs()
 
 
 @pytest.fixture

@@ -20,6 +20,21 @@ TAKEN = b"taken"  # nobody objects
 NOWHERE = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
+_logs: list[int] = []
+
+
+def open_log(path: Path) -> int:
+    """A log for build(): a descriptor, until the end of the test."""
+    _logs.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    return _logs[-1]
+
+
+def close_logs() -> None:
+    """Close those that were opened."""
+    while _logs:
+        os.close(_logs.pop())
+
+
 def build(name: str, home: Path, /, log: int | None = None, **environ: bytes | str) -> Any:
     """The plugin of this name, in a home that is there, with these variables."""
     full = {"PATH": os.environ["PATH"], **environ}

@@ -344,7 +344,7 @@ ROWS = [
         (b"a b", b"a;b", b"(a)", b"\xff", b"x" * 254), None),
     scanner("clamd", wrong=("reject=1",)),
     Row("messagecheck", "MESSAGECHECK", {b"/bin/true": "/bin/true"},
-        (b"nosuch", b"/no/such", b"\x01"), "", (b"/etc/passwd", b"/tmp")),
+        (b"nosuch", b"/no/such", b"\x01"), "", (b"/etc/passwd", b"/tmp"), empty_file=UNREAD),
     number(None, "MESSAGECHECKTIMEOUT", 1, MESSAGECHECK="/bin/true"),
     words(None, "MESSAGECHECKFAIL", "defer", "pass", "refuse", MESSAGECHECK="/bin/true"),
     number(None, "MESSAGECHECKSIZE", MESSAGECHECK="/bin/true"),

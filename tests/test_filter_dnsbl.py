@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from dns_server import DnsServer
-from filters import TAKEN, build, logged, rcpt, say
+from filters import TAKEN, build, logged, open_log, rcpt, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +46,7 @@ class Place:
         (path / "control").mkdir()
         self.path = path
         self.log = path / "log"
-        self._fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        self._fd = open_log(self.log)
         self.dns = DnsServer(zone)
 
     def build(self, name: str, *lines: str, **environ: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from client import PATIENCE
 from daemons import Head, Line, Peer, Script, clamd, http, rspamd, spam, spamd
-from filters import TAKEN, build, client, logged, say
+from filters import TAKEN, build, client, logged, open_log, say
 from harness import Home
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,8 +58,7 @@ class Filter:
     ) -> Decision:
         """What it decides of this message."""
         self.home.control(self.name, f"{self.peer.address} {self.options}")
-        with open(self.log, "ab") as file:
-            plugin = build(self.name, self.home.path, os.dup(file.fileno()))
+        plugin = build(self.name, self.home.path, open_log(self.log))
         spooled = self.message = SpooledMessage()
         spooled.spool.write(message)
         spooled.header = parse_header(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import types
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from dns_server import DnsServer
-from filters import TAKEN, build, logged, say
+from filters import TAKEN, build, logged, open_log, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -71,7 +70,7 @@ class Place:
         (path / "control").mkdir()
         self.path = path
         self.log = path / "log"
-        self._fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        self._fd = open_log(self.log)
         self.dns = DnsServer(ZONE)
 
     def build(self, behavior: int = 3, **environ: str) -> Any:

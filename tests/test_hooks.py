@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filters import open_log
 from hypothesis import given
 from hypothesis import strategies as st
 from test_timelimit import is_at_rest
@@ -43,7 +43,7 @@ class Engine:
     def __init__(self, path: Path, *entries: Entry) -> None:
         self._path = path / "log"
         self.asked: list[str] = []
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fd = open_log(self._path)
         self.limit = TimeLimit()
         self.hooks = Hooks(lambda: Order(entries), Log(fd), limit=self.limit)
         self.hooks.watch = lambda stage, plugin, said: self.asked.append(plugin)

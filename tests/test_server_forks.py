@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness import Home, wait_for
 from listeners import Server, make_rules
 
 from qsmtpd.server.board import Board
+from qsmtpd.server.fork import Worker
 
 
 def sockets_of(pid: int) -> set[str]:
@@ -120,3 +122,20 @@ def test_who_is_sent_away_costs_no_process(home: Home) -> None:
         events = server.events("session")
     assert [event["end"] for event in events] == list(ends.values())
     assert len({event["pid"] for event in events}) == 1
+
+
+def test_a_worker_that_is_left_reads_what_it_was_sent() -> None:
+    """Though it says something that nobody hears any more."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    worker = Worker(1, ours, None, 0)
+    with theirs:
+        ours.send(b"a client")
+        theirs.send(b"done")
+        worker.leave()
+        assert worker.control is None
+        assert theirs.recv(100) == b"a client"
+        assert theirs.recv(100) == b""
+        with pytest.raises(BrokenPipeError):
+            theirs.send(b"done")
+        worker.close()
+        worker.close()

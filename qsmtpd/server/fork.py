@@ -44,6 +44,7 @@ class Worker:
     __slots__ = (
         "pid",
         "control",
+        "left",
         "page",
         "place",
         "network",
@@ -60,6 +61,7 @@ class Worker:
     ) -> None:
         self.pid = pid
         self.control = control
+        self.left: socket.socket | None = None  # what was the control, until it has ended
         self.page = page
         self.place = place
         self.network: str | None = None
@@ -88,11 +90,24 @@ class Worker:
         self.deadline = waits.NEVER
         self.idle_since = monotonic()
 
-    def close_control(self) -> None:
-        """Neither send it anything more nor listen to it."""
+    def leave(self) -> None:
+        """Neither send it anything more nor listen to it; it finds the end behind what it was sent.
+
+        The socket is open until it has ended: closed with something unread in it, as a word of the
+        worker's that comes just now, it would take from the worker what that has not read yet.
+        """
         if self.control is not None:
-            self.control.close()
-            self.control = None
+            self.left, self.control = self.control, None
+            try:
+                self.left.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended
+
+    def close(self) -> None:
+        """It has ended."""
+        if self.left is not None:
+            self.left.close()
+            self.left = None
 
 
 def fork(

@@ -78,7 +78,7 @@ class Master:
         """What only the master may have open."""
         own = [*self._signals.descriptors, *self._reload.descriptors]
         sockets = [each.fileno() for each in self._listener.sockets]
-        return list({*self._events.descriptors(), *own, *sockets})
+        return list({*self._events.descriptors(), *self._pool.descriptors(), *own, *sockets})
 
     def _turn(self) -> None:
         """Wait for something, and do it."""

@@ -229,6 +229,11 @@ class Pool:
 
     # -- processes ---------------------------------------------------------
 
+    def descriptors(self) -> list[int]:
+        """Those to workers that are left alone, which nobody waits for."""
+        left = (worker.left for worker in self._workers.values())
+        return [control.fileno() for control in left if control is not None]
+
     def __len__(self) -> int:
         """How many worker processes have not been reaped."""
         return len(self._workers)
@@ -257,6 +262,7 @@ class Pool:
             return
         self.look()
         self._lose(worker)
+        worker.close()
         if worker.place:
             del self._places[worker.place]
             self._board.free(worker.place)
@@ -302,8 +308,7 @@ class Pool:
             fd = worker.control.fileno()
             self._events.remove(fd)
             del self._controls[fd]
-            worker.control.close()
-            worker.control = None
+            worker.leave()
 
     def _dismiss(self, worker: Worker) -> None:
         """Let it end: at once if it is idle, else after the session that it serves."""
