@@ -102,9 +102,9 @@ class Master:
         self._pool.check(now)
         self._held.expire(now)
         self._listener.check(now)
-        self._events.wake = self._next_time(now)
+        self._events.wake = self._next_time()
 
-    def _next_time(self, now: float) -> float:
+    def _next_time(self) -> float:
         """When there is something to do by the clock (monotonic seconds)."""
         times = [
             self._listener.next_time(),

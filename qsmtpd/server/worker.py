@@ -2,12 +2,12 @@
 
 It is forked from the master with everything loaded.  It has its first
 connection from the start, or waits for one on its control socket, where the
-master sends the descriptor and what is known of the client, and where the
-worker says when it is done.  The end of the control socket means that there is
-nothing more to do, or that the master is dead.
+master sends the descriptor and what is known of the client.  When it is done,
+it says so on the board (see board.py).  The end of the control socket means that
+there is nothing more to do, or that the master is dead.
 
 What a new process touches of the memory that it shares with the master is
-copied for it, which is most of what a short session costs.  So the master does
+copied for it, which is most of what its first session costs.  So the master does
 what it can before the fork (see warmup.py), and this file does little.
 """
 
