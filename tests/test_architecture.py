@@ -21,7 +21,7 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module or package may import only from layers below its own,
 #: and what is in a package from that package (but not in a circle).
 LAYERS = [
-    {"decision", "log", "maildir", "sasl", "start"},
+    {"decision", "log", "queues", "smtp.sasl", "start"},
     {"facts"},
     {"smtp", "config", "waits"},
     {"net", "child", "probe"},
@@ -116,7 +116,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
     for name, path in modules().items():
         if name.startswith(("server.", "probe.")):
             continue
-        if name not in ("main", "maildir", "checkpassword.main"):
+        if name not in ("main", "queues.maildir", "checkpassword.main"):
             text = path.read_text()
             assert "os.environ" not in text, name
             assert "_exit(" not in text, name
@@ -124,7 +124,7 @@ def test_only_the_ways_in_touch_the_process() -> None:
 
 
 #: Who looks at the environment: what reads settings, who is there, and programs of their own.
-READ_ENVIRONMENT = ("config.", "net.ucspi", "server.", "maildir", "checkpassword.", "probe.")
+READ_ENVIRONMENT = ("config.", "net.ucspi", "server.", "queues.", "checkpassword.", "probe.")
 
 
 def test_settings_come_from_one_place() -> None:

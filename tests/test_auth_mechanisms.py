@@ -20,7 +20,7 @@ from msmtp import msmtp
 from tls_home import AUTHORITY, SERVER
 from ucspitls import Helper
 
-from qsmtpd import sasl
+from qsmtpd.smtp import sasl
 
 pytestmark = pytest.mark.slow
 

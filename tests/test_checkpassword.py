@@ -20,7 +20,7 @@ from qsmtpd.checkpassword import users
 from qsmtpd.checkpassword.main import parse_login
 from qsmtpd.config.files import SIZE_LIMIT
 from qsmtpd.facts import ControlError
-from qsmtpd.sasl import scram
+from qsmtpd.smtp.sasl import scram
 
 PROGRAM = BIN / "qsmtpd-checkpassword"
 PASSWORD = b"correct horse \xc3\xa4"

@@ -13,7 +13,7 @@ import pytest
 from client import PATIENCE
 from harness import BIN, needs, wait_until_read
 
-from qsmtpd import maildir
+from qsmtpd.queues import maildir
 
 
 def deliver(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsmtpd import sasl
-from qsmtpd.sasl import gs2, relay, scram
+from qsmtpd.smtp import sasl
+from qsmtpd.smtp.sasl import gs2, relay, scram
 
 Ask = Callable[[sasl.Credentials | sasl.Message], sasl.Answer]
 #: A response of the client; None: it cancels, or sends what is no base64.

@@ -13,7 +13,7 @@ import os
 
 from ..config.files import ControlFiles
 from ..facts import ControlError
-from ..sasl import Malformed, scram
+from ..smtp.sasl import Malformed, scram
 from . import users
 
 #: The maximum of a message (bytes); AUTH allows for less.

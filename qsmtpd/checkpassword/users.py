@@ -21,7 +21,7 @@ import os
 
 from ..config.files import USERS
 from ..facts import ControlError
-from ..sasl import scram
+from ..smtp.sasl import scram
 from . import prepare
 
 FILE = USERS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..facts import ControlError
-from ..sasl import CHECKPASSWORD, MECHANISMS, SCRAM, TOKENS, is_name
+from ..smtp.sasl import CHECKPASSWORD, MECHANISMS, SCRAM, TOKENS, is_name
 from .settings import shown
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ import os
 from ..config import mechanisms
 from ..config.files import USERS
 from ..facts import ControlError
-from ..sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
+from ..smtp.sasl import CERTIFICATE, MECHANISMS, SCRAM, TOKENS
 from ..tls.settings import IMPLICIT, STARTTLS
 from .daemons import check_server
 from .programs import found, names, why_not

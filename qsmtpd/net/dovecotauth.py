@@ -6,7 +6,7 @@ import binascii
 import posix as os
 from time import monotonic
 
-from ..sasl import is_name
+from ..smtp.sasl import is_name
 from .daemon import Daemon, NoAnswer, address_of
 from .dovecot import LIMIT, NONSENSE, Line, expect_version, is_safe
 

@@ -24,10 +24,10 @@ from ..policy import load
 from ..policy.spec import BUILT_IN
 from ..policy.stages import CONNECT
 from ..policy.timelimit import TimeLimit
-from ..sasl import MECHANISMS
 from ..session import plan
 from ..session.plan import NoPlan, Plan
 from ..smtp import utf8
+from ..smtp.sasl import MECHANISMS
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS
 from .configuration import Preloaded
@@ -53,9 +53,9 @@ _LATER = (
     "qsmtpd.child.conversation",
     "qsmtpd.child.query",
     "qsmtpd.child.queue",
-    *("qsmtpd.sasl." + mechanism.file for mechanism in MECHANISMS.values()),
-    "qsmtpd.sasl.relay",
-    "qsmtpd.sasl.scram",
+    *("qsmtpd.smtp.sasl." + mechanism.file for mechanism in MECHANISMS.values()),
+    "qsmtpd.smtp.sasl.relay",
+    "qsmtpd.smtp.sasl.scram",
     "qsmtpd.session.auth",
     "qsmtpd.session.chunks",
     "qsmtpd.session.data",

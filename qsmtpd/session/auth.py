@@ -1,4 +1,4 @@
-"""AUTH: the dialogue of RFC 4954 around an exchange of a SASL mechanism (qsmtpd/sasl/)."""
+"""AUTH: the dialogue of RFC 4954 around an exchange of a SASL mechanism (qsmtpd/smtp/sasl/)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import binascii
 import posix as os
 from time import time
 
-from .. import sasl
 from ..config.session import AUTH_LIMIT
 from ..facts import Lost
 from ..net.channel import LineTooLong
-from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer
-from ..smtp import replies
+from ..smtp import replies, sasl
 from ..smtp.command import content
+from ..smtp.sasl import ACCEPTED, REFUSED, TEMPORARY, Answer
 from .verifiers import verifier_of
 
 TYPE_CHECKING = False

@@ -183,8 +183,8 @@ class Commands:
             return replies.AUTH_AGAIN
         if self._client.tls is None and not self._settings.auth.in_clear:
             return replies.AUTH_NEEDS_TLS
-        from .. import sasl
         from ..facts import Auth
+        from ..smtp import sasl
         from . import auth
 
         settings = self._settings.auth

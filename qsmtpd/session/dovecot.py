@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..net.daemon import NoAnswer
 from ..net.dovecot import is_safe
 from ..net.dovecotauth import Authentication
-from ..sasl import ACCEPTED, REFUSED, TEMPORARY, Answer, Message, is_name
+from ..smtp.sasl import ACCEPTED, REFUSED, TEMPORARY, Answer, Message, is_name
 from .verifiers import Verifier
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..facts import Client
     from ..log import Log
     from ..net.dovecotauth import Said, Server
-    from ..sasl import Credentials
+    from ..smtp.sasl import Credentials
 
 #: How long an EHLO waits for Dovecot (seconds).
 WAIT = 3.0

@@ -1,4 +1,4 @@
-"""Who answers the questions of the mechanisms of AUTH (qsmtpd/sasl/).
+"""Who answers the questions of the mechanisms of AUTH (qsmtpd/smtp/sasl/).
 
 A verifier is made for one exchange.  It has ask(question), which returns an
 Answer and raises nothing but Shutdown, and close(), which ends what it still
@@ -12,7 +12,7 @@ from time import monotonic
 
 from ..child.query import ask
 from ..child.spawn import child_environ
-from ..sasl import (
+from ..smtp.sasl import (
     ACCEPTED,
     CERTIFICATE,
     CHECKPASSWORD,

@@ -31,7 +31,18 @@ _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 #: Packages with nothing but a docstring in their __init__.py: it need not be read.
 EMPTY = frozenset(
     f"qsmtpd.{name}"
-    for name in ("child", "config", "filters", "net", "net.dns", "policy", "session", "smtp", "tls")
+    for name in (
+        "child",
+        "config",
+        "filters",
+        "net",
+        "net.dns",
+        "policy",
+        "queues",
+        "session",
+        "smtp",
+        "tls",
+    )
 )
 #: The program that has a client on descriptors 0 and 1.
 SERVES_CLIENT = "qsmtpd.main"

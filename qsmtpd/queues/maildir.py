@@ -12,7 +12,7 @@ import os
 import select
 from time import time_ns
 
-from . import __version__
+from .. import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The queue programs that come with qsmtpd, with the interface of qmail-queue."""
