@@ -65,6 +65,7 @@ def test_discarded(home: Home, bdat: bool) -> None:
     assert "exit" not in line
     told = [line for line in run.events("plugin") if line.get("hook") == "ok"]
     assert told[-1]["about"] == "data_post"
+    assert not [line for line in run.events("plugin") if line.get("hook", "").startswith("queue_")]
 
 
 def test_what_is_refused_all_the_same_is_not_discarded(home: Home) -> None:

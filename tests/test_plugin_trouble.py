@@ -39,6 +39,7 @@ ANSWERED = {
     "body": "message",
     "data_post": "message",
     "queue": "DATA",
+    "queue_pre": "message",
     "unknown": "XBAR",
     "command_xfoo": "XFOO",
 }
@@ -292,6 +293,19 @@ def test_settings_that_it_cannot_read_later(tmp_path: Path) -> None:
         assert last == b"421 unable to read controls (#4.3.0)", case
         assert case.end.event("control")["reason"] == "is unreadable", case
         assert len(case.home.messages()) == (case.stage in ("unknown", "command_xfoo")), case
+
+
+def test_where_the_queue_program_has_refused(tmp_path: Path) -> None:
+    """What queue_failed does wrong changes no reply."""
+    (tmp_path / "queue").mkdir()
+    queue = Home(tmp_path / "queue").script("exit 31")
+    for how in ("raise", "exit", "nonsense", "no-control"):
+        case = Case(tmp_path / how, "queue_failed", how, QMAILQUEUE=queue).run()
+        assert case.replies["message"].startswith(b"554 mail server permanently rejected"), case
+        assert case.replies["QUIT"] == b"221 mx.example", case
+        assert [line["hook"] for line in case.troubles] == (
+            ["queue_failed"] if how != "nonsense" else []
+        ), case
 
 
 def test_lost(tmp_path: Path) -> None:

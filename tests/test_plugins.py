@@ -62,7 +62,7 @@ def test_every_stage_in_its_order(home: Home) -> None:
         "auth=joe PLAIN", "ok=auth",
         "mail=a@b.example", "ok=mail", "rcpt=c@d.example", "ok=rcpt", "data=c@d.example",
         "queue=", "header=Subject", "body=hello\n", "data_post=Subject: x\n\nhello\n",
-        "ok=queue", "reset=",
+        "queue_pre=c@d.example", "ok=queue", "reset=",
         "unknown=XWHAT 1", "deny=unknown", "command_xnote=a  b",
         "mail=", "ok=mail", "reset=", "disconnect=",
     ]  # fmt: skip
@@ -87,6 +87,8 @@ def test_the_back_end_has_the_last_word_to_observers(home: Home) -> None:
     home.control("plugins", f"{PLUGINS}/record.py")
     run = home.run(WHOLE, QMAILQUEUE=home.script("exit 31"))
     (denied,) = [line for line in run.events("plugin") if line["hook"] == "deny"]
+    asked = [line["hook"] for line in run.events("plugin")]
+    assert asked[-5:] == ["queue_pre", "queue_failed", "deny", "reset", "disconnect"]
     assert denied["about"] == "queue"
     assert denied["reply"] == "554 mail server permanently rejected message (#5.3.0)"
 
@@ -102,6 +104,7 @@ HEARD = {
     "data": (4, 554, 451),
     "header": (5, 554, 451),
     "data_post": (5, 554, 451),
+    "queue_pre": (5, 554, 451),
 }
 
 

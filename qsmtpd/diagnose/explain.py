@@ -41,7 +41,7 @@ def show_hooks(environ: Mapping[bytes, bytes], home: bytes) -> int:
     commands = sorted(verb.decode("ascii") for verb in hooks.order.commands)
     for stage in (*stages.STAGES, *(f"command_{verb.lower()}" for verb in commands)):
         for entry in hooks.at(stage):
-            asked = stage not in (stages.OK, stages.DENY, stages.RESET, stages.DISCONNECT)
+            asked = stage not in stages.TOLD
             remarks = [f"not for: {', '.join(entry.immune)}"] if entry.immune and asked else []
             remarks += ["grants"] if entry.grants and stage == stages.RCPT else []
             if entry.postpone != "none" and stage in stages.POSTPONED:

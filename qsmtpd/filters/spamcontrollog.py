@@ -65,6 +65,7 @@ TYPES = {
     "body": b"DATA",
     "data_post": b"DATA",
     "queue": b"DATA",
+    "queue_pre": b"DATA",
 }
 OTHER_TYPE = b"SMTP"
 #: The same for qsmtpd's own refusals.

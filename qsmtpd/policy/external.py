@@ -46,6 +46,8 @@ _ARGUMENTS = {
     stages.BODY: "client, envelope, chunk",
     stages.DATA_POST: "client, envelope, message",
     stages.QUEUE: "client, envelope",
+    stages.QUEUE_PRE: "client, envelope",
+    stages.QUEUE_FAILED: "client, envelope",
     stages.UNKNOWN: "client, line",
     stages.OK: "client, ruling",
     stages.DENY: "client, ruling",

@@ -248,10 +248,10 @@ class Hooks:
         for entry in self._at.get(stage, ()):
             self._inform(entry, stage, client, ruling)
 
-    def notify(self, stage: str, client: Client) -> None:
-        """Call `reset` or `disconnect`; what goes wrong is only logged."""
+    def notify(self, stage: str, client: Client, *facts: object) -> None:
+        """Call `queue_failed`, `reset` or `disconnect`; what goes wrong is only logged."""
         for entry in self._at.get(stage, ()):
-            self._inform(entry, stage, client)
+            self._inform(entry, stage, client, *facts)
 
     def _inform(self, entry: Entry, stage: str, client: Client, *facts: object) -> None:
         try:

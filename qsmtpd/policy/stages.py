@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 CONNECT, HELO, CAPABILITIES, STARTTLS = "connect", "helo", "capabilities", "starttls"
 AUTH, MAIL, RCPT, DATA = "auth", "mail", "rcpt", "data"
 HEADER, BODY, DATA_POST, QUEUE = "header", "body", "data_post", "queue"
+QUEUE_PRE, QUEUE_FAILED = "queue_pre", "queue_failed"
 UNKNOWN, OK, DENY, RESET, DISCONNECT = "unknown", "ok", "deny", "reset", "disconnect"
 
 #: In the order in which a session comes to them.
 STAGES = (
     CONNECT, HELO, CAPABILITIES, STARTTLS, AUTH, MAIL, RCPT, DATA, HEADER, BODY, DATA_POST, QUEUE,
-    UNKNOWN, OK, DENY, RESET, DISCONNECT,
+    QUEUE_PRE, QUEUE_FAILED, UNKNOWN, OK, DENY, RESET, DISCONNECT,
 )  # fmt: skip
 
 REPLIES = {
@@ -40,6 +41,7 @@ REPLIES = {
     DATA: (554, 451),
     HEADER: (554, 451),
     DATA_POST: (554, 451),
+    QUEUE_PRE: (554, 451),
     UNKNOWN: (500, 451),
 }
 _OTHERS = (550, 451)  # a command of a plugin's own
@@ -47,6 +49,8 @@ _OTHERS = (550, 451)  # a command of a plugin's own
 ENDING = (CONNECT, STARTTLS)
 #: A refusal at one of these may be postponed to RCPT or to DATA.
 POSTPONED = (CONNECT, HELO, STARTTLS, MAIL, RCPT)
+#: What plugins are only told of.
+TOLD = (QUEUE_FAILED, OK, DENY, RESET, DISCONNECT)
 #: What belongs to the transaction under way, and ends with it.
 TRANSACTION = (MAIL, RCPT, DATA, HEADER, DATA_POST)
 

@@ -252,6 +252,23 @@ class Transfer:
         return _taken(self._back_end.pid).of(ruling)
 
     def _commit(self) -> Reply:
+        """The last question, and then the back end's verdict."""
+        hooks, client, envelope = self._hooks, self._client, self._envelope
+        if not hooks.has(stages.QUEUE_PRE, stages.QUEUE_FAILED):
+            return self._hand_over()
+        queued = False
+        try:
+            ruling = hooks.ask(stages.QUEUE_PRE, client, envelope)
+            if ruling.decision.verdict in REFUSALS:
+                self.refuse(stages.reply_to(ruling))
+            reply = self.refusal or self._hand_over()
+            queued = not reply.refused
+        finally:
+            if not queued:
+                hooks.notify(stages.QUEUE_FAILED, client, envelope)
+        return reply
+
+    def _hand_over(self) -> Reply:
         assert self._back_end is not None
         waits.check()  # from here on nothing is cut short: it may be queued
         pid = self._back_end.pid

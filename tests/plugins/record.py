@@ -68,6 +68,12 @@ class Plugin:
     def queue(self, client, envelope):
         self._write("queue", client)
 
+    def queue_pre(self, client, envelope):
+        return self._write("queue_pre", client, about=b",".join(envelope.recipients))
+
+    def queue_failed(self, client, envelope):
+        self._write("queue_failed", client, about=b",".join(envelope.recipients))
+
     def unknown(self, client, line):
         return self._write("unknown", client, about=line)
 
