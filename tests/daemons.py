@@ -12,6 +12,9 @@ from typing import Self
 
 from client import PATIENCE
 
+#: Seconds for what was said before a connection was closed; who keeps one open has no more.
+END = 1.0
+
 
 class Line:
     """One connection, as the daemon has it."""
@@ -42,9 +45,9 @@ Script = Callable[[Line], object]
 
 
 class Peer:
-    """A daemon at an address; a context manager, which ends with its connections.
+    """A daemon at an address; a context manager, which hears to its end what it was told.
 
-    `connections` counts them; `heard` has every line that a script has put there.
+    `connections` counts its connections; `heard` has every line that a script has put there.
     """
 
     def __init__(self, script: Script, path: Path | None = None) -> None:
@@ -52,7 +55,7 @@ class Peer:
         self.path = path
         self.connections = 0
         self.heard: list[bytes] = []
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, threading.Thread] = {}
         self._listener = self._listen()
 
     def _listen(self) -> socket.socket:
@@ -81,8 +84,9 @@ class Peer:
             except OSError:
                 return
             self.connections += 1
-            self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            server = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._open[connection] = server
+            server.start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -90,12 +94,12 @@ class Peer:
         except OSError:  # the other side had enough
             pass
         finally:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
             connection.close()
 
     def stop(self) -> None:
         """No more connections, and an end of those that there are."""
-        for one in (self._listener, *self._open):
+        for one in (self._listener, *list(self._open)):
             try:
                 one.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -112,6 +116,9 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """The other side has closed, or ended: what it still said on its way is heard."""
+        for server in list(self._open.values()):
+            server.join(END)
         self.stop()
 
 

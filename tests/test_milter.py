@@ -30,9 +30,9 @@ def send(
 def test_all_commands_in_their_order(home: Home) -> None:
     with ScriptedMilter() as milter:
         run = send(home, milter, said=BEGIN + b"XWHAT a\r\n" + MESSAGE)
-        assert run.codes == [220, 250, 250, 250, 502, 354, 250, 221]
-        assert milter.commands() == "OCHMRUTLLLNBEQ"
-        version, actions, steps = milter.offered
+    assert run.codes == [220, 250, 250, 250, 502, 354, 250, 221]
+    assert milter.commands() == "OCHMRUTLLLNBEQ"
+    version, actions, steps = milter.offered
     assert (version, actions) == (6, 0x1FF)
     assert steps == 0x1FFFFF & ~0x800
     assert milter.told(b"C") == [b"client.example\0" + b"4" + b"\0\0" + b"192.0.2.1\0"]
@@ -207,7 +207,7 @@ def test_who_says_nothing_is_shown_to_no_milter(home: Home) -> None:
 def test_a_refused_helo_refuses_all(home: Home, answer: bytes) -> None:
     with ScriptedMilter({b"H": answer}) as milter:
         run = send(home, milter)
-        assert milter.commands() == "OCHQ"
+    assert milter.commands() == "OCHQ"
     assert run.codes[1:4] == [*[550 if answer == raw(b"r") else 553] * 2, 503]
     assert home.messages() == []
 
@@ -758,7 +758,7 @@ def test_check_negotiates_with_each(home: Home) -> None:
         bad = two.address.encode()
         home.control("milters", f"{one.address} name=first", two.address, "/no/such fail=pass")
         run = home.run(b"", "--check")
-        assert one.commands() == "OQ"
+    assert one.commands() == "OQ"
     assert b"it answers version 6, and may change the header, the body, the sender" in run.out
     assert run.status == 1
     assert bad + b" gives no answer: talks nonsense" in run.out
