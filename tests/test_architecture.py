@@ -25,7 +25,7 @@ LAYERS = [
     {"facts"},
     {"smtp", "config", "waits"},
     {"net", "child", "probe"},
-    {"tls", "policy.spec", "policy.lines"},
+    {"tls", "policy.spec", "policy.lines", "policy.store"},
     {"config.session", "checkpassword"},
     {"child.queue"},
     {"filters", "queue"},

@@ -127,7 +127,8 @@ def temporary() -> bytes:
 class ControlFiles:
     """The files below `home`/control (bytes), read when first asked for.
 
-    `kept` is for what others make of the files and want to have only once.
+    `kept` is for what others make of the files and want to have only once; what keeps
+    files open has an attribute `descriptors`, which says how many.
     """
 
     __slots__ = ("home", "kept", "_files", "_wrong", "_cdbs", "_names")
@@ -225,9 +226,10 @@ class ControlFiles:
         return found
 
     @property
-    def cdbs(self) -> int:
-        """How many cdbs are open."""
-        return len(self._cdbs)
+    def open_files(self) -> int:
+        """How many files stay open: cdbs, and what is kept."""
+        kept = (getattr(each, "descriptors", 0) for each in self.kept.values())
+        return len(self._cdbs) + sum(kept)
 
     def _read(self, name: str) -> bytes | None:
         return read_regular("control/" + name, self.path(name)) if self.lists(name) else None

@@ -100,8 +100,8 @@ def identity(fd: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def descriptors(cdbs: int = 0) -> list[tuple[int, int]]:
-    """What is open, but for so many cdbs, in an order of its own; nothing without /proc.
+def descriptors(files: int = 0) -> list[tuple[int, int]]:
+    """What is open, but for so many files, in an order of its own; nothing without /proc.
 
     Regular files count as one another: a cdb that has changed is opened anew.
     """
@@ -117,7 +117,7 @@ def descriptors(cdbs: int = 0) -> list[tuple[int, int]]:
             continue  # it was the listing's own
         is_file = stat.S_ISREG(status.st_mode)
         found.append(_A_FILE if is_file else (status.st_dev, status.st_ino))
-    for _ in range(cdbs if found else 0):
+    for _ in range(files if found else 0):
         found.remove(_A_FILE)
     return sorted(found)
 

@@ -213,14 +213,14 @@ def _add(environ: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
 class _ProcessState:
     """What a session, or a plugin in it, may change in the process, as it was before.
 
-    `files` are those whose cdbs stay open.  `other` is a descriptor that is open now
+    `files` are those of which some stay open.  `other` is a descriptor that is open now
     and will be closed then.
     """
 
     def __init__(self, files: ControlFiles, other: int | None = None) -> None:
         self._files = files
         self._state = ProcessState(PROCESS + INTERPRETER)
-        self._descriptors = descriptors(files.cdbs)
+        self._descriptors = descriptors(files.open_files)
         if other is not None and self._descriptors:
             self._descriptors.remove(identity(other))
 
@@ -228,9 +228,9 @@ class _ProcessState:
         """Restore it.  False where that cannot be, or something is left over."""
         if self._state.restore():
             return False
-        if descriptors(self._files.cdbs) != self._descriptors:
+        if descriptors(self._files.open_files) != self._descriptors:
             gc.collect()  # objects that refer to each other still hold files, as a cdb
-            if descriptors(self._files.cdbs) != self._descriptors:
+            if descriptors(self._files.open_files) != self._descriptors:
                 return False
         try:
             os.waitpid(-1, os.WNOHANG)

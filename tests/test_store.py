@@ -1,0 +1,145 @@
+"""What filters remember (qsmtpd/policy/store): one file, many processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from qsmtpd.policy.store import COUNTS, GREYLIST, Record, Trouble
+from qsmtpd.policy.store.counts import Counter, count, counted
+from qsmtpd.policy.store.sqlite import SqliteStore
+
+NOW = 1_800_000_000
+BUDGET = 20.0  # seconds: on a machine that is busy
+
+
+def opened(path: Path, size: int = 1, budget: float = BUDGET) -> SqliteStore:
+    store = SqliteStore(os.fsencode(path), size)
+    store.deadline = monotonic() + budget
+    return store
+
+
+def put(store: SqliteStore, key: bytes, record: Record | None, kind: str = GREYLIST) -> None:
+    store.update(kind, [key], NOW, lambda _: [record])
+
+
+def test_what_is_kept_is_there_for_the_next_process(tmp_path: Path) -> None:
+    put(opened(tmp_path / "store"), b"\0key", Record(NOW, 7, NOW + 10))
+    store = opened(tmp_path / "store")
+    (found,) = store.look(GREYLIST, [b"\0key"], NOW)
+    assert found is not None
+    assert (found.since, found.count, found.ends) == (NOW, 7, NOW + 10)
+    assert store.look(COUNTS, [b"\0key"], NOW) == [None], "another table"
+    assert store.look(GREYLIST, [b"\0key", b"key"], NOW + 10) == [None, None], "it has ended"
+
+
+def test_a_store_has_the_mode_0600(tmp_path: Path) -> None:
+    for umask in (0, 0o777):
+        before = os.umask(umask)
+        try:
+            put(opened(tmp_path / f"{umask}"), b"k", Record(NOW, 1, NOW + 1))
+        finally:
+            os.umask(before)
+    assert {path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_counts_are_those_of_a_window(tmp_path: Path) -> None:
+    store = opened(tmp_path / "store")
+    hour, day = Counter(b"joe", 3600), Counter(b"joe", 86400)
+    for after, values in ((0, [1, 1]), (3599, [2, 2]), (3600, [1, 3]), (86400, [1, 1])):
+        found = count(store, NOW + after, [hour, day])
+        assert (found.values, found.over) == (values, None)
+    assert found.left == [3600, 86400]
+    assert [(name, span) for name, span, _ in counted(store, NOW)] == [
+        (b"joe", 3600),
+        (b"joe", 86400),
+    ]
+
+
+def test_what_would_be_too_many_counts_nowhere(tmp_path: Path) -> None:
+    store = opened(tmp_path / "store")
+    assert count(store, NOW, [Counter(b"a", 60, 3, 5), Counter(b"b", 60, 1, 1)]).over is None
+    found = count(store, NOW, [Counter(b"a", 60, 2, 5), Counter(b"b", 60, 1, 1)])
+    assert (found.over, found.values) == (1, [3, 1])
+    assert count(store, NOW, [Counter(b"a", 60, 2, 5)]).values == [5]
+    assert count(store, NOW, [Counter(b"a", 60, -9)]).values == [0]
+    assert count(store, NOW, [Counter(b"c", 60, -9)]).values == [0]
+
+
+def test_many_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each opens the store for each of its steps, as cold sessions do, or keeps it open."""
+    path, times = tmp_path / "store", 20
+    children = []
+    for number in range(50):
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                store = opened(path)
+                for _ in range(times):
+                    if number % 2:
+                        store = opened(path)
+                    store.deadline = monotonic() + BUDGET
+                    found = count(store, NOW, [Counter(b"all", 60), Counter(b"%d" % number, 60)])
+                    assert found.over is None
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 50
+    values = {name: record.count for name, _, record in counted(opened(path), NOW)}
+    assert values.pop(b"all") == 50 * times
+    assert len(values) == 50 and set(values.values()) == {times}
+
+
+def broken(path: Path, how: str) -> None:
+    """A store that was one, and is not any more."""
+    store = opened(path)
+    put(store, b"k", Record(NOW, 1, NOW + 1))
+    store.close()
+    content = path.read_bytes()
+    path.unlink()
+    if how == "directory":
+        path.mkdir()
+    elif how == "fifo":
+        os.mkfifo(path)
+    elif how == "link":
+        path.symlink_to("nowhere")
+    elif how == "garbage":
+        path.write_bytes(b"hello\n" * 5000)
+    elif how == "truncated":
+        path.write_bytes(content[:5000])
+    elif how == "other":
+        path.write_bytes(content[:68] + b"\0\0\0\1" + content[72:])
+    elif how == "newer":
+        path.write_bytes(content[:60] + b"\0\0\0\2" + content[64:])
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ("directory", "foreign"),
+        ("fifo", "foreign"),
+        ("link", "missing"),
+        ("garbage", "corrupt"),
+        ("truncated", "corrupt"),
+        ("other", "foreign"),
+        ("newer", "foreign"),
+    ],
+)
+def test_what_is_no_store_is_trouble_and_left_alone(tmp_path: Path, how: str, word: str) -> None:
+    path = tmp_path / "store"
+    broken(path, how)
+    before = path.read_bytes() if path.is_file() else None
+
+    def keep(records: Sequence[Record | None]) -> Sequence[Record | None]:
+        return [Record(NOW, 1, NOW + 1)]
+
+    with pytest.raises(Trouble) as raised:
+        opened(path).update(GREYLIST, [b"k"], NOW, keep)
+    assert raised.value.word == word, raised.value.reason
+    assert (path.read_bytes() if path.is_file() else None) == before
