@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from qsmtpd.policy.store import COUNTS, GREYLIST, Record, Trouble
-from qsmtpd.policy.store.counts import Counter, count, counted
+from qsmtpd.policy.store.counts import Counter, count, listed
 from qsmtpd.policy.store.sqlite import SqliteStore
 
 NOW = 1_800_000_000
@@ -47,29 +47,6 @@ def test_a_store_has_the_mode_0600(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()} == {0o600}
 
 
-def test_counts_are_those_of_a_window(tmp_path: Path) -> None:
-    store = opened(tmp_path / "store")
-    hour, day = Counter(b"joe", 3600), Counter(b"joe", 86400)
-    for after, values in ((0, [1, 1]), (3599, [2, 2]), (3600, [1, 3]), (86400, [1, 1])):
-        found = count(store, NOW + after, [hour, day])
-        assert (found.values, found.over) == (values, None)
-    assert found.left == [3600, 86400]
-    assert [(name, span) for name, span, _ in counted(store, NOW)] == [
-        (b"joe", 3600),
-        (b"joe", 86400),
-    ]
-
-
-def test_what_would_be_too_many_counts_nowhere(tmp_path: Path) -> None:
-    store = opened(tmp_path / "store")
-    assert count(store, NOW, [Counter(b"a", 60, 3, 5), Counter(b"b", 60, 1, 1)]).over is None
-    found = count(store, NOW, [Counter(b"a", 60, 2, 5), Counter(b"b", 60, 1, 1)])
-    assert (found.over, found.values) == (1, [3, 1])
-    assert count(store, NOW, [Counter(b"a", 60, 2, 5)]).values == [5]
-    assert count(store, NOW, [Counter(b"a", 60, -9)]).values == [0]
-    assert count(store, NOW, [Counter(b"c", 60, -9)]).values == [0]
-
-
 def test_many_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each opens the store for each of its steps, as cold sessions do, or keeps it open."""
     path, times = tmp_path / "store", 20
@@ -91,7 +68,7 @@ def test_many_processes_at_once_lose_nothing(tmp_path: Path) -> None:
                 os._exit(status)
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 50
-    values = {name: record.count for name, _, record in counted(opened(path), NOW)}
+    values = {name: what.value for name, _, what in listed(opened(path), NOW)}
     assert values.pop(b"all") == 50 * times
     assert len(values) == 50 and set(values.values()) == {times}
 
