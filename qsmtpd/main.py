@@ -15,6 +15,7 @@ from .log import Log, redirect
 from .net import ucspi
 from .net.descriptors import Descriptors
 from .session import connection, plan
+from .session.dialogue import Smtp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,5 +118,5 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
     waits.listen()
-    made = plan.make(ControlFiles(home(environ)), environ, checkpassword)
+    made = plan.make(Smtp, ControlFiles(home(environ)), environ, checkpassword)
     return connection.serve(Descriptors(*client), client[0], environ, made, os._exit).status

@@ -156,7 +156,7 @@ COLD = """
     net net.channel net.descriptors net.ucspi
     policy policy.hooks policy.load policy.spec policy.stages
     session session.commands session.connection session.dialogue session.ending
-    session.envelope session.plan session.run session.verbs
+    session.envelope session.plan session.protocol session.run session.transaction
     smtp smtp.address smtp.command smtp.replies smtp.states start
     tls tls.errors tls.pairs tls.provider tls.settings waits
 """

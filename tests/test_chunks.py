@@ -30,6 +30,7 @@ from qsmtpd.net.channel import Channel
 from qsmtpd.policy import stages
 from qsmtpd.policy.spec import Entry
 from qsmtpd.session import run
+from qsmtpd.session.dialogue import Smtp
 from qsmtpd.session.plan import Plan
 from qsmtpd.smtp import chunk
 from qsmtpd.smtp.command import BareLF
@@ -195,7 +196,7 @@ class Served:
         """The codes of the replies behind the greeting, and what was stored."""
         wire, log, memory = Wire(pieces), Log(self._null.fileno()), Memory()
         own = [Entry("memory", {stages.QUEUE: memory.open})]
-        plan = Plan(self._settings, self._lookup, log, own)
+        plan = Plan(Smtp, self._settings, self._lookup, log, own)
         run.run(Channel(wire), Peer(), plan, plan.plugins.hooks(), None, sys.exit, monotonic())
         codes = [int(line[:3]) for line in wire.heard.split(b"\r\n")[:-1] if line[3:4] == b" "]
         stored = [message.partition(b"-0000\n")[2] for _, _, message in memory.messages]

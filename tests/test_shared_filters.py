@@ -19,6 +19,7 @@ from qsmtpd.config.files import ControlFiles
 from qsmtpd.net.descriptors import Descriptors
 from qsmtpd.policy.spec import BUILT_IN
 from qsmtpd.session import connection, plan
+from qsmtpd.session.dialogue import Smtp
 from qsmtpd.session.plan import Plan
 
 pytestmark = pytest.mark.slow
@@ -122,7 +123,7 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.chdir(home.path)
     checker = [os.fsencode(PROGRAMS / "checker"), b"true"]
     variables = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
-    found = plan.make(ControlFiles(os.fsencode(home.path)), variables, checker)
+    found = plan.make(Smtp, ControlFiles(os.fsencode(home.path)), variables, checker)
     assert isinstance(found, Plan), found.error
     return found
 

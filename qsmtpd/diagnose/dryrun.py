@@ -16,6 +16,7 @@ from ..net.channel import Channel
 from ..policy import stages
 from ..policy.spec import Entry
 from ..session import run
+from ..session.dialogue import Smtp
 from ..session.plan import Plan
 
 TYPE_CHECKING = False
@@ -206,7 +207,7 @@ class DryRun:
         self._peer = peer
         self._tls = tls
         settings = SessionSettings.load(lookup, checkpassword)
-        self._plan = Plan(settings, lookup, log, [_in_front(self.back_end)])
+        self._plan = Plan(Smtp, settings, lookup, log, [_in_front(self.back_end)])
         self._plan.provider = provider
         self.hooks = self._plan.plugins.hooks()
 

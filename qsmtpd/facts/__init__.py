@@ -133,6 +133,7 @@ class Client:
         "peer",
         "tls",
         "auth",
+        "protocol",
         "helo",
         "esmtp",
         "relay",
@@ -154,6 +155,7 @@ class Client:
         self.peer = peer
         self.tls = tls
         self.auth: Auth | None = None
+        self.protocol = b"SMTP"  # or QMTP, or QMQP, which have no HELO
         self.helo: bytes | None = None  # the argument of HELO or EHLO, b"" if it had none
         self.esmtp = False  # greeted with EHLO
         #: None, or the suffix for every recipient: with it, every recipient is allowed.

@@ -261,7 +261,7 @@ def _facts(
     fingerprint = (tls.fingerprint if tls is not None else None) or b""
     pairs = [fingerprint[at : at + 2] for at in range(0, len(fingerprint), 2)]
     yield b"protocol_state", _STATES[stage]
-    yield b"protocol_name", b"ESMTP" if client.esmtp else b"SMTP"
+    yield b"protocol_name", b"ESMTP" if client.esmtp else client.protocol
     yield b"helo_name", client.helo or b""
     yield b"queue_id", b""
     yield b"sender", envelope.sender

@@ -144,16 +144,16 @@ def network(ip: str) -> str:
     return socket.inet_pton(socket.AF_INET6, ip)[:8].hex()
 
 
-def part(connection: Socket, reply: Reply | None) -> None:
-    """Send a last reply, if that needs no waiting, and close.
+def part(connection: Socket, words: bytes) -> None:
+    """Send these last words, if that needs no waiting, and close.
 
     Nor is the client let come to its end, as after a session: only what it has
     sent already is read, for closing with that unread would reset the connection.
     """
     try:
         connection.setblocking(False)
-        if reply is not None:
-            connection.send(reply.wire() + b"\r\n")
+        if words:
+            connection.send(words)
         connection.shutdown(SHUT_WR)
         connection.recv(LEFT)
     except OSError:

@@ -57,7 +57,10 @@ class Configuration:
     A HUP makes a new Configuration, with the same options and rules.
     """
 
-    __slots__ = ("options", "environ", "rules", "external_plugins", "preloaded", "made", "_plans")
+    __slots__ = (
+        *("options", "protocol", "environ", "rules", "external_plugins", "preloaded", "made"),
+        "_plans",
+    )
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Configuration:
         preloaded: Preloaded,
     ) -> None:
         self.options = options
+        self.protocol = preloaded.plan.protocol
         self.environ = environ
         self.rules = client_rules
         self.preloaded = preloaded
@@ -90,7 +94,8 @@ class Configuration:
             environ = {**self.environ, **rules.variables(rule)}
             if len(self._plans) >= PLANS_LIMIT:
                 self._plans = {b"": self._plans[b""]}
-            found = plan.make(self.preloaded.files, environ, self.options.checkpassword)
+            files, checkpassword = self.preloaded.files, self.options.checkpassword
+            found = plan.make(self.protocol, files, environ, checkpassword)
             self._plans[rule] = found
             self.made += 1
         return found

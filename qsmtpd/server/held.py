@@ -26,6 +26,7 @@ from .timers import Timers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from .accepted import Connections
     from .events import Events
@@ -109,14 +110,17 @@ class Held:
     def _greet(self, client: Client) -> None:
         plan = client.plan
         assert isinstance(plan, Plan)
+        greeting = plan.protocol.greeting(plan.settings)
         try:
-            client.bytes_out = client.connection.send(plan.settings.greeting_line, MSG_DONTWAIT)
+            if greeting:
+                client.bytes_out = client.connection.send(greeting, MSG_DONTWAIT)
         except OSError:
             self.end(client, Ending("client-gone"))
             return
         client.greeted = True
         limits = plan.settings.limits
-        client.line = min(limits.line, LINE) + 2
+        if greeting:  # else the first byte of any kind is for a process
+            client.line = min(limits.line, LINE) + 2
         client.ends = replies.TIMEOUT if limits.timeout <= limits.session else replies.SESSION_OVER
         self._timers.set(client, min(limits.timeout, limits.session))
 
@@ -182,17 +186,23 @@ class Held:
     def _say(self, client: Client, ending: Ending) -> None:
         """The last word as far as it needs no waiting, and the line in the log."""
         plan = client.plan
+        protocol = self._pool.configuration.protocol
         self._connections.remove(client.network)
         log, environ = Log(), client.facts
         if plan is not None:  # as in a session: what a rule says is stronger than the facts
             log = plan.log
             environ = self._pool.configuration.environ_of(plan, client.rule or b"", environ)
-        if ending.reply is not None and client.greeted and isinstance(plan, Plan):
-            ending.reply = plan.settings.in_form(ending.reply)
+        text, words = None, b""
+        if ending.reply is not None:
+            if client.greeted and isinstance(plan, Plan):
+                ending.reply = plan.settings.in_form(ending.reply)
+            text, words = protocol.text(ending.reply), protocol.alone(ending.reply)
         peer = ucspi.read_peer(environ, client.fd)
         log.begin(pid=os.getpid(), ip=peer.ip)
-        log_session(log, client, peer, Counters(client.since), ending)  # type: ignore[arg-type]
-        part(client.connection, ending.reply)
+        facts: Any = client  # of which the line has the bytes that came and went
+        counters = Counters(client.since)
+        log_session(log, facts, peer, counters, ending.word, text, protocol.name)
+        part(client.connection, words)
 
     def make_room(self) -> bool:
         """Who has been here longest without a line leaves; False where there is nobody."""

@@ -18,6 +18,7 @@ from ..config.settings import Settings
 from ..diagnose.dryrun import DryRun
 from ..facts import Peer
 from ..log import Log
+from ..session.dialogue import Smtp
 from ..session.plan import Plan
 from . import worker
 from .accepted import Accepted, own
@@ -82,7 +83,7 @@ def serve_some() -> None:
     Raises OSError or ControlError where there are no descriptors, as when a plugin has set a limit.
     """
     lookup = Settings(Nowhere(), {})
-    made = Plan(SessionSettings.load(lookup), lookup, Log())
+    made = Plan(Smtp, SessionSettings.load(lookup), lookup, Log())
     options = Options(["-H", "-l", "nobody.example", "127.0.0.1", "25"], {})
     configuration = Configuration(options, {}, None, Preloaded(Nowhere(), made, ""))
     facts = {**own(("127.0.0.1", 25)), b"TCPREMOTEIP": b"127.0.0.1", b"TCPREMOTEPORT": b"1"}

@@ -25,6 +25,7 @@ from ..policy.spec import BUILT_IN
 from ..policy.stages import CONNECT
 from ..policy.timelimit import TimeLimit
 from ..session import plan
+from ..session.dialogue import Smtp
 from ..session.plan import NoPlan, Plan
 from ..smtp import utf8
 from ..smtp.sasl import MECHANISMS
@@ -105,7 +106,7 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
     load.forget()
     files = ControlFiles(home(environ))
     files.read_ahead()
-    made = plan.make(files, dict(environ), checkpassword)
+    made = plan.make(Smtp, files, dict(environ), checkpassword)
     loaded = Preloaded(files, made, _now())
     loaded.serves = _prepare(made, loaded)
     if isinstance(made, Plan):

@@ -1,32 +1,34 @@
-"""The commands of a dialogue: an argument goes in, a reply comes out."""
+"""The commands of a dialogue: an argument goes in, a reply comes out.
+
+Which of them there are is a table of verbs, for each of the few kinds of sessions.
+"""
 
 from __future__ import annotations
 
-from time import monotonic
-
-from ..decision import ACCEPT, ACCEPTED, DEFER, DISCARD, REFUSALS, REJECT, Decision
-from ..facts import Envelope, Reply, Ruling
+from ..decision import ACCEPT
+from ..facts import Reply, Ruling
 from ..policy import stages
 from ..smtp import replies
 from ..smtp.command import content
 from . import envelope
+from .transaction import own_decision
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..config.session import SessionSettings
     from ..facts import Auth, Client, Tls
     from ..log import Log
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
+    from ..policy.spec import Order
     from ..tls.provider import TlsProvider
     from .chunks import ChunkedTransfer
     from .data import Transfer
+    from .transaction import Transaction
 
-    Fields = dict[str, bytes | str | int]
-
-
-#: Before MAIL.
-_NO_ENVELOPE = Envelope(b"")
+    Table = dict[bytes, Callable[["Commands", bytes], Reply]]
 
 
 class TlsStarted(Exception):
@@ -40,33 +42,20 @@ class TlsStarted(Exception):
 class Commands:
     """What each command does; whether it may be given now is for the dialogue.
 
-    Of the last one, `about` is what the log should say of it, `logged` says that it
-    has had its own line, `message_over` that it was a DATA, after which the
+    Of the last one, `message_over` says that it was a DATA, after which the
     transaction is over, and `last_chunk` that it was a BDAT with LAST.
     """
 
     __slots__ = (
-        "about",
-        "logged",
-        "message_over",
-        "last_chunk",
-        "_channel",
-        "_client",
-        "_settings",
-        "_hooks",
-        "_observed",
-        "_log",
-        "_counters",
-        "_provider",
-        "_envelope",
-        "_transfer",
-        "_auth_unavailable",
+        *("message_over", "last_chunk", "_channel", "_client", "_transaction", "_settings"),
+        *("_hooks", "_observed", "_log", "_counters", "_provider", "_transfer"),
     )
 
     def __init__(
         self,
         channel: Channel,
         client: Client,
+        transaction: Transaction,
         settings: SessionSettings,
         hooks: Hooks,
         log: Log,
@@ -74,57 +63,36 @@ class Commands:
     ) -> None:
         self._channel = channel
         self._client = client
+        self._transaction = transaction
         self._settings = settings
         self._hooks = hooks
         self._observed = hooks.order.observed
         self._log = log
         self._counters = client.counters
         self._provider = provider
-        self._envelope = _NO_ENVELOPE
-        self.about: Fields = {}
-        self.logged = False
         self.message_over = False
         self.last_chunk = False
         self._transfer: ChunkedTransfer | None = None
-        self._auth_unavailable = False
 
     def begin(self) -> None:
         """Another command comes."""
-        self.about = {}
-        self.logged = False
+        self._transaction.about = {}
+        self._transaction.logged = False
         self.message_over = False
         self.last_chunk = False
-
-    def known(self, transaction: bool) -> Fields:
-        """The log's fields of who sends what to whom, as far as that is known.
-
-        `transaction`: there is one under way.
-        """
-        known: Fields = {"helo": self._client.helo or b""}
-        if self._client.auth is not None:
-            known["user"] = self._client.auth.user
-        if transaction:
-            known["from"] = self._envelope.sender
-        return {**known, **self.about}
 
     def unknown(self, line: bytes) -> Reply:
         """A line with a verb that this client cannot give."""
         self._counters.unknown += 1
         ruling = self._hooks.ask(stages.UNKNOWN, self._client, content(line))
-        return self._judged(ruling, replies.UNIMPLEMENTED)
-
-    def _judged(self, ruling: Ruling, reply: Reply) -> Reply:
-        """The refusal that a ruling is, or this reply: with the ruling where somebody is told."""
-        if ruling.decision.verdict in REFUSALS:
-            return stages.reply_to(ruling)
-        return reply.of(ruling) if self._observed else reply
+        return self._transaction.judged(ruling, replies.UNIMPLEMENTED)
 
     def of_plugin(self, stage: str, argument: bytes) -> Reply:
         """A command that a plugin brings."""
         ruling = self._hooks.ask(stage, self._client, argument)
         if ruling.decision.verdict == ACCEPT:
             return stages.reply_to(ruling)
-        return self._judged(ruling, replies.UNIMPLEMENTED)
+        return self._transaction.judged(ruling, replies.UNIMPLEMENTED)
 
     # -- each of them: its argument goes in, its reply comes out ------------------
 
@@ -149,7 +117,9 @@ class Commands:
         """HELO or EHLO: this reply, or a refusal."""
         self._client.helo = name
         self._client.esmtp = esmtp
-        return self._judged(self._hooks.ask(stages.HELO, self._client, name, about=name), reply)
+        return self._transaction.judged(
+            self._hooks.ask(stages.HELO, self._client, name, about=name), reply
+        )
 
     def starttls(self, argument: bytes) -> Reply:
         if argument:
@@ -175,7 +145,7 @@ class Commands:
 
             assert auth.dovecot is not None
             names = dovecot.offered(auth, auth.dovecot, self._log)
-            self._auth_unavailable = names is None
+            self._transaction.auth_unavailable = names is None
         return names or ()
 
     def auth(self, argument: bytes) -> Reply:
@@ -202,7 +172,7 @@ class Commands:
             decision = own_decision(reply)
             reply = reply.of(Ruling(stages.AUTH, "", decision, result.user, result.mechanism))
         reply = self._settings.in_form(reply)
-        self.logged = True
+        self._transaction.logged = True
         self._log.line(
             "auth",
             verdict=sasl.REFUSED if accepted and reply.refused else result.verdict,
@@ -219,7 +189,7 @@ class Commands:
     def _admit(self, who: Auth, reply: Reply) -> Reply:
         """The password was right: this reply, or a plugin's refusal all the same."""
         ruling = self._hooks.ask(stages.AUTH, self._client, who.user, who.mechanism, about=who.user)
-        reply = self._judged(ruling, reply)
+        reply = self._transaction.judged(ruling, reply)
         if not reply.refused:
             self._client.auth = who
             if self._client.relay is None:
@@ -227,38 +197,24 @@ class Commands:
         return reply
 
     def mail(self, argument: bytes) -> Reply:
-        if self._settings.auth.required and self._client.auth is None:
-            return replies.AUTH_TEMPORARY if self._auth_unavailable else replies.AUTH_REQUIRED
+        refusal = self._transaction.refuses_all()
+        if refusal is not None:
+            return refusal
         try:
-            self._envelope = envelope.sender(argument, self._settings)
+            return self._transaction.mail(envelope.sender(argument, self._settings))
         except envelope.BadPath as error:
             if error.address is not None:
-                self.about = {"from": error.address}
+                self._transaction.about = {"from": error.address}
             return error.reply
-        sender = self._envelope.sender
-        self.about = {"from": sender}
-        ruling = self._hooks.ask(stages.MAIL, self._client, self._envelope, about=sender)
-        return self._judged(ruling, replies.SENDER_OK)
 
     def rcpt(self, argument: bytes) -> Reply:
+        utf8 = self._transaction.envelope.utf8
         try:
-            asked = envelope.recipient(argument, self._settings, self._envelope.utf8)
+            return self._transaction.rcpt(envelope.recipient(argument, self._settings, utf8))
         except envelope.BadPath as error:
             if error.address is not None:
-                self.about = {"to": error.address}
+                self._transaction.about = {"to": error.address}
             return error.reply
-        self.about = {"to": asked}
-        if len(self._envelope.recipients) >= self._settings.limits.recipients:
-            reply = replies.TOO_MANY_RECIPIENTS
-            return reply.of(Ruling(stages.RCPT, "", own_decision(reply), asked))
-        self._counters.recipients += 1
-        ruling, recipient = self._hooks.rcpt(self._client, self._envelope, asked)
-        reply = self._judged(ruling, replies.RECIPIENT_OK)
-        if reply.refused:
-            self._counters.bad_recipients += not reply.temporary
-        else:
-            self._envelope.recipients.append(recipient)
-        return reply
 
     def data(self, argument: bytes) -> Reply:
         self.message_over = True
@@ -267,14 +223,16 @@ class Commands:
         except (ImportError, OSError) as error:  # no descriptor to be had, say
             self._hooks.log_trouble(error)
             return replies.QUEUE_PIPES
-        transfer = data.Transfer(self._client, self._envelope, self._hooks, self._settings)
+        transfer = data.Transfer(
+            self._client, self._transaction.envelope, self._hooks, self._settings
+        )
         reply: Reply | None = None
         try:
             with transfer:
                 reply = data.receive(self._channel, transfer, self._settings)
         finally:
             self._end_message(transfer, reply)
-        return self._judge_message(transfer, reply)
+        return self._transaction.message(transfer, reply)
 
     def bdat(self, argument: bytes) -> Reply:
         size = self._chunk(argument)
@@ -285,7 +243,8 @@ class Commands:
         transfer = self._transfer
         if transfer is None:
             transfer = self._transfer = chunks.ChunkedTransfer(
-                self._channel, self._client, self._envelope, self._hooks, self._settings
+                *(self._channel, self._client, self._transaction.envelope, self._hooks),
+                self._settings,
             )
         reply = transfer.take(size, self.last_chunk)
         if not reply.refused and not self.last_chunk:
@@ -293,7 +252,7 @@ class Commands:
         self._transfer = None
         transfer.close()
         self._end_message(transfer, reply)
-        return self._judge_message(transfer, reply)
+        return self._transaction.message(transfer, reply)
 
     def skip_chunk(self, argument: bytes, refusal: Reply) -> Reply:
         """A BDAT that is not allowed now: its bytes are read, and then it is refused."""
@@ -328,45 +287,55 @@ class Commands:
             return False
         transfer.close()
         self._end_message(transfer, None)
-        self.about = {}  # that was not this command
-        self.logged = False
+        self._transaction.about = {}  # that was not this command
+        self._transaction.logged = False
         return True
 
     def _end_message(self, transfer: Transfer, reply: Reply | None) -> None:
         """The end of a message, and its line in the log; without a reply it was aborted."""
         self._channel.end_data()
-        fields = transfer.fields
-        verdict = "aborted"
-        if reply is not None:
-            reply = self._settings.in_form(reply)
-            verdict = "refused" if reply.refused else "accepted"
-            # What we say comes first: a line that is too long loses its end.
-            fields = {"reply": reply.wire(), **fields}
-            if reply.ruling is not None:
-                fields["by"] = reply.ruling.plugin
-                if reply.ruling.decision.verdict == DISCARD:
-                    verdict = "discarded"
-        fields["seconds"] = f"{monotonic() - transfer.started:.3f}"
-        self.about = {"to": self._envelope.recipients[0]}
-        self._log.line("message", verdict=verdict, **{**fields, **self.known(transaction=True)})
-        self.logged = True
-
-    def _judge_message(self, transfer: Transfer, reply: Reply) -> Reply:
-        """What the reply to a message means for the session."""
-        if not reply.refused:
-            self._counters.messages += 1
-            self._counters.forgive()
-        if reply.ruling is None:
-            how = str(transfer.fields.get("exit", "")).encode("ascii", "replace")
-            reply = reply.of(Ruling(stages.QUEUE, "", own_decision(reply), detail=how))
-        return reply
+        self._transaction.log_message(transfer, reply and self._settings.in_form(reply))
 
     def quit(self, argument: bytes) -> Reply:
         return self._settings.goodbye
 
 
-def own_decision(reply: Reply) -> Decision:
-    """What a reply of qsmtpd itself decides."""
-    if not reply.refused:
-        return ACCEPTED
-    return Decision(DEFER if reply.temporary else REJECT)
+#: Those that every client can give.
+_ALWAYS: Table = {
+    b"HELO": Commands.helo,
+    b"EHLO": Commands.ehlo,
+    b"MAIL": Commands.mail,
+    b"RCPT": Commands.rcpt,
+    b"DATA": Commands.data,
+    b"RSET": lambda commands, argument: replies.FLUSHED,
+    b"NOOP": lambda commands, argument: replies.OK,
+    b"VRFY": lambda commands, argument: replies.VRFY,
+    b"HELP": lambda commands, argument: replies.HELP,
+    b"QUIT": Commands.quit,
+}
+#: (is there BDAT, STARTTLS, AUTH?) -> what all such sessions share
+_tables: dict[tuple[bool, bool, bool], Table] = {}
+
+
+def table(settings: SessionSettings, starttls: bool, order: Order) -> Table:
+    """The commands of a session, which may have STARTTLS, with these plugins; not to be changed."""
+    auth = bool(settings.auth.mechanisms) or settings.auth.dovecot is not None
+    kind = settings.chunking, starttls, auth
+    found = _tables.get(kind)
+    if found is None:
+        found = _tables[kind] = dict(_ALWAYS)
+        if settings.chunking:
+            found[b"BDAT"] = Commands.bdat
+        if starttls:
+            found[b"STARTTLS"] = Commands.starttls
+        if auth:
+            found[b"AUTH"] = Commands.auth
+    return {**found, **_of_plugins(order)} if order.commands else found
+
+
+def _of_plugins(order: Order) -> Table:
+    def of(verb: bytes) -> Callable[[Commands, bytes], Reply]:
+        stage = "command_" + verb.decode("ascii").lower()
+        return lambda commands, argument: commands.of_plugin(stage, argument)
+
+    return {verb: of(verb) for verb in order.commands}

@@ -86,7 +86,7 @@ def _serve(
     def stop(plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit when it is made: this is the end."""
         log_hang(log, plugin, hook)
-        outcome = _refuse(channel, log, replies.PLUGIN_HANGS, 1)
+        outcome = _refuse(channel, plan, replies.PLUGIN_HANGS, 1)
         if limit is not None:
             limit.stop()
         channel.drain(clean=False)
@@ -95,11 +95,11 @@ def _serve(
     def fail(error: Exception) -> Outcome:
         if isinstance(error, ControlError):
             log.line("control", name=error.name, reason=error.reason)
-            return _refuse(channel, log, replies.NO_CONTROLS, 1)
+            return _refuse(channel, plan, replies.NO_CONTROLS, 1)
         log_trouble(log, error)
         if implicit:
             return _end(log, "trouble", 111)
-        return _refuse(channel, log, replies.TROUBLE, 111)
+        return _refuse(channel, plan, replies.TROUBLE, 111)
 
     if isinstance(plan, NoPlan):
         return fail(plan.error)
@@ -160,13 +160,16 @@ def _handshake(channel: Channel, way: TlsProvider, log: Log) -> Tls:
     return starttls.start(channel, way, log)
 
 
-def _refuse(channel: Channel, log: Log, reply: Reply, status: int) -> Outcome:
-    """The end of a session that never began, with a reply."""
+def _refuse(channel: Channel, plan: Plan | NoPlan, reply: Reply, status: int) -> Outcome:
+    """The end of a session that never began, with a reply where that can be said."""
     waits.end_session()
-    log.line("session", end=reply.end, reply=reply.wire())
+    protocol = plan.protocol
+    words = protocol.alone(reply)
+    plan.log.line("session", end=reply.end, reply=protocol.text(reply) if words else None)
     try:
-        channel.write(reply.wire() + b"\r\n")
-        channel.flush()
+        if words:
+            channel.write(words)
+            channel.flush()
     except Lost:
         status = 111
     return Outcome(reply.end or "", status)

@@ -14,20 +14,20 @@ from ..net.channel import LineTooLong
 from ..policy import stages
 from ..smtp import replies, states
 from ..smtp.command import BareLF, parse_command
-from .commands import Commands, own_decision
+from .commands import Commands, TlsStarted, table
 from .ending import Ending
-from .verbs import table
+from .protocol import Conversation
+from .transaction import Transaction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.session import SessionSettings
-    from ..facts import Client
+    from ..facts import Client, Tls
     from ..log import Log
     from ..net.channel import Channel
     from ..policy.hooks import Hooks
     from ..tls.provider import TlsProvider
-
-    Fields = dict[str, bytes | str | int]
+    from .run import Session
 
 LONGER = {b"AUTH ": AUTH_LIMIT}  # an initial response may be that long
 UNKNOWN = b"?"  # in the log: no command at all
@@ -37,7 +37,7 @@ class Dialogue:
     """From the greeting, or from STARTTLS, on."""
 
     __slots__ = (
-        *("_channel", "_client", "_settings", "_hooks", "_log", "_counters", "_commands"),
+        *("_channel", "_client", "_settings", "_hooks", "_counters", "_transaction", "_commands"),
         *("_verbs", "_state", "_over", "_observed", "_tls_wanted"),
     )
 
@@ -53,14 +53,15 @@ class Dialogue:
         self._channel = channel
         self._settings = settings
         self._hooks = hooks
-        self._log = log
         self._counters = client.counters
         self._client = client
         self._state = states.IDLE
         self._over = False
         self._observed = hooks.order.observed
         self._tls_wanted = settings.tls.required or settings.tls.client_required
-        self._commands = Commands(channel, client, settings, hooks, log, provider)
+        text = Smtp.text
+        transaction = self._transaction = Transaction(client, settings, hooks, log, text)
+        self._commands = Commands(channel, client, transaction, settings, hooks, log, provider)
         starttls = provider is not None or client.tls is not None
         self._verbs = table(settings, starttls, hooks.order)
 
@@ -132,7 +133,7 @@ class Dialogue:
         aborted = self._commands.abort()
         try:
             if last is not None and last.ruling is not None:
-                self._tell(last.ruling, last)
+                self._transaction.tell_ruling(last.ruling, last)
             if self._commands.message_over or aborted:
                 self._end_transaction()
             self._hooks.notify(stages.DISCONNECT, self._client)
@@ -174,8 +175,7 @@ class Dialogue:
 
     def _end_transaction(self) -> None:
         self._commands.abort()
-        self._hooks.forget(stages.TRANSACTION)
-        self._hooks.notify(stages.RESET, self._client)
+        self._transaction.end()
 
     def _lacks_tls(self) -> Reply | None:
         tls, wanted = self._client.tls, self._settings.tls
@@ -205,7 +205,7 @@ class Dialogue:
                 self._channel.pause(self._settings.limits.error_delay)
         if (
             reply.refused
-            and not commands.logged
+            and not self._transaction.logged
             and (reply.end is None or reply.ruling is not None)
         ):
             # What an unknown command says is not logged: it may be half an AUTH.
@@ -241,20 +241,9 @@ class Dialogue:
             return reply
         return reply.enhanced()
 
-    # -- the log -----------------------------------------------------------
-
     def _log_refusal(self, command: bytes | None, reply: Reply) -> None:
-        ruling = reply.ruling
-        by = None
-        if ruling is not None and ruling.plugin and ruling.decision.verdict in REFUSALS:
-            why = ": " + ruling.detail.decode("ascii", "replace") if ruling.detail else ""
-            by = ruling.plugin + why
-        known = self._commands.known(
-            transaction=self._state != states.IDLE or self._commands.message_over
-        )
-        if self._client.helo is None and command not in (b"MAIL", b"RCPT"):
-            del known["helo"]
-        self._log.line("refused", command=command, reply=reply.wire(), by=by, **known)
+        is_open = self._state != states.IDLE or self._commands.message_over
+        self._transaction.log_refusal(command, reply, is_open)
 
     # -- policy ------------------------------------------------------------
 
@@ -268,15 +257,8 @@ class Dialogue:
         more_chunks = verb == b"BDAT" and ruling is None
         if not reply.refused and (verb not in states.OUTCOMES or more_chunks):
             return
-        # An acceptance by policy may have become a refusal since, as of a message by the queue.
-        if ruling is None or (ruling.decision.verdict in REFUSALS) != reply.refused:
-            stage = states.OUTCOMES.get(verb, stages.UNKNOWN)
-            ruling = Ruling(stage, "", own_decision(reply), self._subject(verb))
-        self._tell(ruling, reply)
-
-    def _tell(self, ruling: Ruling, reply: Reply) -> None:
-        ruling.answer = reply
-        self._hooks.tell(self._client, ruling)
+        stage = states.OUTCOMES.get(verb, stages.UNKNOWN)
+        self._transaction.tell(reply, stage, self._subject(verb))
 
     def _subject(self, verb: bytes) -> bytes:
         """What such a command is about."""
@@ -285,3 +267,53 @@ class Dialogue:
         if verb == b"AUTH" and self._client.auth is not None:
             return self._client.auth.user
         return b""
+
+
+class Smtp(Conversation):
+    """SMTP: one dialogue, and after STARTTLS another one."""
+
+    def __init__(self, session: Session, tls: Tls | None) -> None:
+        self._session = session
+        self._dialogue = self._begin(tls)
+
+    @staticmethod
+    def greeting(settings: SessionSettings) -> bytes:
+        return settings.greeting_line
+
+    @staticmethod
+    def alone(reply: Reply) -> bytes:
+        return reply.wire() + b"\r\n"
+
+    def converse(self) -> Ending:
+        session = self._session
+        ending = None if session.greeted else self._dialogue.greet()
+        session.greeted = ending is None
+        while ending is None:
+            try:
+                ending = self._dialogue.converse()
+            except TlsStarted as started:
+                # A fresh one begins, from the facts of the Peer alone (RFC
+                # 3207, 4.2).  Only the counters of abuse go on.
+                self._dialogue.end()
+                session.hooks = session.hooks.renew()
+                self._dialogue = self._begin(started.tls)
+                ending = self._dialogue.welcome()
+        return ending
+
+    def in_form(self, reply: Reply) -> Reply:
+        # In the place of the greeting it has no enhanced status code.
+        return self._session.plan.settings.in_form(reply) if self._session.greeted else reply
+
+    def end(self, last: Reply | None) -> None:
+        self._dialogue.end(last)
+
+    def _begin(self, tls: Tls | None) -> Dialogue:
+        session, plan = self._session, self._session.plan
+        return Dialogue(
+            session.channel,
+            session.client(tls),
+            plan.settings,
+            session.hooks,
+            plan.log,
+            plan.provider,
+        )

@@ -69,23 +69,33 @@ def ending_of(error: Exception, log: Log) -> Ending:
     return Ending.by(replies.TROUBLE)
 
 
-def say_goodbye(channel: Channel, ending: Ending) -> None:
-    """Send the last reply, and end what is below SMTP.  Raises nothing."""
+def say_goodbye(channel: Channel, ending: Ending, words: bytes) -> None:
+    """Send the last `words`, and end what is below the protocol.  Raises nothing."""
     waits.end_session()
     try:
-        if ending.reply is not None:
-            channel.write(ending.reply.wire() + b"\r\n")
+        if words:
+            channel.write(words)
         if ending.word != TLS_FAILED:  # then not another plain byte
             channel.close()
     except (Gone, Timeout):
         pass
 
 
-def log_session(log: Log, channel: Channel, peer: Peer, counters: Counters, ending: Ending) -> None:
-    """The line event=session."""
-    end = b" end=%b" % log.quoted(ending.word.encode("ascii", "backslashreplace"))
-    if ending.reply is not None:
-        end += b" reply=%b" % log.quoted(ending.reply.wire())
+def log_session(
+    log: Log,
+    channel: Channel,
+    peer: Peer,
+    counters: Counters,
+    word: str,
+    reply: bytes | None,
+    protocol: bytes,
+) -> None:
+    """The line event=session; `word` is that of its Ending, `reply` what is said last."""
+    end = b" end=%b" % log.quoted(word.encode("ascii", "backslashreplace"))
+    if reply is not None:
+        end += b" reply=%b" % log.quoted(reply)
+    if protocol != b"SMTP":
+        end += b" proto=%b" % protocol
     numbers = _NUMBERS % (
         monotonic() - counters.start,
         channel.bytes_in,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..config.files import ControlFiles
     from ..policy.spec import Entry
     from ..tls.provider import TlsProvider
+    from .protocol import Conversation
 
 #: For a session's last programs, plugins and words (seconds).
 SPARE = 300.0
@@ -35,11 +36,14 @@ class Plan:
     `environ` is their environment, but for what is of one connection alone.  `log`
     is theirs, one after the other.  `implicit`: a client speaks TLS from the first
     byte.  `unavailable` says why there is no `provider` of TLS where there should
-    be one.  `first` are plugins in front of those that are set.
+    be one.  `first` are plugins in front of those that are set.  `own` are the settings
+    of the `protocol` alone.
     """
 
     __slots__ = (
         "environ",
+        "protocol",
+        "own",
         "log",
         "settings",
         "implicit",
@@ -52,9 +56,16 @@ class Plan:
     )
 
     def __init__(
-        self, settings: SessionSettings, lookup: Settings, log: Log, first: Sequence[Entry] = ()
+        self,
+        protocol: type[Conversation],
+        settings: SessionSettings,
+        lookup: Settings,
+        log: Log,
+        first: Sequence[Entry] = (),
     ) -> None:
         self.environ = lookup.environ
+        self.protocol = protocol
+        self.own = protocol.load(lookup)
         self.log = log
         self.settings = settings
         self.implicit = settings.tls.mode == IMPLICIT
@@ -103,7 +114,12 @@ class Plan:
         """
         if self._connects is None and not self.plugins.external:
             self.look_at()
-        if self._connects is not False or self.implicit or self.settings.tls.mode == EXTERNAL:
+        if (
+            self._connects is not False
+            or self.implicit
+            or self.protocol.at_once
+            or self.settings.tls.mode == EXTERNAL
+        ):
             return None
         silence = 0.0
         if self._delays:
@@ -128,11 +144,17 @@ class Plan:
 class NoPlan:
     """In place of a plan: with these settings, nobody can be served, because of `error`."""
 
-    __slots__ = ("environ", "log", "implicit", "error")
+    __slots__ = ("protocol", "environ", "log", "implicit", "error")
 
     def __init__(
-        self, environ: Mapping[bytes, bytes], log: Log, implicit: bool, error: Exception
+        self,
+        protocol: type[Conversation],
+        environ: Mapping[bytes, bytes],
+        log: Log,
+        implicit: bool,
+        error: Exception,
     ) -> None:
+        self.protocol = protocol
         self.environ = environ
         self.log = log
         self.implicit = implicit
@@ -140,9 +162,12 @@ class NoPlan:
 
 
 def make(
-    files: ControlFiles, environ: dict[bytes, bytes], checkpassword: Sequence[bytes]
+    protocol: type[Conversation],
+    files: ControlFiles,
+    environ: dict[bytes, bytes],
+    checkpassword: Sequence[bytes],
 ) -> Plan | NoPlan:
-    """The plan for these settings, in QMAILHOME.  Raises nothing.
+    """The plan for sessions in this protocol with these settings, in QMAILHOME.  Raises nothing.
 
     `checkpassword` is the program with its arguments that AUTH asks, if there
     is one.  What stands in `environ` and is none of it is removed.
@@ -156,12 +181,12 @@ def make(
             # Nobody in front of us does TLS: what says so is a leftover, or a lie.
             for name in [name for name in environ if name.startswith(b"SSL_")]:
                 del environ[name]
-        plan = Plan(settings, lookup, log)
+        plan = Plan(protocol, settings, lookup, log)
         plan.find_provider()
         return plan
     except Exception as error:
         implicit = settings is not None and settings.tls.mode == IMPLICIT
-        return NoPlan(environ, log, implicit, error)
+        return NoPlan(protocol, environ, log, implicit, error)
 
 
 def enter(files: ControlFiles, environ: Mapping[bytes, bytes]) -> Settings:

@@ -28,7 +28,7 @@ def _field(text: bytes) -> bytes:
 def protocol(client: Client, utf8: bool = False) -> bytes:
     """The keyword of RFC 3848 for this session; `utf8`: of RFC 6531 (4.3), for a transaction."""
     if not client.esmtp and not utf8:
-        return b"SMTP"
+        return client.protocol
     tls = b"S" if client.tls is not None else b""
     auth = b"A" if client.auth is not None else b""
     return (b"UTF8SMTP" if utf8 else b"ESMTP") + tls + auth

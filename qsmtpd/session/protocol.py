@@ -1,0 +1,65 @@
+"""What a protocol is for the code around it: one class for SMTP, one for QMTP, one for QMQP."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..config.session import SessionSettings
+    from ..config.settings import Settings
+    from ..facts import Reply, Tls
+    from .ending import Ending
+
+
+class Conversation:
+    """A protocol, as it is spoken with one client; the class alone is the protocol.
+
+    `name` is what a Received line calls it.  `at_once`: a client is for a process of
+    qsmtpd-server from the beginning.
+    """
+
+    name = b"SMTP"
+    at_once = False
+
+    def __init__(self, session: Any, tls: Tls | None) -> None:
+        """`session` is that of run.py, `tls` the encryption that there is already."""
+        raise NotImplementedError
+
+    @staticmethod
+    def load(lookup: Settings) -> object:
+        """The settings of this protocol alone, for `own` of a plan.  Raises ControlError."""
+        return None
+
+    @staticmethod
+    def greeting(settings: SessionSettings) -> bytes:
+        """What the server says first; b"" where that is nothing."""
+        return b""
+
+    @staticmethod
+    def text(reply: Reply) -> bytes:
+        """A reply in the words of this protocol, for the log."""
+        return reply.wire()
+
+    @staticmethod
+    def alone(reply: Reply) -> bytes:
+        """What is sent to say this to a client without a session; b"" where that cannot be."""
+        return b""
+
+    def converse(self) -> Ending:
+        """Until one side has enough: why it ends.  The last reply is not sent here.
+
+        Raises what ending_of() knows, and what it does not.
+        """
+        raise NotImplementedError
+
+    def in_form(self, reply: Reply) -> Reply:
+        """The last reply as this session says it."""
+        return reply
+
+    def goodbye(self, reply: Reply) -> bytes:
+        """What is sent to say it."""
+        return self.alone(reply)
+
+    def end(self, last: Reply | None) -> None:
+        """It is over, with this last reply if there was one: tell the plugins."""
