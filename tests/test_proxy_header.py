@@ -13,6 +13,7 @@ from proxying import V2, v1, v2, vector, with_checksum
 from qsmtpd.net.proxy import Header, Malformed, NoHeader, crc32c, missing, parse, tls
 
 IPV4 = ("192.0.2.7", "198.51.100.9", 40000, 25)
+LONGEST = "ffff:" * 7 + "ffff"
 IPV6 = ("2001:db8::7", "2001:db8:1::25", 40000, 25)
 #: Headers that are right, and whose connection they pass on.
 RIGHT = {
@@ -23,10 +24,7 @@ RIGHT = {
     ),
     v1("TCP4", "1.1.1.1", "0.0.0.0", 0, 0): ("1.1.1.1", "0.0.0.0", 0, 0),
     v1("TCP6", "::1", "::", 1, 2): ("::1", "::", 1, 2),
-    v1("TCP6", *["ffff:" * 7 + "ffff"] * 2, 65535, 65535): (
-        *["ffff:" * 7 + "ffff"] * 2,
-        *(65535, 65535),
-    ),
+    v1("TCP6", LONGEST, LONGEST, 65535, 65535): (LONGEST, LONGEST, 65535, 65535),
     # 2.1: upper case, and any number of zeros.  Whoever comes by IPv4 is a client of IPv4.
     v1("TCP6", "2001:DB8:0:0::7", "2001:0db8:0001::0025", 40000, 25): IPV6,
     v1("TCP6", "::ffff:192.0.2.7", "::ffff:198.51.100.9", 40000, 25): IPV4,
