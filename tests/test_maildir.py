@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from client import PATIENCE
 from harness import BIN, needs, wait_until_read
 
-from qsmtpd.queues import maildir
+from qsmtpd.queues import interface, maildir
 
 
 def deliver(
@@ -86,7 +87,7 @@ def test_help_and_version() -> None:
 
 
 def test_interrupted_by_hand(tmp_path: Path) -> None:
-    """Said in words, and nothing is left: it has read all of this message but its end."""
+    """Said in a word, and nothing is left: it has read all of this message but its end."""
     folder = tmp_path / "Maildir"
     with subprocess.Popen(
         [BIN / "qsmtpd-maildir"],
@@ -99,28 +100,30 @@ def test_interrupted_by_hand(tmp_path: Path) -> None:
         wait_until_read(child.stdin)
         child.send_signal(signal.SIGINT)
         assert child.wait(PATIENCE) == 130
-        assert child.stderr.read() == b"qsmtpd-maildir: interrupted: nothing is delivered\n"
+        assert child.stderr.read() == b"qsmtpd-maildir: interrupted\n"
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
+#: An envelope, and the exit code.
+ENVELOPES = [
+    (b"", 54),
+    (b"F", 54),
+    (b"Fa\0", 54),
+    (b"Fa\0Tb\0", 54),
+    (b"Fa\0Tb\0\0x", 54),
+    (b"Fa\0Tb\0\0x\0", 91),
+    (b"Xa\0Tb\0\0", 91),
+    (b"Fa\0Xb\0\0", 91),
+    (b"Fa\0\0Tb\0\0", 91),
+    (b"F" + b"a" * 1002 + b"\0Tb\0\0", 0),
+    (b"F" + b"a" * 1003 + b"\0Tb\0\0", 11),
+    (b"F\0T" + b"b" * 1003 + b"\0\0", 11),
+    (b"F\0Tb\0\0", 0),
+]
+
+
 @pytest.mark.sample(4)
-@pytest.mark.parametrize(
-    ("envelope", "code"),
-    [
-        (b"", 54),
-        (b"F", 54),
-        (b"Fa\0", 54),
-        (b"Fa\0Tb\0", 54),
-        (b"Fa\0Tb\0\0x", 54),
-        (b"Xa\0Tb\0\0", 91),
-        (b"Fa\0Xb\0\0", 91),
-        (b"Fa\0\0Tb\0\0", 91),
-        (b"F" + b"a" * 1002 + b"\0Tb\0\0", 0),
-        (b"F" + b"a" * 1003 + b"\0Tb\0\0", 11),
-        (b"F\0T" + b"b" * 1003 + b"\0\0", 11),
-        (b"F\0Tb\0\0", 0),
-    ],
-)
+@pytest.mark.parametrize(("envelope", "code"), ENVELOPES)
 def test_envelopes(tmp_path: Path, envelope: bytes, code: int) -> None:
     status, messages = deliver(tmp_path, b"x\n", envelope)
     assert status == code
@@ -177,13 +180,13 @@ def test_no_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, li
     """The clock is set back, the process and the host are the same, and so is even chance."""
     monkeypatch.setattr(maildir, "time_ns", lambda: 1_700_000_000_123_456_789)
     if not links:
-        monkeypatch.setattr(os, "link", no_links)
+        monkeypatch.setattr(posix, "link", no_links)
     deliver_here(tmp_path, b"first\n")
     deliver_here(tmp_path, b"second\n")  # the names differ by chance alone
     assert bodies(tmp_path) == [b"first", b"second"]
-    monkeypatch.setattr(os, "urandom", bytes)
+    monkeypatch.setattr(posix, "urandom", bytes)
     deliver_here(tmp_path, b"third\n")
-    with pytest.raises(maildir.DeliveryFailed) as failed:
+    with pytest.raises(interface.NotQueued) as failed:
         deliver_here(tmp_path, b"fourth\n")
     assert failed.value.code == 53
     assert bodies(tmp_path) == [b"first", b"second", b"third"]
@@ -194,13 +197,13 @@ def test_a_link_that_was_made_before_its_answer_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by NFS, which asks again: link(2), BUGS."""
-    link = os.link
+    link = posix.link
 
     def twice(path: bytes, place: bytes) -> None:
         link(path, place)
         link(path, place)
 
-    monkeypatch.setattr(os, "link", twice)
+    monkeypatch.setattr(posix, "link", twice)
     deliver_here(tmp_path, b"x\n")
     assert bodies(tmp_path) == [b"x"] and list(tmp_path.glob("Maildir/tmp/*")) == []
 
