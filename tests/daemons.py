@@ -74,7 +74,7 @@ class Peer:
         """As a setting names it."""
         if self.path is not None:
             return f"unix:{self.path}"
-        host, port = self._listener.getsockname()
+        host, port, *_ = self._listener.getsockname()
         return f"inet:{host}:{port}"
 
     def _accept(self, listener: socket.socket) -> None:

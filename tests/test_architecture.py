@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import BIN, ROOT, Home
+from hubs import Hub
 from tls_home import SERVER
 
 from qsmtpd import start
@@ -21,7 +22,7 @@ PACKAGE = ROOT / "qsmtpd"
 #: From the ground up.  A module or package may import only from layers below its own,
 #: and what is in a package from that package (but not in a circle).
 LAYERS = [
-    {"decision", "log", "queues", "smtp.sasl", "start"},
+    {"decision", "log", "smtp.sasl", "start"},
     {"facts"},
     {"smtp", "config", "waits"},
     {"net", "child", "probe"},
@@ -32,7 +33,7 @@ LAYERS = [
     {"policy"},
     {"session"},
     {"diagnose"},
-    {"main", "server", "testing"},
+    {"main", "queues", "server", "testing"},
 ]
 MOST_LAYERS, MOST_ENTRIES, MOST_LINES = 12, 24, 400
 
@@ -116,7 +117,13 @@ def test_only_the_ways_in_touch_the_process() -> None:
     for name, path in modules().items():
         if name.startswith(("server.", "probe.")):
             continue
-        if name not in ("main", "queues.maildir", "checkpassword.main"):
+        if name not in (
+            "main",
+            "queues.interface",
+            "queues.maildir",
+            "queues.qmqpc",
+            "checkpassword.main",
+        ):
             text = path.read_text()
             assert "os.environ" not in text, name
             assert "_exit(" not in text, name
@@ -167,26 +174,29 @@ DATA = """
 PYTHON = "__future__ select"
 
 
+#: A program that says at its end, in the last line of its log, what it has imported.
+LISTS_MODULES = """
+import sys, posix
+before = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+exit = posix._exit
+def leave(status):
+    posix.write(2, ' '.join(set(sys.modules) - before).encode())
+    exit(status)
+posix._exit = leave
+__import__('qsmtpd.' + sys.argv[2], None, None, ['main']).main([])
+"""
+
+
 @pytest.mark.parametrize("certificate", [False, True])
 @pytest.mark.parametrize("data", [False, True])
 def test_a_plain_session_imports_little(home: Home, data: bool, certificate: bool) -> None:
     """Each module costs a cold start 50 us, some of Python's much more: enum 4 ms, re 12 ms."""
-    wrapper = (
-        "import sys, posix\n"
-        "before = set(sys.modules)\n"
-        "sys.path.insert(0, sys.argv[1])\n"
-        "exit = posix._exit\n"
-        "def leave(status):\n"
-        "    posix.write(2, ' '.join(set(sys.modules) - before).encode())\n"
-        "    exit(status)\n"
-        "posix._exit = leave\n"
-        "from qsmtpd import main; main.main([])"
-    )
     if certificate:
         SERVER.save(home.control_dir / "servercert.pem")
     message = b"DATA\r\n.\r\n" if data else b""
     done = subprocess.run(
-        [BIN / "python3", "-IS", "-c", wrapper, str(ROOT)],
+        [BIN / "python3", "-IS", "-c", LISTS_MODULES, str(ROOT), "main"],
         input=b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\n" + message + b"QUIT\r\n",
         capture_output=True,
         env=home.environ,
@@ -198,6 +208,34 @@ def test_a_plain_session_imports_little(home: Home, data: bool, certificate: boo
     expected = {"qsmtpd", *("qsmtpd." + name for name in ours), *PYTHON.split()}
     assert loaded - set(sys.builtin_module_names) <= expected
     assert len(home.messages()) == data
+
+
+#: The same of the queue programs, which are started for each message.
+QUEUES = {
+    "maildir": "",
+    "qmqpc": """
+        config config.files config.settings decision facts net net.daemon net.qmqp waits
+    """,
+}
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_queue_program_imports_little(home: Home, name: str) -> None:
+    with Hub() as hub:
+        home.control("qmqpservers", hub.where)
+        run = subprocess.run(
+            [BIN / "python3", "-IS", "-c", LISTS_MODULES, str(ROOT), "queues." + name],
+            stdin=subprocess.DEVNULL,
+            stdout=home.file("envelope", b"Fa@b\0Tx@ok.example\0\0").open("rb"),
+            stderr=subprocess.PIPE,
+            env={**home.environ, "QSMTPD_MAILDIR": str(home.path / "Maildir")},
+            check=True,
+        )
+    assert len(hub.taken) == (name == "qmqpc")
+    loaded = set(run.stderr.decode().splitlines()[-1].split())
+    ours = [*QUEUES[name].split(), "queues", "queues.interface", f"queues.{name}"]
+    expected = {"qsmtpd", "_socket", *("qsmtpd." + name for name in ours), *PYTHON.split()}
+    assert loaded - set(sys.builtin_module_names) <= expected
 
 
 def test_stale_bytecode_is_not_taken(tmp_path: Path) -> None:

@@ -350,6 +350,7 @@ def test_a_variable_goes_before_the_kernel() -> None:
         ("qsmtpd-server", ["a..b", "25"], b"a..b"),
         ("qsmtpd-checkpassword", ["--add"], b"usage"),
         ("qsmtpd-maildir", ["--nonsense"], b"QSMTPD_MAILDIR"),
+        ("qsmtpd-qmqpc", ["--nonsense"], b"unknown argument"),
         ("starttls-probe", ["--nonsense"], b"usage"),
     ],
 )

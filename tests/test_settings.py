@@ -508,6 +508,8 @@ ELSEWHERE = {
     "clientca.pem clientcrl.pem SERVERCERT SERVERKEY": "test_tls.py: ",
     "SSL_PROTOCOL SSL_CIPHER SSLCTLFD SSLREADFD SSLWRITEFD": "test_tls_helper.py: ",
     "TMPDIR": "test_check_programs.py: test_no_place_for_the_files_of_messages",
+    "control/qmqpservers control/qmqpcorder control/qmqpctimeout control/qmqpcconnect QMQPCORDER"
+    " QMQPCTIMEOUT QMQPCCONNECT": "test_qmqpc.py: test_no_configuration",
     "control/smtpusers": "test_checkpassword.py: test_a_damaged_file_lets_nobody_in",
 }
 #: Documented with a macro of their own, and no settings of a session: what programs are given,

@@ -22,7 +22,7 @@ _FIRST_LINE = 256  # bytes
 
 
 def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> None:
-    """The queue program, and the Maildir of our own one."""
+    """The queue program, and what those of our own need: a Maildir, or hubs."""
     name = os.fsdecode(queue.program)
     problem = why_not(name, settings)
     if problem is not None:
@@ -37,6 +37,10 @@ def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> Non
             report.wrong("QSMTPD_MAILDIR", problem)
         else:
             report.ok("QSMTPD_MAILDIR", home, "environment")
+    if "qsmtpd-qmqpc" in names(name):
+        from .hubs import check_hubs  # now: few have it
+
+        check_hubs(report, settings, queue.timeout)
 
 
 def check_others(report: Report, settings: Settings) -> None:

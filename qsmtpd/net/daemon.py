@@ -116,13 +116,15 @@ class Daemon:
     `seconds` is what all waits may take together, connecting included; what others do
     between them does not count.  `most` is how many bytes all answers may have.  After
     NoAnswer it is closed.  renew() begins another conversation on the same connection.
+    `sent` is how many bytes were sent in all.
     """
 
-    __slots__ = ("_socket", "_poll", "_left", "_room", "_input")
+    __slots__ = ("sent", "_socket", "_poll", "_left", "_room", "_input")
 
     def __init__(self, address: Address, seconds: float, most: int) -> None:
         import _socket
 
+        self.sent = 0
         self._left = seconds
         self._room = most
         self._input = bytearray()
@@ -184,7 +186,7 @@ class Daemon:
         while view:
             self._wait(select.POLLOUT)
             try:
-                view = view[self._socket.send(view) :]
+                view = view[self._send(view) :]
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -202,12 +204,17 @@ class Daemon:
                 if self._input or not self._silent():
                     return False
                 try:
-                    view = view[self._socket.send(view) :]
+                    view = view[self._send(view) :]
                 except BlockingIOError:
                     continue
                 except OSError:  # read() says why, behind what there still is to read
                     return False
         return True
+
+    def _send(self, view: memoryview) -> int:
+        number = self._socket.send(view)
+        self.sent += number
+        return number
 
     def line(self) -> bytes:
         """The next line, without its LF."""

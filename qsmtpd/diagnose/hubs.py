@@ -1,0 +1,93 @@
+"""For --check: could a message be handed to a hub of control/qmqpservers?
+
+A connection is made to each, and nothing is sent.  A hub that does not take this client may say
+so at once, or close: so a little is waited for that.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..config.files import ControlFiles, temporary
+from ..config.files import home as home_of
+from ..config.settings import Settings
+from ..facts import ControlError
+from ..net import qmqp
+from ..net.daemon import TIMEOUT, Daemon, NoAnswer
+from .noted import NotedSettings
+from .report import Report
+from .spool import is_place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..net.daemon import Address
+
+#: What is waited for a connection at most, and for a hub that does not take it (seconds).
+WAIT, LITTLE = 5.0, 0.3
+#: Of a text that a hub says (bytes).
+_TEXT_LIMIT = 1000
+
+
+def check(environ: Mapping[bytes, bytes]) -> int:
+    """`qsmtpd-qmqpc --check`: print what is found; 0, or 1 where no message would flow."""
+    report = Report()
+    home = home_of(environ)
+    report.ok("home", os.fsdecode(home), "QMAILHOME" if b"QMAILHOME" in environ else "default")
+    report.attempt(lambda: check_hubs(report, Settings(ControlFiles(home), environ)))
+    return report.print()
+
+
+def check_hubs(report: Report, settings: Settings, queue_timeout: int | None = None) -> None:
+    """Say it of each.  `queue_timeout`: of the qsmtpd in front of it."""
+    noted = NotedSettings(settings.files, settings.environ, report)
+    try:
+        found = qmqp.HubSettings(noted)
+    except ControlError as error:
+        report.wrong(error.name, error.reason)
+        return
+    if queue_timeout is not None and found.timeout >= queue_timeout:
+        what = f"is {found.timeout}, no less than queuetimeout: whoever is ended by that"
+        report.warn("qmqpctimeout", f"{what} cannot say whether the hub has the message")
+    if is_place(report):
+        report.note("TMPDIR", os.fsdecode(temporary()), "it takes the files of long messages")
+    reached = 0
+    wait = min(WAIT, found.connect_timeout)
+    for hub in found.hubs:
+        try:
+            places = hub.addresses(wait)
+        except NoAnswer as error:
+            report.warn("control/" + qmqp.FILE, f"{_text(hub.text)} is not found: {error}")
+            continue
+        for place in places:
+            problem = _why_not(place, wait)
+            if problem is None:
+                reached += 1
+                report.note("hub", _text(place.text), "it takes a connection")
+            else:
+                report.warn("control/" + qmqp.FILE, f"{_text(place.text)} {problem}")
+    if not reached:
+        report.wrong("control/" + qmqp.FILE, "names no hub that can be reached")
+
+
+def _why_not(place: Address, wait: float) -> str | None:
+    """Why nothing could be handed to it, as far as that is to be seen, or None."""
+    try:
+        daemon = Daemon(place, wait, _TEXT_LIMIT)
+    except NoAnswer as error:
+        return f"cannot be reached: {error}"
+    try:
+        daemon.renew(LITTLE, _TEXT_LIMIT)
+        said = daemon.rest()
+    except NoAnswer as error:
+        return None if str(error) == TIMEOUT else f"does not wait for a message: {error}"
+    finally:
+        daemon.close()
+    if not said:
+        return "closes the connection at once: it may not take this client"
+    return f"refuses this client: {_text(said)}"
+
+
+def _text(text: bytes) -> str:
+    return text.decode("ascii", "backslashreplace")

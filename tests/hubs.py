@@ -1,0 +1,154 @@
+"""QMQP hubs of a test's own, which do what a test wants of them; and a request taken apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from client import PATIENCE
+from daemons import Line, Peer, Script
+from harness import BIN, Home
+
+QMQPC = BIN / "qsmtpd-qmqpc"
+MESSAGE = b"Subject: x\n\n" + bytes(range(256))
+ENVELOPE = b"Fa@b\0Tx@ok.example\0Ty@ok.example\0\0"
+#: A million bytes: more than the buffers of a connection hold.
+LARGE = b"0123456789abcde\n" * 500_000
+NOTHING_THERE = "127.0.0.1:1"  # tcpmux
+
+
+def netstring(data: bytes) -> bytes:
+    return b"%d:%b," % (len(data), data)
+
+
+def request(message: bytes, sender: bytes, *recipients: bytes) -> bytes:
+    """What goes over the wire."""
+    return netstring(b"".join(map(netstring, (message, sender, *recipients))))
+
+
+def netstrings(data: bytes) -> list[bytes]:
+    """All of this is netstrings: their contents."""
+    found = []
+    place = 0
+    while place < len(data):
+        colon = data.index(b":", place)
+        size = int(data[place:colon])
+        assert str(size).encode() == data[place:colon]
+        place = colon + 1 + size
+        assert data[place : place + 1] == b","
+        found.append(data[colon + 1 : place])
+        place += 1
+    return found
+
+
+def take_request(line: Line) -> list[bytes]:
+    """Read a whole request: message, sender, recipients."""
+    digits = b""
+    while (byte := line.take(1)) != b":":
+        assert byte.isdigit()
+        digits += byte
+    whole = line.take(int(digits) + 1)
+    assert whole[-1:] == b"," and len(whole) == int(digits) + 1
+    return netstrings(whole[:-1])
+
+
+class Hub(Peer):
+    """Takes requests, and answers each with the same; `taken` has those that came whole."""
+
+    def __init__(self, answer: bytes = b"3:Kok,", script: Script | None = None) -> None:
+        self.taken: list[list[bytes]] = []
+        self.answer = answer
+        super().__init__(script or self._take)
+        #: As control/qmqpservers names it.
+        self.where = self.address.removeprefix("inet:")
+
+    def _take(self, line: Line) -> None:
+        self.taken.append(take_request(line))
+        line.say(self.answer)
+
+
+def closes_after(number: int) -> Callable[[Line], None]:
+    """A hub that reads so many bytes, and closes."""
+
+    def script(line: Line) -> None:
+        left = number
+        while left and (data := line.socket.recv(left)):
+            left -= len(data)
+
+    return script
+
+
+def says(text: bytes, after: int = 0) -> Callable[[Line], None]:
+    """A hub that reads so many bytes, says this and closes."""
+
+    def script(line: Line) -> None:
+        closes_after(after)(line)
+        line.say(text)
+
+    return script
+
+
+def silent(line: Line) -> None:
+    """A hub that takes everything and never answers."""
+    line.wait_for_end()
+
+
+#: Become a program that has a descriptor under another number.
+_ON_CHANNEL = """
+import os, sys
+os.dup2(int(sys.argv[1]), int(sys.argv[2]))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@dataclass
+class Done:
+    """How it ended: the exit code, what it wrote to its log, and to the channel for a text."""
+
+    code: int
+    log: list[str] = field(default_factory=list)
+    text: bytes = b""
+
+
+def hand_over(
+    home: Home,
+    message: bytes = MESSAGE,
+    envelope: bytes = ENVELOPE,
+    *,
+    channel: int = 0,
+    wrapper: tuple[str, ...] = (),
+    **environ: str,
+) -> Done:
+    """Run it as an SMTP server does: pipes on 0 and 1, and one on `channel` for a text."""
+    message_in, message_out = os.pipe()
+    envelope_in, envelope_out = os.pipe()
+    said, channel_out = os.pipe()
+    command = [*wrapper, str(QMQPC)]
+    if channel:
+        command = [sys.executable, "-c", _ON_CHANNEL, str(channel_out), str(channel), *command]
+    process = subprocess.Popen(
+        command,
+        stdin=message_in,
+        stdout=envelope_in,
+        stderr=subprocess.PIPE,
+        pass_fds=[channel_out] if channel else [],
+        env={**home.environ, **environ},
+    )
+    for fd in (message_in, envelope_in, channel_out):
+        os.close(fd)
+    for fd, data in ((message_out, message), (envelope_out, envelope)):
+        with open(fd, "wb", buffering=0) as pipe:
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[pipe.write(view) :]
+            except BrokenPipeError:  # it has ended
+                pass
+    _, log = process.communicate(timeout=PATIENCE)
+    with open(said, "rb") as pipe:
+        text = pipe.read()
+    assert b"Traceback" not in log and b"bug" not in log, log
+    return Done(process.returncode, log.decode().splitlines(), text)
