@@ -6,7 +6,8 @@ PORT ?= 2525
 VENV = .venv
 VENV_OPTIONS =
 DEMO = .demo
-PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-qmqpc qsmtpd-server starttls-probe
+PROGRAMS = qsmtpd qsmtpd-checkpassword qsmtpd-maildir qsmtpd-qmqpc qsmtpd-qmqpd qsmtpd-qmtpd \
+	qsmtpd-server starttls-probe
 MAN = $(wildcard man/*.[1578])
 # Above this folder a path may have blanks: it is used in quotes, and in no function of make.
 RUN = $(VENV)/bin/python3 -m

@@ -1,4 +1,4 @@
-"""The cold child: one connection on fds 0 and 1, then exit.
+"""The cold child: one connection on fds 0 and 1, in whatever protocol, then exit.
 
 Of a session's code this file and server/ alone end the process or look at
 os.environ.
@@ -15,12 +15,13 @@ from .log import Log, redirect
 from .net import ucspi
 from .net.descriptors import Descriptors
 from .session import connection, plan
-from .session.dialogue import Smtp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from typing import NoReturn
+
+    from .session.protocol import Conversation
 else:
     import _signal as signal  # signal.py imports enum, which costs a cold start 4 ms
 
@@ -40,57 +41,78 @@ usage: qsmtpd [checkpassword-program subprogram ...]
 
 def main(arguments: list[str]) -> NoReturn:
     """The program `qsmtpd`.  `arguments` do not hold its name."""
+    from .session.dialogue import Smtp  # here: the other protocols have no need of it
+
+    run(Smtp, "qsmtpd", USAGE, arguments)
+
+
+def run(protocol: type[Conversation], program: str, usage: str, arguments: list[str]) -> NoReturn:
+    """The `program` that speaks this protocol, with these arguments; `usage` is its help."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a ^C by hand should end us, not raise
     environ = dict(os.environ)
     if arguments[:1] != ["--check"]:  # which says what is wrong with it
         fix_home(environ)
     encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     command = [word.encode(*encoding) for word in arguments]  # os.fsencode()
-    if not arguments or not arguments[0].startswith("-"):
-        status = serve(environ, command)
+    if not arguments or (protocol.asks_passwords and not arguments[0].startswith("-")):
+        status = serve(protocol, environ, command)
     else:
         try:
-            status = tell(environ, arguments, command)
+            status = tell(protocol, program, usage, environ, arguments, command)
         except OSError as error:
             status = 111
             if not isinstance(error, BrokenPipeError):  # else the reader has seen enough
-                os.write(2, f"qsmtpd: {error.strerror}\n".encode("ascii", "backslashreplace"))
+                os.write(2, f"{program}: {error.strerror}\n".encode("ascii", "backslashreplace"))
     # Nothing is buffered anywhere, so nothing needs Python's way out.
     os._exit(status)
 
 
-def tell(environ: dict[bytes, bytes], arguments: list[str], command: list[bytes]) -> int:
+def tell(
+    protocol: type[Conversation],
+    program: str,
+    usage: str,
+    environ: dict[bytes, bytes],
+    arguments: list[str],
+    command: list[bytes],
+) -> int:
     """Do what an option asks for, and write what it says; the exit status.  Raises OSError.
 
     `command` are the `arguments` as bytes.
     """
     if arguments[0] == "--check":
         quiet = arguments[1:2] == ["--quiet"]
-        return check(environ, command[1 + quiet :], quiet)
-    if arguments == ["--hooks"]:
+        checkpassword = command[1 + quiet :]
+        if protocol.asks_passwords or not checkpassword:
+            return check(protocol, environ, checkpassword, quiet)
+    elif arguments == ["--hooks"]:
         from .diagnose.explain import show_hooks
 
         return show_hooks(environ, home(environ))
-    if arguments[0] == "--explain":
+    elif arguments[0] == "--explain" and protocol.explained:
         from .diagnose.explain import explain
 
         return explain(environ, home(environ), arguments[1:], os._exit)
-    if arguments == ["--version"]:
-        os.write(1, b"qsmtpd " + __version__.encode() + b"\n")
+    elif arguments == ["--version"]:
+        os.write(1, f"{program} {__version__}\n".encode())
         return 0
-    if arguments == ["--help"]:
-        os.write(1, USAGE.encode())
+    elif arguments == ["--help"]:
+        os.write(1, usage.encode())
         return 0
-    os.write(2, b"qsmtpd: unknown argument\n" + USAGE.encode())
+    os.write(2, f"{program}: unknown argument\n{usage}".encode())
     return 111
 
 
-def check(environ: dict[bytes, bytes], checkpassword: list[bytes], quiet: bool) -> int:
+def check(
+    protocol: type[Conversation],
+    environ: dict[bytes, bytes],
+    checkpassword: list[bytes],
+    quiet: bool,
+) -> int:
     """Say what is set and what is wrong; the exit status."""
     try:
         from .diagnose.check import examine
 
-        return examine(environ, checkpassword, quiet).print()
+        return examine(environ, checkpassword, quiet, protocol).print()
     except MemoryError:
         pass
     except ImportError as error:
@@ -101,7 +123,9 @@ def check(environ: dict[bytes, bytes], checkpassword: list[bytes], quiet: bool) 
     return 1
 
 
-def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
+def serve(
+    protocol: type[Conversation], environ: dict[bytes, bytes], checkpassword: list[bytes]
+) -> int:
     """Serve the client on fds 0 and 1; return the exit status.
 
     `environ` are the facts about this connection; `checkpassword` is the
@@ -118,5 +142,5 @@ def serve(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> int:
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
     waits.listen()
-    made = plan.make(Smtp, ControlFiles(home(environ)), environ, checkpassword)
+    made = plan.make(protocol, ControlFiles(home(environ)), environ, checkpassword)
     return connection.serve(Descriptors(*client), client[0], environ, made, os._exit).status

@@ -29,11 +29,11 @@ LAYERS = [
     {"tls", "policy.spec", "policy.lines", "policy.store"},
     {"config.session", "checkpassword"},
     {"child.queue"},
-    {"filters", "queue"},
-    {"policy"},
+    {"filters", "policy", "queue"},
     {"session"},
-    {"diagnose"},
+    {"diagnose", "qmtp"},
     {"main", "queues", "server", "testing"},
+    {"qmtp.qmtpd", "qmtp.qmqpd"},
 ]
 MOST_LAYERS, MOST_ENTRIES, MOST_LINES = 12, 24, 400
 
@@ -170,6 +170,13 @@ COLD = """
 DATA = """
     child.queue child.spawn session.data session.message smtp.decoder smtp.header smtp.received
 """
+#: What the children of QMTP and QMQP import instead of SMTP's own.
+OF_SMTP = {"qsmtpd.session.commands", "qsmtpd.session.dialogue", "qsmtpd.smtp.states"}
+QMTP = """
+    qmtp qmtp.conversation qmtp.netstring qmtp.package qmtp.qmtp qmtp.qmtpd
+    qmtp.verdict smtp.decoder
+"""
+QMQP = QMTP.replace("qmtp.qmtp qmtp.qmtpd", "net.prefixes qmtp.clients qmtp.qmqp qmtp.qmqpd")
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ select"
 
@@ -188,6 +195,25 @@ __import__('qsmtpd.' + sys.argv[2], None, None, ['main']).main([])
 """
 
 
+def imported(home: Home, module: str, data: bytes) -> tuple[set[str], bytes]:
+    """What a child imports that has a client who says this, and what it answers."""
+    done = subprocess.run(
+        [BIN / "python3", "-IS", "-c", LISTS_MODULES, str(ROOT), module],
+        input=data,
+        capture_output=True,
+        env=home.environ,
+        check=True,
+    )
+    loaded = set(done.stderr.decode().splitlines()[-1].split())
+    return loaded - set(sys.builtin_module_names), done.stdout
+
+
+def all_of(*lists: str) -> set[str]:
+    """The names of these modules of ours, and of Python's."""
+    ours = " ".join(lists).split()
+    return {"qsmtpd", *("qsmtpd." + name for name in ours), *PYTHON.split()}
+
+
 @pytest.mark.parametrize("certificate", [False, True])
 @pytest.mark.parametrize("data", [False, True])
 def test_a_plain_session_imports_little(home: Home, data: bool, certificate: bool) -> None:
@@ -195,19 +221,25 @@ def test_a_plain_session_imports_little(home: Home, data: bool, certificate: boo
     if certificate:
         SERVER.save(home.control_dir / "servercert.pem")
     message = b"DATA\r\n.\r\n" if data else b""
-    done = subprocess.run(
-        [BIN / "python3", "-IS", "-c", LISTS_MODULES, str(ROOT), "main"],
-        input=b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\n" + message + b"QUIT\r\n",
-        capture_output=True,
-        env=home.environ,
-        check=True,
-    )
-    loaded = set(done.stderr.decode().splitlines()[-1].split())
-    assert (b"STARTTLS" in done.stdout) == certificate
-    ours = COLD.split() + data * DATA.split()
-    expected = {"qsmtpd", *("qsmtpd." + name for name in ours), *PYTHON.split()}
-    assert loaded - set(sys.builtin_module_names) <= expected
+    envelope = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\n"
+    loaded, said = imported(home, "main", envelope + message + b"QUIT\r\n")
+    assert (b"STARTTLS" in said) == certificate
+    assert loaded <= all_of(COLD, data * DATA)
     assert len(home.messages()) == data
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_so_do_the_other_protocols(home: Home, data: bool) -> None:
+    home.control("qmqpclients", "192.0.2.1")
+    to = b"12:x@ok.example," if data else b"12:x@no.example,"
+    loaded, said = imported(home, "qmtp.qmtpd", b"1:\n,5:a@b.c,16:" + to + b",")
+    assert (b"Kok" in said) == data
+    assert loaded <= all_of(COLD, QMTP, data * DATA) - OF_SMTP
+    if data:
+        loaded, said = imported(home, "qmtp.qmqpd", b"28:0:,6:a@bb.c," + to + b",")
+        assert b"Kok" in said
+        assert loaded <= all_of(COLD, QMQP, DATA) - OF_SMTP
+    assert len(home.messages()) == 2 * data
 
 
 #: The same of the queue programs, which are started for each message.

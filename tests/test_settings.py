@@ -510,6 +510,7 @@ ELSEWHERE = {
     "TMPDIR": "test_check_programs.py: test_no_place_for_the_files_of_messages",
     "control/qmqpservers control/qmqpcorder control/qmqpctimeout control/qmqpcconnect QMQPCORDER"
     " QMQPCTIMEOUT QMQPCCONNECT": "test_qmqpc.py: test_no_configuration",
+    "qmqpclients QMQPCLIENT": "test_qmtp.py: test_entries_that_are_no_clients",
     "control/smtpusers": "test_checkpassword.py: test_a_damaged_file_lets_nobody_in",
 }
 #: Documented with a macro of their own, and no settings of a session: what programs are given,

@@ -27,6 +27,7 @@ from ..net import ucspi
 from ..net.dns import settings as dns
 from ..net.syslog import Syslog
 from ..policy import load
+from ..session.dialogue import Smtp
 from ..tls.settings import IMPLICIT, OFF, STARTTLS, TlsSettings
 from . import dkim, foreign, spf
 from .auth import check_auth
@@ -44,6 +45,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..session.protocol import Conversation
+
 #: What a plain session wants (bytes).  Measured on CPython 3.11, x86-64: with an
 #: address space of 14 MB and a data segment of 5 MB a message is taken, below
 #: it gets 421 or the interpreter does not start.  This is that and a reserve.
@@ -56,9 +59,12 @@ UTF8_LEAST = 32 * 1024 * 1024
 
 
 def examine(
-    environ: Mapping[bytes, bytes], checkpassword: list[bytes], quiet: bool = False
+    environ: Mapping[bytes, bytes],
+    checkpassword: list[bytes],
+    quiet: bool = False,
+    protocol: type[Conversation] = Smtp,
 ) -> Report:
-    """The report on everything that a session in this environment would use.
+    """The report on everything that a session in this environment and protocol would use.
 
     The working directory becomes its QMAILHOME.
     """
@@ -82,9 +88,12 @@ def examine(
     peer = ucspi.read_peer(environ)
     if peer.relay is not None:
         report.ok("RELAYCLIENT", os.fsdecode(peer.relay), "environment")
-    if attempt(lambda: SessionSettings.load(noted, checkpassword)) is None:
+    settings = attempt(lambda: SessionSettings.load(noted, checkpassword))
+    if settings is None:
         for part in SessionSettings.PARTS:  # there may be more that is wrong
             attempt(lambda part=part: part(noted))  # type: ignore[misc]
+    else:
+        attempt(lambda: protocol.check(report, noted, settings))
     tls = attempt(lambda: TlsSettings(plain))
     auth = attempt(lambda: AuthSettings(plain, checkpassword))
     policy = attempt(lambda: PolicySettings(noted))
@@ -104,9 +113,10 @@ def examine(
     attempt(lambda: _check_plugins(report, plain))
     attempt(lambda: check_lists(report, plain))
     attempt(lambda: check_dns_lists(report, plain))
-    may_relay = peer.relay is not None or bool(auth and (auth.mechanisms or auth.dovecot))
+    relays = peer.relay is not None or protocol.relays
+    may_relay = relays or bool(auth and (auth.mechanisms or auth.dovecot))
     attempt(lambda: _check_utf8(report, plain))
-    attempt(lambda: _check_rcpthosts(report, plain, peer.relay is not None, may_relay))
+    attempt(lambda: _check_rcpthosts(report, plain, relays, may_relay))
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))

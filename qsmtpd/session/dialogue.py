@@ -272,6 +272,8 @@ class Dialogue:
 class Smtp(Conversation):
     """SMTP: one dialogue, and after STARTTLS another one."""
 
+    asks_passwords = explained = True
+
     def __init__(self, session: Session, tls: Tls | None) -> None:
         self._session = session
         self._dialogue = self._begin(tls)

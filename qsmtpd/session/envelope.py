@@ -60,6 +60,22 @@ def recipient(argument: bytes, settings: SessionSettings, utf8: bool) -> bytes:
     return address
 
 
+def address_of(address: bytes, settings: SessionSettings) -> bytes | None:
+    """An address as it goes into the envelope, or None for one that is too long for it.
+
+    One at an address literal of ours is at localiphost.
+    """
+    literal = split_literal(address) if address.endswith(b"]") else None
+    if literal is not None and settings.localiphost is not None:
+        from ..net.ip import is_local
+
+        box, text = literal
+        if is_local(text):
+            address = box + b"@" + settings.localiphost
+    # The limit counts the NUL that ends an address in the envelope.
+    return address if len(address) < settings.limits.address else None
+
+
 def _check_bytes(address: bytes, parameters: dict[bytes, bytes | None], utf8: bool) -> None:
     """With SMTPUTF8 all is to be UTF-8; without, only an address may have bytes over 127.
 
@@ -84,16 +100,9 @@ def _check_bytes(address: bytes, parameters: dict[bytes, bytes | None], utf8: bo
 
 def _path(argument: bytes, settings: SessionSettings) -> tuple[bytes, dict[bytes, bytes | None]]:
     """(the address, the parameters)"""
-    address, rest = parse_path(argument)
-    literal = split_literal(address) if address.endswith(b"]") else None
-    if literal is not None and settings.localiphost is not None:
-        from ..net.ip import is_local
-
-        box, text = literal
-        if is_local(text):
-            address = box + b"@" + settings.localiphost
-    # The limit counts the NUL that ends an address in the envelope.
-    if len(address) >= settings.limits.address:
+    path, rest = parse_path(argument)
+    address = address_of(path, settings)
+    if address is None:
         raise BadPath(replies.SYNTAX)
     if not rest:
         return address, {}

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from ..config.session import SessionSettings
     from ..config.settings import Settings
     from ..facts import Reply, Tls
     from .ending import Ending
 
+    class Report(Protocol):
+        """That of `--check`: see diagnose/report.py."""
+
+        def wrong(self, what: str, problem: str) -> None: ...
+        def warn(self, what: str, problem: str) -> None: ...
+
 
 class Conversation:
     """A protocol, as it is spoken with one client; the class alone is the protocol.
 
     `name` is what a Received line calls it.  `at_once`: a client is for a process of
-    qsmtpd-server from the beginning.
+    qsmtpd-server from the beginning.  `asks_passwords`: there is AUTH, so that a program
+    has checkpassword's arguments; `explained`: --explain walks through it; `relays`:
+    whoever is served may send to anybody.
     """
 
     name = b"SMTP"
-    at_once = False
+    at_once = asks_passwords = explained = relays = False
 
     def __init__(self, session: Any, tls: Tls | None) -> None:
         """`session` is that of run.py, `tls` the encryption that there is already."""
@@ -30,6 +38,10 @@ class Conversation:
     def load(lookup: Settings) -> object:
         """The settings of this protocol alone, for `own` of a plan.  Raises ControlError."""
         return None
+
+    @staticmethod
+    def check(report: Report, lookup: Settings, settings: SessionSettings) -> None:
+        """Say what is wrong for this protocol alone.  Raises ControlError."""
 
     @staticmethod
     def greeting(settings: SessionSettings) -> bytes:

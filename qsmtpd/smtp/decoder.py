@@ -114,10 +114,14 @@ class ChunkDecoder:
 
     def end(self) -> bytes:
         """The end of the text: that of its last line, where it has none."""
-        rest = self._held
-        self._held = b""
+        rest = self.rest()
         if rest or self._last != b"\n":
             rest += b"\n"
+        return rest
+
+    def rest(self) -> bytes:
+        """The end of the text, where its last line need not end: what still waits for an LF."""
+        rest, self._held = self._held, b""
         return rest
 
 

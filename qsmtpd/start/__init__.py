@@ -44,8 +44,8 @@ EMPTY = frozenset(
         "tls",
     )
 )
-#: The program that has a client on descriptors 0 and 1.
-SERVES_CLIENT = "qsmtpd.main"
+#: The programs that have a client on descriptors 0 and 1.
+SERVE_CLIENTS = ("qsmtpd.main", "qsmtpd.qmtp.qmtpd", "qsmtpd.qmtp.qmqpd")
 #: Was descriptor 2 the client's socket?  It is /dev/null then.
 stderr_is_client = False
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -129,7 +129,7 @@ def launch(root: str, module: str, arguments: list[str]) -> None:
     _reset_signals()
     # Of the others, and with options, none has a client: there, one socket on 1 and
     # 2 is the journal, as systemd gives it, or somebody's `2>&1`.
-    serves = module == SERVES_CLIENT and not (arguments and arguments[0].startswith("-"))
+    serves = module in SERVE_CLIENTS and not (arguments and arguments[0].startswith("-"))
     stderr_is_client = serves and _is_client(2)
     if stderr_is_client:  # no traceback of ours is for him, and nothing of our children
         os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 2)
