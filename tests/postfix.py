@@ -77,10 +77,12 @@ class Postfix:
     """Its master, with a home of its own, which sends everything to a port; a context manager.
 
     With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1; `more` are
-    then further lines of main.cf.
+    then further lines of main.cf.  With `qmqp` it listens there for QMQP, from these addresses.
     """
 
-    def __init__(self, port: int, milters: str | None = None, more: str = "") -> None:
+    def __init__(
+        self, port: int, milters: str | None = None, more: str = "", qmqp: str = ""
+    ) -> None:
         needs("smtp-source")
         if os.geteuid() != 0:
             pytest.skip("Postfix's master is for root")
@@ -104,9 +106,12 @@ class Postfix:
         root_path = "" if root == Path("/") else str(root)
         text = MAIN.format(home=home, root=root_path, port=port)
         master = MASTER
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        if qmqp:
+            text += f"qmqpd_authorized_clients = {qmqp}\n"
+            master += f"127.0.0.1:{self.port} inet n - n - - qmqpd\n"
         if milters is not None:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self.port = free.getsockname()[1]
             text += LISTENER.format(milters=milters) + more
             master += f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
             master += "anvil unix - - n - 1 anvil\n"
@@ -121,7 +126,7 @@ class Postfix:
 
     def send(self, sender: str, recipient: str, text: str) -> str:
         """Put a message into the queue; the line of its log that says what became of it."""
-        wait_for((self._home / "queue" / "public" / "qmgr").exists)
+        self.wait_until_ready()
         subprocess.run(
             [self._sendmail, "-C", str(self._conf), "-f", sender, recipient],
             input=text.encode(),
@@ -129,6 +134,14 @@ class Postfix:
             timeout=PATIENCE,
             check=True,
         )
+        return self.outcome()
+
+    def wait_until_ready(self) -> None:
+        """It has made its sockets, and listens."""
+        wait_for((self._home / "queue" / "public" / "qmgr").exists)
+
+    def outcome(self) -> str:
+        """The first line of its log that says what became of a message."""
         return wait_for(self._outcome)
 
     def _outcome(self) -> str | None:

@@ -720,10 +720,18 @@ def test_check(home: Home) -> None:
 
 
 def test_check_of_a_hub_that_takes_nothing_from_here(home: Home) -> None:
-    with Hub(script=says(netstring(b"Dnot for you 5.7.1"))) as hub:
+    """It says so, also after a second; or it closes, as tcpserver does by a rule."""
+
+    def late(line: Line) -> None:
+        line.wait_for_end()
+        line.say(netstring(b"Dnot for you 5.7.1"))
+
+    with Hub(script=late) as hub:
         home.control("qmqpservers", hub.where)
-        code, lines = check(home)
-        assert code == 1 and "refuses this client: 18:Dnot for you 5.7.1," in lines[0]
+        for script in (late, says(netstring(b"Dnot for you 5.7.1"))):
+            hub.script = script
+            code, lines = check(home)
+            assert code == 1 and "refuses this client: 18:Dnot for you 5.7.1," in lines[0]
         hub.script = lambda line: None
         code, lines = check(home)
         assert code == 1 and "closes the connection at once" in lines[0]

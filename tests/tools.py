@@ -48,6 +48,7 @@ INTEROP = {
     "multilog": "daemontools",
     "node": "nodejs",
     "npm": "npm",
+    "qmqpfront-qmail": "mailfront",
     "policyd-spf": "postfix-policyd-spf-python",
     "postfix-policyd-spf-perl": "postfix-policyd-spf-perl",
     "postfwd1": "postfwd",

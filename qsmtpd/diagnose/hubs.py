@@ -1,7 +1,8 @@
 """For --check: could a message be handed to a hub of control/qmqpservers?
 
-A connection is made to each, and nothing is sent.  A hub that does not take this client may say
-so at once, or close: so a little is waited for that.
+A connection is made to each, and nothing is sent.  A hub that does not take this client closes at
+once, for which a little is waited, or says so, be it after a while (Postfix's: a second).  One that
+does, waits for the request, and when it hears that there is none, it closes without a word.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..net.daemon import Address
 
-#: What is waited for a connection at most, and for a hub that does not take it (seconds).
+#: What is waited for a connection, and for a word, at most; and for a hub that closes (seconds).
 WAIT, LITTLE = 5.0, 0.3
 #: Of a text that a hub says (bytes).
 _TEXT_LIMIT = 1000
@@ -78,15 +79,17 @@ def _why_not(place: Address, wait: float) -> str | None:
     except NoAnswer as error:
         return f"cannot be reached: {error}"
     try:
-        daemon.renew(LITTLE, _TEXT_LIMIT)
+        daemon.renew(WAIT, _TEXT_LIMIT)
+        waited = daemon.keeps_still(LITTLE)
+        daemon.end_input()
         said = daemon.rest()
     except NoAnswer as error:
         return None if str(error) == TIMEOUT else f"does not wait for a message: {error}"
     finally:
         daemon.close()
-    if not said:
-        return "closes the connection at once: it may not take this client"
-    return f"refuses this client: {_text(said)}"
+    if said:
+        return f"refuses this client: {_text(said)}"
+    return None if waited else "closes the connection at once: it may not take this client"
 
 
 def _text(text: bytes) -> str:

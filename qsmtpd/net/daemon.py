@@ -248,6 +248,23 @@ class Daemon:
         self._input.clear()
         return data
 
+    def keeps_still(self, seconds: float) -> bool:
+        """Does it say nothing, and not close, for so long?  Raises Shutdown."""
+        self._poll.modify(self._socket, select.POLLIN)
+        deadline = monotonic() + seconds
+        while monotonic() < deadline:
+            waits.check()
+            if waits.wait(self._poll, deadline):
+                return False
+        return True
+
+    def end_input(self) -> None:
+        """Nothing more is sent; what it says can still be read."""
+        try:
+            self._socket.shutdown(1)  # SHUT_WR
+        except OSError as error:
+            self._fail(_reason(error), Ended)
+
     def close(self) -> None:
         """Close the connection, whatever was under way."""
         self._socket.close()
