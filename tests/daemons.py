@@ -56,6 +56,7 @@ class Peer:
         self.connections = 0
         self.heard: list[bytes] = []
         self._open: dict[socket.socket, threading.Thread] = {}
+        self._lock = threading.Lock()
         self._listener = self._listen()
 
     def _listen(self) -> socket.socket:
@@ -85,8 +86,9 @@ class Peer:
                 return
             self.connections += 1
             server = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._open[connection] = server
-            server.start()
+            with self._lock:  # who sees it can wait for it
+                self._open[connection] = server
+                server.start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -117,7 +119,9 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         """The other side has closed, or ended: what it still said on its way is heard."""
-        for server in list(self._open.values()):
+        with self._lock:
+            servers = list(self._open.values())
+        for server in servers:
             server.join(END)
         self.stop()
 

@@ -45,13 +45,17 @@ def netstrings(data: bytes) -> list[bytes]:
 
 
 def take_request(line: Line) -> list[bytes]:
-    """Read a whole request: message, sender, recipients."""
+    """Read a whole request: message, sender, recipients.  Raises OSError where it is cut off."""
     digits = b""
     while (byte := line.take(1)) != b":":
+        if not byte:
+            raise ConnectionError("cut off")
         assert byte.isdigit()
         digits += byte
     whole = line.take(int(digits) + 1)
-    assert whole[-1:] == b"," and len(whole) == int(digits) + 1
+    if len(whole) <= int(digits):
+        raise ConnectionError("cut off")
+    assert whole[-1:] == b","
     return netstrings(whole[:-1])
 
 

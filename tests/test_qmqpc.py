@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from client import PATIENCE
 from daemons import Line
-from harness import Home, Variables
+from harness import Home, Variables, needs
 from hubs import (
     ENVELOPE,
     LARGE,
@@ -380,6 +380,30 @@ def test_a_hub_that_closes_at_once(home: Home) -> None:
             other.taken.clear()
             done = hand_over(home)
             assert (done.code, len(other.taken)) in ((0, 1), (74, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "call", ["socket", "connect", "getsockopt", "poll", "sendto", "recvfrom", "write", "pread64"]
+)
+@pytest.mark.parametrize("error", ["EIO", "EINTR"])
+def test_every_failing_call(home: Home, call: str, error: str) -> None:
+    """Whichever call fails, and for whatever reason: exit 0 and one hub has it, or not 0."""
+    trace = home.path / "trace"
+    for nth in range(1, 20):
+        inject = f"inject={call}:error={error}:when={nth}"
+        wrapper = (needs("strace"), "-f", "-qq", "-o", str(trace), "-e", inject)
+        with Hub() as hub, Hub() as other:
+            home.control("qmqpservers", hub.where, other.where)
+            done = hand_over(home, LARGE[:300_000], wrapper=wrapper)
+        taken = [*hub.taken, *other.taken]
+        assert len(taken) <= 1 and (done.code != 0 or len(taken) == 1)
+        assert all(request[0] == LARGE[:300_000] for request in taken)
+        if "INJECTED" not in trace.read_text():
+            assert done.code == 0 and nth > 1
+            break
+    else:
+        assert call in ("poll", "recvfrom", "sendto", "write")  # there are more of these
 
 
 @pytest.mark.slow

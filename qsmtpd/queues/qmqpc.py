@@ -178,6 +178,8 @@ def hand_over(request: Request, settings: qmqp.HubSettings, channel: int) -> int
             try:
                 daemon.renew(deadline.left(), qmqp.ANSWER_LIMIT)
                 is_sent = daemon.offer(request.parts())
+                if not is_sent:  # nor does the hub wait for the rest
+                    daemon.end_input()
                 verdict, text = qmqp.read_answer(daemon.exactly)
             except NoAnswer as error:
                 if daemon.sent:
