@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from client import PATIENCE
 from harness import BIN, ROOT, Home, Variables, wait_for
 from listeners import Server
 from run import Run
+
+from qsmtpd import waits
+from qsmtpd.net import sockets
+from qsmtpd.server import worker
 
 LAST = b"421 shutting down, try again later (#4.3.2)"
 IN_DATA = (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA")
@@ -234,6 +240,19 @@ def test_an_idle_worker_ends_at_once(home: Home, options: tuple[str, ...]) -> No
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: pid not in server.children())
         assert server.session(b"QUIT")[0].startswith(b"220 ")
+
+
+def test_a_signal_just_before_an_idle_worker_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler has nothing to interrupt: the end is noticed after the time of one wait."""
+    monkeypatch.setattr(sockets, "PATIENCE", 0.05)
+    master, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with master, control:
+        sockets.patient(control)
+        monkeypatch.setattr(waits, "_idle", None)
+        late = threading.Timer(0.01, monkeypatch.setattr, (waits, "_requested", True))
+        late.start()
+        assert worker._receive(control) is None
+        late.join()
 
 
 # -- waits that are longer than a system call takes -----------------------------

@@ -101,10 +101,10 @@ class SocketTransport:
             connection.detach()
 
 
-def patient(listening: socket.socket) -> None:
-    """Let the sockets that are accepted here wait for so long: they inherit it."""
+def patient(connection: socket.socket) -> None:
+    """Let it wait for so long; what is accepted of one that listens inherits that."""
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        listening.setsockopt(socket.SOL_SOCKET, option, _timeval(PATIENCE))
+        connection.setsockopt(socket.SOL_SOCKET, option, _timeval(PATIENCE))
 
 
 def _timeval(seconds: float) -> bytes:

@@ -8,6 +8,7 @@ from time import monotonic
 
 from .. import waits
 from ..log import Log, log_trouble
+from ..net.sockets import patient
 from . import limits
 from .deaths import new_page
 from .kept import close_all_but
@@ -127,6 +128,7 @@ def fork(
         if client is None or configuration.options.sessions > 1:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
+            patient(theirs)
         # Until the new process handles them itself, the master's handlers would
         # swallow what is sent to it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

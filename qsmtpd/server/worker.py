@@ -129,12 +129,16 @@ def _is_sound(outcome: Outcome) -> bool:
 def _receive(control: socket.socket | None) -> Accepted | None:
     """The next connection; None at the end.  Raises OSError where it has come and is lost."""
     assert control is not None
-    waits.idle(lambda: _refuse_more(control))
     space = socket.CMSG_SPACE(4)
-    try:
-        packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
-    except OSError:
-        return None
+    packed: bytes | None = None
+    while packed is None:
+        waits.idle(lambda: _refuse_more(control))
+        try:
+            packed, extra, _, _ = control.recvmsg(PACKED_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            pass  # nobody came, or a signal at the very moment at which this began to wait
+        except OSError:
+            return None
     if not packed:
         return None
     if not extra:  # recvmsg(2), MSG_CTRUNC: this process may have no more descriptors
