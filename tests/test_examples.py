@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import netstrings
 import pytest
 from certificates import Certificate
-from client import PATIENCE, client_context
+from client import PATIENCE, Client, client_context
 from dkim_signer import RsaKey, sign
 from dns_server import DnsServer
 from harness import BIN, ROOT, Home, needs, wait_for
@@ -164,6 +165,41 @@ def test_without_qmail(place: Place) -> None:
         place.mail("x@ok.example")
     (path,) = (home / "Maildir/new").iterdir()
     assert path.read_bytes().endswith(b"Subject: x\n\nhi\n")
+
+
+@pytest.mark.slow
+def test_qmtp(place: Place) -> None:
+    place.real("tcpserver")
+    run = place.adapt("qmtp/run", ("0 209", f"127.0.0.1 {place.port}"), rules(place))
+    with place.running(run):
+        said = exchange(place, netstrings.package(b"x@elsewhere.example"))
+    assert netstrings.verdicts(said) == [b"Kok"]
+    assert b"by mx.example.org with QMTP" in place.home.messages()[0].text
+
+
+@pytest.mark.slow
+def test_qmqp(place: Place) -> None:
+    place.home.control("qmqpclients", "127.0.0.0/8")
+    run = place.adapt("qmqp/run", ("0 628", f"127.0.0.1 {place.port}"), ("-u qmaild ", ""))
+    with place.running(run):
+        said = exchange(place, netstrings.handed(b"x@elsewhere.example"))
+    assert netstrings.verdicts(said) == [b"Kok"]
+    assert b"by hub.example.org with QMQP" in place.home.messages()[0].text
+
+
+def exchange(place: Place, data: bytes) -> bytes:
+    """Send this and no more; all that is answered."""
+
+    def connect() -> Client | None:
+        try:
+            return Client.connect(place.port)
+        except ConnectionRefusedError:
+            return None
+
+    with wait_for(connect) as client:
+        client.send(data)
+        client.end_input()
+        return client.rest()
 
 
 @pytest.mark.slow

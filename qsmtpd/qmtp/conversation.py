@@ -6,6 +6,7 @@ mail, rcpt, data; header, body and data_post.  Then it is queued.
 
 from __future__ import annotations
 
+from .. import waits
 from ..decision import REFUSALS
 from ..facts import Envelope
 from ..policy import stages
@@ -71,6 +72,12 @@ class Verdicts(Conversation):
         self.reader = Reader(self.channel, self.settings, self.hooks.log_trouble)
         self._connected = False
         self._open = False  # there is a transaction that plugins have to be told the end of
+
+    def begins(self) -> None:
+        """Wait for the first byte of a package.  Raises what the channel raises."""
+        self.channel.unread(self.channel.chunk(1))
+        waits.transaction(True)
+        self.channel.start_data(self.settings.data.min_rate)
 
     def goodbye(self, reply: Reply) -> bytes:
         return encode(verdict(reply)) * self.owed

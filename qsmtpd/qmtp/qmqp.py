@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .. import waits
 from ..config.session import QUIT
 from ..policy import stages
 from ..session.ending import Ending
@@ -29,7 +28,7 @@ class Qmqp(Verdicts):
     bad_sender = bad_recipient = BAD_ADDRESS
 
     @staticmethod
-    def load(lookup: Settings) -> object:
+    def clients(lookup: Settings) -> QmqpClients:
         return QmqpClients(lookup)
 
     @staticmethod
@@ -43,15 +42,13 @@ class Qmqp(Verdicts):
 
     def converse(self) -> Ending:
         self.owed = 1
-        client, clients = self.client, self.session.plan.own
-        assert isinstance(clients, QmqpClients)
-        if client.peer.ip not in clients:
+        client, clients = self.client, self.session.plan.clients
+        if clients is None or client.peer.ip not in clients:
             self.transaction.log_refusal(None, NOT_LISTED, is_open=False)
             return Ending.by(NOT_LISTED)
         if client.relay is None:
             client.relay = b""
-        waits.transaction(True)
-        self.channel.start_data(self.settings.data.min_rate)
+        self.begins()
         try:
             self._serve()
         except Over as over:

@@ -32,15 +32,12 @@ class Qmtp(Verdicts):
         check_settings(report, settings)
 
     def converse(self) -> Ending:
-        channel = self.channel
         while True:
             waits.transaction(False)
             try:
-                channel.unread(channel.chunk(1))
+                self.begins()
             except Gone:
                 return Ending(QUIT)  # as clients say that they have no more
-            waits.transaction(True)
-            channel.start_data(self.settings.data.min_rate)
             try:
                 self._serve()
             except Over as over:

@@ -196,7 +196,8 @@ class Held:
         if ending.reply is not None:
             if client.greeted and isinstance(plan, Plan):
                 ending.reply = plan.settings.in_form(ending.reply)
-            text, words = protocol.text(ending.reply), protocol.alone(ending.reply)
+            words = protocol.alone(ending.reply)
+            text = protocol.text(ending.reply) if words else None
         peer = ucspi.read_peer(environ, client.fd)
         log.begin(pid=os.getpid(), ip=peer.ip)
         facts: Any = client  # of which the line has the bytes that came and went

@@ -186,7 +186,7 @@ class Listener:
         most = self._options.client_limit
         if not most or self._connections.of(client) < most or ip.startswith(LOOPBACK):
             return False
-        if isinstance(plan, Plan) and b"RELAYCLIENT" in plan.environ:
+        if isinstance(plan, Plan) and plan.trusts(ip.encode()):
             return False
         self._catch_up()
         return self._connections.of(client) >= most

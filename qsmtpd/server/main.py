@@ -71,7 +71,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
         before_plugins.restore()  # what those have left that were loaded before
         _enter(home(base))
         state, standard = ProcessState(PROCESS), Standard()
-        preloaded = warmup.preload(base, options.checkpassword)
+        preloaded = warmup.preload(base, options.checkpassword, options.protocol)
         configuration = Configuration(options, base, rules, preloaded)
         warmup.prepare_rules(configuration)
         standard.restore()

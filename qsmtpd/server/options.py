@@ -5,15 +5,21 @@ from __future__ import annotations
 import getopt
 import os
 
+from ..qmtp.qmqp import Qmqp
+from ..qmtp.qmtp import Qmtp
+from ..session.dialogue import Smtp
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..session.protocol import Conversation
+
 USAGE = """\
 usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlimit]
                      [-g group] [-l localname] [-t seconds] [-u user] [-x rules.cdb]
-                     [--drain seconds] [--hold number] [--sessions number]
-                     [--spare number]
+                     [--drain seconds] [--hold number] [--protocol name]
+                     [--sessions number] [--spare number]
                      host port [checkpassword-program subprogram ...]
        qsmtpd-server --check [--quiet] [options] host port [checkpassword-program ...]
        qsmtpd-server --help | --version
@@ -39,6 +45,7 @@ HELP = """
   -X                 a rules file that is not there has no rules
   --drain seconds    how long TERM waits for transactions to end (0; as process 1: 8)
   --hold number      clients without a process, who have said nothing yet or wait (1000)
+  --protocol name    what is spoken: smtp (default), qmtp or qmqp
   --sessions number  connections that a process serves, one after the other (100)
   --spare number     processes forked ahead of need (0)
   --check            become that user, and say what it cannot read and what is wrong
@@ -47,8 +54,9 @@ HELP = """
   --version          print the version
 """
 _LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
-_WORDS = ["drain=", "hold=", "sessions=", "spare=", "check", "quiet"]
+_WORDS = ["drain=", "hold=", "protocol=", "sessions=", "spare=", "check", "quiet"]
 QUIET, ERRORS, STATUS = 0, 1, 2
+PROTOCOLS: dict[str, type[Conversation]] = {"smtp": Smtp, "qmtp": Qmtp, "qmqp": Qmqp}
 
 
 class UsageError(Exception):
@@ -69,6 +77,7 @@ class Options:
         self.backlog = 20
         self.limit = 40  # sessions at once
         self.client_limit = 20  # connections of one address or /64; 0: no limit
+        self.protocol: type[Conversation] = Smtp
         self.hold = 1000  # connections without a process
         self.local_name: str | None = None
         self.rules: str | None = None
@@ -103,6 +112,8 @@ class Options:
         if self.port.isdigit():
             self.port = str(_number("port", self.port, 0, 65535))
         self.checkpassword = [os.fsencode(word) for word in rest[2:]]
+        if self.checkpassword and not self.protocol.asks_passwords:
+            raise UsageError(f"{rest[2]!r}: this protocol has no AUTH")
 
     def _set(self, option: str, value: str, environ: Mapping[bytes, bytes]) -> None:
         if option in _SWITCHES:
@@ -113,6 +124,10 @@ class Options:
             setattr(self, name, _number(option, value, least))
         elif option == "-l":
             self.local_name = value
+        elif option == "--protocol":
+            if value not in PROTOCOLS:
+                raise UsageError(f"--protocol wants one of {', '.join(PROTOCOLS)}")
+            self.protocol = PROTOCOLS[value]
         elif option == "-x":
             self.rules = value
         elif option == "-u":

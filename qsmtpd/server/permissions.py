@@ -78,7 +78,9 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
 
     def examine(variables: Mapping[bytes, bytes]) -> Report:
         os.chdir(place)  # the last one has gone to its QMAILHOME
-        report = child.examine(variables, options.checkpassword, options.quiet_check)
+        report = child.examine(
+            variables, options.checkpassword, options.quiet_check, options.protocol
+        )
         by_name = variables.get(b"HELOCHECK", b"").rstrip() == b"="
         nameless = not options.remote_names and b"TCPREMOTEHOST" not in variables
         if by_name and nameless and b"RELAYCLIENT" not in variables:

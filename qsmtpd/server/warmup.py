@@ -36,6 +36,7 @@ from .rehearsal import serve_some, warm_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..session.protocol import Conversation
     from .configuration import Configuration
 
 #: pyOpenSSL is not among them: to load a certificate is to import it.
@@ -95,7 +96,9 @@ _FOR_FILTERS = {
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 
 
-def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloaded:
+def preload(
+    environ: dict[bytes, bytes], checkpassword: list[bytes], protocol: type[Conversation] = Smtp
+) -> Preloaded:
     """Read, import and build what each session would, before the first one and on HUP.
 
     What is wrong is logged, and in the problems of what is returned; each
@@ -106,7 +109,7 @@ def preload(environ: dict[bytes, bytes], checkpassword: list[bytes]) -> Preloade
     load.forget()
     files = ControlFiles(home(environ))
     files.read_ahead()
-    made = plan.make(Smtp, files, dict(environ), checkpassword)
+    made = plan.make(protocol, files, dict(environ), checkpassword)
     loaded = Preloaded(files, made, _now())
     loaded.serves = _prepare(made, loaded)
     if isinstance(made, Plan):

@@ -36,14 +36,14 @@ class Plan:
     `environ` is their environment, but for what is of one connection alone.  `log`
     is theirs, one after the other.  `implicit`: a client speaks TLS from the first
     byte.  `unavailable` says why there is no `provider` of TLS where there should
-    be one.  `first` are plugins in front of those that are set.  `own` are the settings
-    of the `protocol` alone.
+    be one.  `first` are plugins in front of those that are set.  `clients` are those that
+    the `protocol` is for, None: all.
     """
 
     __slots__ = (
         "environ",
         "protocol",
-        "own",
+        "clients",
         "log",
         "settings",
         "implicit",
@@ -65,7 +65,7 @@ class Plan:
     ) -> None:
         self.environ = lookup.environ
         self.protocol = protocol
-        self.own = protocol.load(lookup)
+        self.clients = protocol.clients(lookup)
         self.log = log
         self.settings = settings
         self.implicit = settings.tls.mode == IMPLICIT
@@ -134,6 +134,11 @@ class Plan:
                         return None
                     silence += seconds
         return silence
+
+    def trusts(self, ip: bytes) -> bool:
+        """Is the client of this address one that may have as many connections as it likes?"""
+        known = self.clients is not None and ip in self.clients
+        return known or b"RELAYCLIENT" in self.environ
 
     @property
     def longest(self) -> float:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from ..facts import Reply, Tls
     from .ending import Ending
 
+    class Clients(Protocol):
+        """Addresses, as `address in clients`."""
+
+        def __contains__(self, ip: bytes, /) -> bool: ...
+
     class Report(Protocol):
         """That of `--check`: see diagnose/report.py."""
 
@@ -35,8 +40,8 @@ class Conversation:
         raise NotImplementedError
 
     @staticmethod
-    def load(lookup: Settings) -> object:
-        """The settings of this protocol alone, for `own` of a plan.  Raises ControlError."""
+    def clients(lookup: Settings) -> Clients | None:
+        """The addresses that it is for; None where it is for all.  Raises ControlError."""
         return None
 
     @staticmethod

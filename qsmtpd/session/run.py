@@ -86,10 +86,12 @@ class Session:
             ending = conversation.converse()
         except Exception as error:
             ending = ending_of(error, self.plan.log)
-        self._say(conversation, ending)
+        words, text = self._last(ending)
+        self.counters.refused += ending.reply is not None and ending.reply.refused
+        say_goodbye(self.channel, ending, words)
         self._over = True
         conversation.end(ending.reply)
-        self._log(ending)
+        self._log(ending, text)
         self.hooks.stop()
         return Outcome(ending.word, ending.status, self.hooks.trouble)
 
@@ -106,31 +108,33 @@ class Session:
             client.speaks = lambda seconds: bool(hooks.suspended(channel.speaks, seconds))
         return client
 
-    def _say(self, conversation: Conversation, ending: Ending) -> None:
-        """The last reply."""
-        words = b""
-        if ending.reply is not None:
-            ending.reply = conversation.in_form(ending.reply)
-            self.counters.refused += ending.reply.refused
-            words = conversation.goodbye(ending.reply)
-        say_goodbye(self.channel, ending, words)
+    def _last(self, ending: Ending) -> tuple[bytes, bytes | None]:
+        """What is sent to say the last reply, and that in the log; None where nothing is said."""
+        conversation = self._conversation
+        if ending.reply is None or conversation is None:
+            return b"", None
+        ending.reply = conversation.in_form(ending.reply)
+        words = conversation.goodbye(ending.reply)
+        return words, conversation.text(ending.reply) if words else None
 
-    def _log(self, ending: Ending) -> None:
-        protocol = self.plan.protocol
-        text = None if ending.reply is None else protocol.text(ending.reply)
-        facts = self.channel, self._peer, self.counters
-        log_session(self.plan.log, *facts, ending.word, text, protocol.name)
+    def _log(self, ending: Ending, text: bytes | None) -> None:
+        log_session(
+            self.plan.log,
+            self.channel,
+            self._peer,
+            self.counters,
+            ending.word,
+            text,
+            self.plan.protocol.name,
+        )
 
     def _stop(self, plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit: this is the end, from within it."""
         log_hang(self.plan.log, plugin, hook)
         ending = Ending.by(replies.PLUGIN_HANGS) if not self._over else Ending("plugin-hangs")
-        words, conversation = b"", self._conversation
-        if ending.reply is not None and conversation is not None:
-            ending.reply = conversation.in_form(ending.reply)
-            words = conversation.goodbye(ending.reply)
+        words, text = self._last(ending)
         # Now: a goodbye can take too long.
-        self._log(ending)
+        self._log(ending, text)
         say_goodbye(self.channel, ending, words)
         self.hooks.stop()
         self.channel.drain(clean=False)
