@@ -86,11 +86,11 @@ def listening(home: Home) -> dict[str, str]:
     return {k: v for k, v in home.environ.items() if k != "PROTO" and not k.startswith("TCP")}
 
 
-def tcpserver(home: Home, *rules: str) -> Listener:
+def tcpserver(home: Home, *rules: str, run: Iterable[str | Path] = (BIN / "qsmtpd",)) -> Listener:
     """qsmtpd under tcpserver, which gives it what tcprules(1) has made of these rules."""
     cdb = make_rules(home.path / "rules.cdb", *rules)
     options = ["-1", "-HRl", "mx.example", "-x", str(cdb), "127.0.0.1", "0"]
-    command: Command = [needs("tcpserver"), *options, BIN / "qsmtpd", *home.arguments]
+    command: Command = [needs("tcpserver"), *options, *run, *home.arguments]
     return Listener(command, listening(home), home.path / "log")
 
 
@@ -165,6 +165,24 @@ def patched(*changes: str, package: str = "qsmtpd.server") -> list[str | Path]:
         "main.main(sys.argv[1:])",
     ]
     return [sys.executable, "-c", "\n".join(lines), ROOT]
+
+
+def clocked(clock: Path, module: str) -> list[str | Path]:
+    """The program of a module, with the time of day moved by the seconds in this file."""
+    lines = [
+        "import sys, time",
+        "root, clock = sys.argv[1:3]",
+        "del sys.argv[1:3]",
+        "real = time.time",
+        "def moved():",
+        "    with open(clock) as file:",
+        "        return real() + float(file.read())",
+        "time.time = moved",
+        "sys.path.insert(0, root)",
+        f"from {module} import main",
+        "main(sys.argv[1:])",
+    ]
+    return [sys.executable, "-c", "\n".join(lines), ROOT, clock]
 
 
 def mail(port: int) -> None:

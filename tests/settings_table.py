@@ -130,6 +130,9 @@ USERDB, AUTH = b"users/userdb", b"users/auth"
 SPP = {"control/smtpplugins": "[mail]\n/bin/true"}
 #: Of a policy server, of a milter, and of scanners.
 POLICY, MILTER = b"users/policy", b"users/milter"
+#: Of a store that can be made, and of a filter that wants one.
+STORE = {"QSMTPD_STORE": "users/store"}
+GREYLIST = {"GREYLIST": "", **STORE}
 CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
@@ -315,6 +318,26 @@ ROWS = [
             wrong=("unix:", "inet:mail.example:1", "inet:127.0.0.1:0", "/s at=mail", "/s fail=no",
                    "/s timeout=0", "/s x=y", "/s # ours", BOM),
             unread=("/no/such/socket", "no/such/socket fail=pass", "inet:127.0.0.1:1")),
+    number("greylist", "GREYLIST", 0, 86400, 300, **STORE),
+    number("greylistwindow", "GREYLISTWINDOW", 1, 720, **GREYLIST),
+    number("greylistlifetime", "GREYLISTLIFETIME", 1, 366, **GREYLIST),
+    number("greylistproved", "GREYLISTPROVED", 0, 1000, **GREYLIST),
+    number("greylistipv4", "GREYLISTIPV4", 8, 32, **GREYLIST),
+    number("greylistipv6", "GREYLISTIPV6", 16, 128, **GREYLIST),
+    words("greylistskip", "GREYLISTSKIP", "none", "spf", "fcrdns", "either", **GREYLIST),
+    replace(entries("greylistexempt", "192.0.2.1", "192.0.2.", "2001:db8::1", "2001:db8:",
+                    ".example.org", wrong=("example.org", "192.0.2", "192.0.2.0/24", ".",
+                    "@a.example", "*", BOM)), on=GREYLIST),
+    replace(entries("greylistexemptfrom", "a@example.org", "@example.org", "*@x.example", "!a@x",
+                    "re:.*@x\\.example", wrong=("x[", "re:("), unread=(*NEVER, "^x@")),
+            on=GREYLIST),
+    replace(entries("greylistexemptto", "a@example.org", "@example.org", "*@x.example", "!a@x",
+                    "re:.*@x", wrong=("x[", "re:("), unread=(*NEVER, "^x@")), on=GREYLIST),
+    reply("REPLY_GREYLIST", **GREYLIST),
+    Row("store", "QSMTPD_STORE", {b"users/store": "users/store"}, (b"a\x01b", b"x" * 1001), WRONG,
+        (b"/no/such/store", b"control", b"control/me", b"control/me/store"), {"GREYLIST": ""}),
+    number("storetimeout", "STORETIMEOUT", 1, 60, **GREYLIST),
+    number("storesize", "STORESIZE", 1, 65536, **GREYLIST),
     words("dmarcpolicy", "DMARCPOLICY", "none", "reject", "off", SPFBEHAVIOR="1"),
     words("dmarcfrom", "DMARCFROM", "pass", "reject", DMARCPOLICY="reject", SPFBEHAVIOR="1"),
     entries("dmarcexempt", "192.0.2.1", "192.0.2.", "2001:db8::1", "2001:db8:", ".example.org",

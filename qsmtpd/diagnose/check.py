@@ -39,6 +39,7 @@ from .patterns import check_lists
 from .programs import check_others, check_queue
 from .report import Report
 from .spool import check_spool
+from .store import check_greylist, check_store
 from .tls import check_tls
 
 TYPE_CHECKING = False
@@ -126,6 +127,8 @@ def examine(
         has_spf = bool(attempt(lambda: spf.evaluates(plain, policy)))
         has_dkim = bool(attempt(lambda: dkim.checks(plain, policy)))
         dkim.check_order(report, policy)
+        attempt(lambda: check_store(report, plain, policy))
+        attempt(lambda: check_greylist(report, plain, policy))
         if any(spec.plugin == "dmarc" for spec in policy.plugins):
             attempt(lambda: check_dmarc(report, plain, policy))
     pyopenssl = tls is not None and tls.mode in (STARTTLS, IMPLICIT)

@@ -67,9 +67,10 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (
-        "is not read: control/policyservers has servers of Postfix's policy protocol, as postgrey",
+        "is not read: use control/greylist, or servers of Postfix's policy protocol, as postgrey,"
+        " in control/policyservers",
         "POSTGREY GREYIP",
-        "greylist greylisting",
+        "greylisting",
     ),
     (
         "checks recipients, and is not read: list them in validrcptto.cdb or in recipients, or"

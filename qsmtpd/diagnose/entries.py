@@ -70,7 +70,7 @@ def _domain(entry: bytes) -> str | None:
 
 
 def _address(entry: bytes) -> str | None:
-    """An entry of badmailfrom or badrcptto."""
+    """An entry of badmailfrom, badrcptto or their like."""
     name = entry.removeprefix(b"!")
     if name.startswith(b"re:"):
         return None
@@ -154,6 +154,8 @@ _LISTS: dict[str, Callable[[bytes], str | None]] = {
     "rcpthosts": _domain,
     "badmailfrom": _address,
     "badrcptto": _address,
+    "greylistexemptfrom": _address,
+    "greylistexemptto": _address,
     "badhelo": _name,
     "recipients": _rule,
     "mailfromrules": _senders,

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
     from .report import Report
 
-#: The filters that have such a list, and its control file.
-LISTS = {"badmailfrom": "badmailfrom", "badrcptto": "badrcptto", "helocheck": "badhelo"}
+#: The filters that have such lists, and their control files.
+LISTS = {
+    "badmailfrom": ("badmailfrom",),
+    "badrcptto": ("badrcptto",),
+    "greylist": ("greylistexemptfrom", "greylistexemptto"),
+    "helocheck": ("badhelo",),
+}
 #: qregex refuses what does not match behind a `!`, and here that takes back.
 NEGATED = "re: begins one, but for what is not to match write another, as re:[^@]+ for !@"
 #: What stands in no address, name or pattern, but in the expressions of the qregex patch.
@@ -24,22 +29,25 @@ _CLASSES = (b"d", b"D", b"w", b"W", b"s", b"S", b"b", b"B")  # behind a backslas
 def check_lists(report: Report, settings: Settings) -> None:
     """Report on each list that a filter of a session has.  Raises ControlError."""
     for line in plugin_specs(settings):
-        file = LISTS.get(line.plugin)
-        if file is None:
-            continue
-        given = line.options.get(file.encode("ascii"))
-        file = file if given is None else given.decode("ascii", "backslashreplace")
-        for number, entry in _entries(settings, file):
-            name = entry.removeprefix(b"!")
-            shown = entry[:80].decode("ascii", "backslashreplace")
-            if not name.startswith(EXPRESSION):
-                if looks_like_expression(name):
-                    what = "looks like a regular expression, and is none: "
-                    what += NEGATED if entry != name else "write re: before it"
-                    report.wrong("control/" + file, f"line {number}: {shown} {what}")
-            elif line.plugin != "helocheck" and not _has_domain(name.removeprefix(EXPRESSION)):
-                what = "matches no address with a domain: it is for the whole address"
-                report.warn("control/" + file, f"line {number}: {shown} {what}")
+        for file in LISTS.get(line.plugin, ()):
+            given = line.options.get(file.encode("ascii"))
+            file = file if given is None else given.decode("ascii", "backslashreplace")
+            _check_list(report, settings, file, line.plugin != "helocheck")
+
+
+def _check_list(report: Report, settings: Settings, file: str, of_addresses: bool) -> None:
+    """Report on one of them."""
+    for number, entry in _entries(settings, file):
+        name = entry.removeprefix(b"!")
+        shown = entry[:80].decode("ascii", "backslashreplace")
+        if not name.startswith(EXPRESSION):
+            if looks_like_expression(name):
+                what = "looks like a regular expression, and is none: "
+                what += NEGATED if entry != name else "write re: before it"
+                report.wrong("control/" + file, f"line {number}: {shown} {what}")
+        elif of_addresses and not _has_domain(name.removeprefix(EXPRESSION)):
+            what = "matches no address with a domain: it is for the whole address"
+            report.warn("control/" + file, f"line {number}: {shown} {what}")
 
 
 def looks_like_expression(entry: bytes) -> bool:

@@ -44,6 +44,8 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dmarc": (("dmarcpolicy",), ("DMARCPOLICY",)),
     "spf": (("spfbehavior",), ("SPFBEHAVIOR",)),
     "policyserver": (("policyservers",), ()),
+    # A 4xx of its own, behind all that say 5xx at RCPT, and behind spf and fcrdns, for their notes.
+    "greylist": (("greylist",), ("GREYLIST",)),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),

@@ -88,8 +88,10 @@ _LATER = (
 _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 #: What filters load with their first client, or their first message: too much for a server
 #: where they are not on.
+_STORE = ("qsmtpd.policy.store.once", "qsmtpd.policy.store.sqlite")
 _FOR_FILTERS = {
     "dkim": ("qsmtpd.filters.dkimkey",),
+    "greylist": ("qsmtpd.filters.greylistkey", *_STORE),
     "rspamd": ("json",),
     "spf": ("qsmtpd.filters.spfquery",),
 }

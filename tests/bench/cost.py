@@ -31,6 +31,9 @@ from harness import Home
 from listeners import Server
 
 from bench.place import SOURCE
+from qsmtpd.filters import greylistkey
+from qsmtpd.policy.store import Record
+from qsmtpd.policy.store.sqlite import SqliteStore
 
 BIN = Path(sys.prefix) / "bin"
 ROUNDS = int(os.environ.get("ROUNDS", "41"))
@@ -116,8 +119,9 @@ OTHERS: Rows = {
     "milter, which only looks": ({"milters": "daemon"}, {}),
     "milter, which adds a line": ({"milters": "daemon"}, {}),
 }
+GREYLIST = {"GREYLIST": "", "QSMTPD_STORE": "store"}
 #: Of which the warm costs are measured, too.
-WARM: Rows = {**ASKING, **OTHERS}
+WARM: Rows = {**ASKING, **OTHERS, "greylist": ({}, GREYLIST)}
 #: name -> (control files, variables)
 ROWS: Rows = {
     PLAIN: ({}, {}),
@@ -139,6 +143,7 @@ ROWS: Rows = {
     "recipients, a program": ({"recipients": "*|true"}, {}),
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
     **ASKING,
+    "greylist": ({}, GREYLIST),
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
     "headers": ({"requiredheaders": "From"}, {}),
     "loop": ({"loopcheck": "1"}, {}),
@@ -159,6 +164,17 @@ def prepare(home: Path, files: dict[str, str]) -> None:
             make_cdb(path, {text.encode(): b""})
         else:
             path.write_text(text + "\n")
+
+
+def remember(path: Path) -> None:
+    """A store in which both clients are known."""
+    store = SqliteStore(os.fsencode(path), 1)
+    store.deadline = time.monotonic() + 60
+    known = Record(0, 1, int(time.time()) + 86400 * 36)
+    for network in (b"192.0.2.0/24", b"127.0.0.0/24"):
+        key = greylistkey.key(network, b"a@b.example", b"x@ok.example")
+        store.update("greylist", [key], 0, lambda _: [known])
+    store.close()
 
 
 def cold(environ: dict[str, str]) -> tuple[float, float]:
@@ -228,6 +244,8 @@ def main() -> None:
         for number, (name, (files, variables)) in enumerate(ROWS.items()):
             home = Path(folder, str(number))
             prepare(home, files)
+            if variables is GREYLIST:
+                remember(home / "store")
             if name in DAEMONS:
                 stack.enter_context(Peer(DAEMONS[name], home / "daemon"))
             environ = {
@@ -268,6 +286,8 @@ def _warm(
             home.environ.update({"QMAILQUEUE": str(queue), "DNSCACHEIP": dns.where, **variables})
             for file, text in files.items():
                 home.control(file, text)
+            if variables is GREYLIST:
+                remember(path / "store")
             if name in DAEMONS:
                 stack.enter_context(Peer(DAEMONS[name], home.path / "daemon"))
             servers[name] = Server(home, "--sessions", "1000000", "--spare", "1")

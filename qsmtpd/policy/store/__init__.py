@@ -103,7 +103,7 @@ if TYPE_CHECKING:
             """
 
         def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]:
-            """The records of these keys as they are; nothing is made or written."""
+            """The records of these keys as they are."""
 
         def records(self, kind: str, now: int) -> Iterable[tuple[bytes, Record]]:
             """All records of a table, by their keys, in the order of these."""
@@ -123,7 +123,7 @@ class StoreSettings:
     def __init__(self, settings: Settings) -> None:
         given = settings.line(FILE, VARIABLE)
         if given == b"":
-            raise ControlError(settings_name(settings), "is empty, and names no file")
+            raise ControlError(place_of(settings), "is empty, and names no file")
         path = given or USUAL
         self.path = path if path.startswith(b"/") else settings.files.home + b"/" + path
         self.budget = settings.number(
@@ -132,7 +132,7 @@ class StoreSettings:
         self.size = settings.number("storesize", "STORESIZE", USUAL_SIZE, least=1, most=MOST_SIZE)
 
 
-def settings_name(settings: Settings) -> str:
+def place_of(settings: Settings) -> str:
     """What errors call the setting that says where the store is."""
     found = settings.text(FILE, VARIABLE)
     return "control/" + FILE if found is None else found[0]
@@ -164,6 +164,7 @@ class Access:
     def ask(self, client: Client, question: Callable[[Store], T]) -> T:
         """What the store says to this, within what is left of the session's time.
 
+        In a dry run it says what it would, and keeps nothing.
         Raises Unavailable: then the log has said so, at most once a minute.
         """
         spent = client.notes.get(SPENT, 0.0)
@@ -171,19 +172,23 @@ class Access:
         try:
             if spent >= self._settings.budget:
                 raise Trouble("busy", f"has taken {self._settings.budget} seconds of the session")
-            store = self._store.get()
+            if client.dry_run:
+                store = open_store(self._settings, read_only=True)
+            else:
+                store = self._store.get()
             store.deadline = begun + self._settings.budget - spent
             return question(store)
         except Trouble as error:
-            self._say(error)
+            self._say(error, client.dry_run)
             raise Unavailable from error
         finally:
             client.notes[SPENT] = spent + monotonic() - begun
 
-    def _say(self, error: Trouble) -> None:
+    def _say(self, error: Trouble, dry_run: bool) -> None:
         from .once import is_due
 
-        if is_due(self._settings.path, self._plugin, time()):
+        # A dry run writes nothing, and whoever has asked for it is to see why.
+        if dry_run or is_due(self._settings.path, self._plugin, time()):
             self._log(store=error.word, reason=error.reason, then=self._then)
 
 
@@ -219,8 +224,11 @@ class _Lazy:
 _of_others: list[Store] = []
 
 
-def open_store(settings: StoreSettings) -> Store:
-    """The store that settings name.  Nothing is opened before it is asked."""
-    from .sqlite import SqliteStore
+def open_store(settings: StoreSettings, read_only: bool = False) -> Store:
+    """The store that settings name.  Nothing is opened before it is asked.
 
-    return SqliteStore(settings.path, settings.size)
+    `read_only`: nothing is made or kept of what an update() says.
+    """
+    from .sqlite import ReadOnlyStore, SqliteStore
+
+    return (ReadOnlyStore if read_only else SqliteStore)(settings.path, settings.size)

@@ -118,11 +118,7 @@ class SqliteStore:
         def step(connection: sqlite.Connection) -> list[Record | None]:
             return [_get(connection, kind, key, now) for key in keys]
 
-        if self._connection is not None:
-            return self._do(step)
-        if _identity(self._path) is None:
-            return [None for _ in keys]
-        return self._do(step, read_only=True)
+        return self._do(step)
 
     def records(self, kind: str, now: int) -> Iterator[tuple[bytes, Record]]:
         last: bytes | None = b""
@@ -179,14 +175,10 @@ class SqliteStore:
         used = _number(connection, "page_count") - _number(connection, "freelist_count")
         return used > self._pages - self._pages // 16
 
-    def _do(self, step: Callable[[sqlite.Connection], T], read_only: bool = False) -> T:
+    def _do(self, step: Callable[[sqlite.Connection], T]) -> T:
         """step(connection), again while others keep it from that.  Raises Trouble."""
         while True:
-            connection: sqlite.Connection | None = None
             try:
-                if read_only:
-                    connection = self._open("ro")
-                    return step(connection)
                 return step(self._connected())
             except sqlite.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0)
@@ -202,9 +194,6 @@ class SqliteStore:
                 self.close()
                 word = _ERRNOS.get(error.errno or 0, "failed")
                 raise Trouble(word, error.strerror or "fails") from error
-            finally:
-                if connection is not None:
-                    _close(connection)
 
     def _connected(self) -> sqlite.Connection:
         """The connection to the file that is there now.  Raises OSError, Error, Trouble."""
@@ -215,27 +204,13 @@ class SqliteStore:
             self.close()
         if found is None:
             found = _make(self._path)
-        connection = self._open("rw")
+        connection = _open(self._path, "rw")
         try:
             self._prepare(connection)
         except BaseException:
             _close(connection)
             raise
         self._connection, self._identity = connection, found
-        return connection
-
-    def _open(self, mode: str) -> sqlite.Connection:
-        name = "file:" + "".join(
-            chr(byte) if byte in _UNRESERVED else f"%{byte:02x}" for byte in self._path
-        )
-        name += "?mode=" + mode
-        connection = sqlite.connect(name, timeout=WAIT, isolation_level=None, uri=True)
-        try:
-            if mode == "ro" and not _is_ours(connection):
-                raise Trouble("foreign", "is empty")
-        except BaseException:
-            _close(connection)
-            raise
         return connection
 
     def _prepare(self, connection: sqlite.Connection) -> None:
@@ -254,6 +229,44 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA max_page_count = {self._pages}")
         _get(connection, GREYLIST, b"", 0)  # the log is opened with the first read
+
+
+class ReadOnlyStore(SqliteStore):
+    """The same for a dry run: what it changes is not kept, and no file is made."""
+
+    __slots__ = ()
+
+    def update(
+        self, kind: str, keys: Sequence[bytes], now: int, change: Change
+    ) -> list[Record | None]:
+        return [*change(self.look(kind, keys, now))]
+
+    def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]:
+        try:
+            return super().look(kind, keys, now)
+        except _Missing:
+            return [None for _ in keys]
+        finally:
+            self.close()  # now: what is closed does not come to be used after a fork
+
+    def _connected(self) -> sqlite.Connection:
+        if self._connection is None:
+            if _identity(self._path) is None:
+                raise _Missing("missing", "is not there")
+            self._connection = _open(self._path, "ro")
+            if not _is_ours(self._connection):
+                raise _Missing("missing", "is empty")
+        return self._connection
+
+
+class _Missing(Trouble):
+    """There is no store yet."""
+
+
+def _open(path: bytes, mode: str) -> sqlite.Connection:
+    name = "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02x}" for byte in path)
+    name = f"file:{name}?mode={mode}"
+    return sqlite.connect(name, timeout=WAIT, isolation_level=None, uri=True)
 
 
 class _Transaction:

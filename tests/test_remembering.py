@@ -1,0 +1,216 @@
+"""Filters that remember, in whole sessions: under tcpserver and qsmtpd-server, with a clock."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness import BIN, ROOT, Home, wait_for
+from listeners import Listener, Server, clocked, tcpserver
+
+BEGIN = (b"EHLO b.example", b"MAIL FROM:<list-1@b.example>", b"RCPT TO:<x@ok.example>")
+MESSAGE = (*BEGIN, b"DATA", b"Subject: x\r\n\r\nhi\r\n.", b"QUIT")
+REFUSED = (*BEGIN, b"QUIT")
+BOUNCE = (b"EHLO b.example", b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>")
+
+
+class Clock:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.move(0)
+
+    def move(self, seconds: int) -> None:
+        """To so many seconds from now."""
+        new = self._path.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.rename(self._path)
+
+
+class Place:
+    """A home with a store, and a clock."""
+
+    def __init__(self, home: Home, warm: bool) -> None:
+        self.home = home
+        self._warm = warm
+        self.clock = Clock(home.path / "clock")
+        self.store = home.path / "state" / "store"
+        self.store.parent.mkdir(mode=0o700)
+        home.environ |= {"GREYLIST": "", "QSMTPD_STORE": str(self.store)}
+
+    @contextmanager
+    def listening(self, *options: str) -> Iterator[Listener]:
+        if self._warm:
+            run = clocked(self.home.path / "clock", "qsmtpd.server.main")
+            with Server(self.home, "--sessions", "100", *options, run=run) as server:
+                yield server
+        else:
+            run = clocked(self.home.path / "clock", "qsmtpd.main")
+            with tcpserver(self.home, ":allow", run=run) as server:
+                yield server
+
+    def rows(self) -> int:
+        with sqlite3.connect(self.store) as connection:
+            (number,) = connection.execute("SELECT count(*) FROM greylist").fetchone()
+        connection.close()
+        return int(number)
+
+
+@pytest.fixture(params=[False, True], ids=["tcpserver", "qsmtpd-server"])
+def place(home: Home, request: pytest.FixtureRequest) -> Place:
+    return Place(home, request.param)
+
+
+def left(reply: bytes) -> int:
+    """The seconds that somebody is put off."""
+    words = reply.split()
+    assert reply.startswith(b"451 greylisted, try again in ") and reply.endswith(b" (#4.7.1)")
+    return int(words[5])
+
+
+def test_greylisting(place: Place) -> None:
+    home = place.home
+    with place.listening() as server:
+        assert 299 <= left(server.session(*REFUSED)[3]) <= 300
+        assert left(server.session(*REFUSED, source="127.0.1.1")[3]) > 290, "another network"
+        place.clock.move(200)
+        assert 90 <= left(server.session(*REFUSED)[3]) <= 100
+        place.clock.move(301)
+        assert server.session(*MESSAGE)[-2].startswith(b"250 ok ")
+        place.clock.move(301 + 30 * 86400)
+        assert server.session(*MESSAGE, source="127.0.0.9")[-2].startswith(b"250 ok ")
+        refused = server.events("refused")
+        waited = [line["waited"] for line in server.events("plugin")]
+    assert len(home.messages()) == 2
+    assert {line["by"] for line in refused} == {"greylist"} and len(refused) == 3
+    assert len(waited) == 1 and 301 <= int(waited[0]) <= 310
+    assert {path.stat().st_mode & 0o777 for path in place.store.parent.iterdir()} == {0o600}
+
+
+@pytest.mark.slow
+def test_a_callback_and_a_bounce(place: Place) -> None:
+    with place.listening() as server:
+        callback = server.session(*BOUNCE, b"RSET", b"QUIT")
+        assert callback[3] == b"250 ok", "a callback is told"
+        replies = server.session(*BOUNCE, b"DATA", b"QUIT")
+        assert replies[3] == b"250 ok" and left(replies[4]) > 290
+        replies = server.session(*BOUNCE, b"BDAT 1 LAST\r\nx", b"QUIT")
+        assert 200 < left(replies[4]) <= 300
+        place.clock.move(301)
+        replies = server.session(*BOUNCE, b"DATA", b"Subject: x\r\n\r\n.", b"QUIT")
+        assert replies[-2].startswith(b"250 ok ")
+    assert place.home.messages()[0].sender == b""
+
+
+@pytest.mark.slow
+def test_one_process_serves_many_clients_with_its_store_open(home: Home) -> None:
+    place = Place(home, warm=True)
+    home.environ["GREYLISTIPV4"] = "32"
+    home.plugin("mine", "from qsmtpd.decision import DECLINED\ndef mail(*facts): return DECLINED\n")
+    home.control("plugins", "mine", "builtins")
+    with place.listening("-c", "1", "--spare", "1") as server:
+        assert isinstance(server, Server)
+        before: list[int] = []
+        for number in range(1, 6):
+            assert left(server.session(*REFUSED, source=f"127.0.0.{number}")[3]) > 290
+            wait_for(lambda: server.busy() == 0)
+            before = before or server.children()
+            assert server.children() == before, "the file that stays open is no leftover"
+        assert place.rows() == 5
+        for path in place.store.parent.glob("store*"):
+            path.unlink()
+        assert left(server.session(*REFUSED)[3]) > 298, "it was deleted: a new one"
+        assert place.rows() == 1
+        assert server.children() == before
+        server.reload()
+        place.clock.move(301)
+        assert server.session(*MESSAGE)[-2].startswith(b"250 ok ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["missing", "garbage", "fifo", "link", "directory", "locked"])
+def test_whatever_the_store_is_mail_flows(place: Place, how: str) -> None:
+    store, folder = place.store, place.store.parent
+    holder = None
+    place.home.environ |= {"TMPDIR": str(place.home.path / "tmp"), "STORETIMEOUT": "1"}
+    (place.home.path / "tmp").mkdir()
+    if how == "missing":
+        folder.rmdir()
+    elif how == "garbage":
+        store.write_bytes(b"x" * 9999)
+    elif how == "fifo":
+        os.mkfifo(store)
+    elif how == "link":
+        store.symlink_to("nowhere")
+    elif how == "directory":
+        store.mkdir()
+    elif how == "locked":
+        with place.listening() as server:
+            server.session(*REFUSED, source="127.0.9.1")
+        holder = sqlite3.connect(store, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+    with place.listening() as server:
+        for _ in range(3):
+            assert server.session(*MESSAGE)[-2].startswith(b"250 ok ")
+        (line,) = server.events("plugin")
+        assert server.events("trouble") == []
+    words = {"missing": "missing", "garbage": "corrupt", "link": "missing", "locked": "busy"}
+    assert (line["store"], line["then"]) == (words.get(how, "foreign"), "pass")
+    assert len(place.home.messages()) == 3
+    if holder is not None:
+        holder.close()
+
+
+def test_what_check_and_explain_say(home: Home) -> None:
+    place = Place(home, warm=False)
+    arguments = ["--explain", "ip=192.0.2.1", "from=a@b.example", "to=x@ok.example"]
+    said = home.run(b"", *arguments).out
+    assert b"451 greylisted, try again in 300 seconds (#4.7.1)" in said, said
+    assert list(place.store.parent.iterdir()) == []
+    said = home.run(b"", "--check").out
+    assert b"(it is made by the first session)" in said, said
+    assert not any(line.startswith(b"wrong: control/store") for line in said.splitlines()), said
+    session = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n"
+    home.run(session)
+    assert b"(it can be read)" in home.run(b"", "--check").out
+    place.store.chmod(0o644)
+    said = home.run(b"", "--check").out
+    assert b"has mode 0644: 0600 is enough" in said
+    place.store.unlink()
+    place.store.mkdir()
+    for place_of_it, why in (
+        (str(place.store), b"is no regular file"),
+        ("/no/such/folder/store", b"/no/such/folder: No such file or directory"),
+    ):
+        run = home.run(b"", "--check", QSMTPD_STORE=place_of_it)
+        wrong = [line for line in run.out.splitlines() if line.startswith(b"wrong: QSMTPD_STORE")]
+        assert run.status == 1 and why in b"".join(wrong), run.out
+
+
+def test_off_it_costs_nothing(home: Home) -> None:
+    """Not a module: as a session without it; see test_architecture for those that there are."""
+    wrapper = (
+        "import sys\nsys.path.insert(0, sys.argv.pop(1))\nimport posix\nexit = posix._exit\n"
+        "def leave(status):\n"
+        "    found = [n for n in sys.modules if 'sqlite' in n or 'store' in n or 'grey' in n]\n"
+        "    posix.write(2, ' '.join(found).encode() + b'\\n')\n"
+        "    exit(status)\n"
+        "posix._exit = leave\nfrom qsmtpd import main\nmain.main([])"
+    )
+
+    def loaded(**environ: str) -> str:
+        done = subprocess.run(
+            [BIN / "python3", "-IS", "-c", wrapper, str(ROOT)],
+            input=b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n",
+            capture_output=True,
+            env={**home.environ, **environ},
+            check=True,
+        )
+        return done.stderr.decode().splitlines()[-1]
+
+    assert loaded() == ""
+    assert "_sqlite3" in loaded(GREYLIST="", QSMTPD_STORE="store").split()
