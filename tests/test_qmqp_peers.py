@@ -1,4 +1,4 @@
-"""QMQP with other people's programs: Postfix's, mailfront's."""
+"""QMQP and QMTP with other people's programs: Postfix's, mailfront's, nullmailer's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from client import PATIENCE, Client
-from harness import Home, needs, wait_for
-from hubs import LARGE, MESSAGE, QMQPC, hand_over
-from listeners import Listener, listening, tcpserver
+from harness import BIN, Home, needs, wait_for
+from hubs import LARGE, MESSAGE, QMQPC, hand_over, netstring, netstrings
+from listeners import Listener, Server, listening, tcpserver
 from postfix import Postfix
 
 pytestmark = pytest.mark.interop
@@ -124,3 +124,134 @@ def test_the_clients_of_postfix(home: Home, clients: str, takes: bool) -> None:
 def test_the_check_of_mailfront(home: Home, mailfront: Listener) -> None:
     checked = home.run(b"", "--check", QMAILQUEUE=str(QMQPC))
     assert checked.status == 0 and b" (it takes a connection)" in checked.out
+
+
+# -- clients of others, of which nullmailer's sends one message, and Postfix's many ----
+
+
+SERVERS = ["tcpserver", "qsmtpd-server"]
+
+
+@pytest.fixture(params=SERVERS)
+def qmqpd(request: pytest.FixtureRequest, home: Home) -> Iterator[Listener]:
+    """Ours, cold and warm, for clients of this machine."""
+    home.control("qmqpclients", "127.0.0.1")
+    with served(home, "qmqp", request.param) as listener:
+        yield listener
+
+
+def served(home: Home, protocol: str, by: str) -> Listener:
+    if by == "qsmtpd-server":
+        return Server(home, "--protocol", protocol)
+    options = ["-1", "-HRl", "mx.example", "127.0.0.1", "0"]
+    command = [needs("tcpserver"), *options, str(BIN / f"qsmtpd-{protocol}d")]
+    return Listener(command, listening(home), home.path / "log")
+
+
+def test_qmqp_source(home: Home, qmqpd: Listener) -> None:
+    options = ["-s", "4", "-m", "20", "-l", "2000", "-r", "3"]
+    addresses = ["-f", "a@b.example", "-t", "x@ok.example"]
+    command = [needs("qmqp-source"), *options, *addresses, f"127.0.0.1:{qmqpd.port}"]
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    stored = home.messages()
+    assert len(stored) == 20
+    for message in stored:
+        assert message.sender == b"a@b.example"
+        assert message.recipients == [b"%dx@ok.example" % number for number in range(3)]
+        assert b" with QMQP; " in message.text
+
+
+def nullmailer(home: Home, port: int, text: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Send a file of its queue, as its nullmailer-send does: options on 0, the file on 3."""
+    home.file("queued", b"a@b.example\nx@ok.example\ny@ok.example\n\n", text)
+    home.file("options", f"host=127.0.0.1\nport={port}\n")
+    return subprocess.run(
+        ["sh", "-c", 'exec "$0" <options 3<queued', needs("qmqp")],
+        cwd=home.path,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_nullmailer(home: Home, qmqpd: Listener) -> None:
+    text = b"Subject: x\n\n.\n..\n\xff\r\nno end"
+    done = nullmailer(home, qmqpd.port, text)
+    assert done.returncode == 0 and done.stdout.startswith(b"ok "), done
+    (message,) = home.messages()
+    assert message.recipients == [b"x@ok.example", b"y@ok.example"]
+    assert message.body == text
+
+
+def test_nullmailer_that_is_refused(home: Home, qmqpd: Listener) -> None:
+    """It hears why, and whether it is for good."""
+    home.control("badrcptto", "y@ok.example")
+    home.control("qmqpclients", "192.0.2.1")
+    if isinstance(qmqpd, Server):
+        qmqpd.reload()
+    done = nullmailer(home, qmqpd.port, b"Subject: x\n\nhi\n")
+    assert done.returncode != 0
+    said = b"sorry, you are not one of the clients of this server (#5.7.1)"
+    assert said in done.stdout + done.stderr
+    assert home.messages() == []
+
+
+# -- QMTP ------------------------------------------------------------------------
+
+
+def send_qmtp(port: int, *packages: tuple[bytes, bytes, list[bytes]]) -> list[list[bytes]]:
+    """A QMTP client of this file's own: all packages at once; the verdicts of each.
+
+    There is no other that Debian, PyPI or npm has; CPAN's Net::QMTP was tried by hand.  It knows
+    nothing of ours, and mailfront's server understands it.
+    """
+    with Client.connect(port) as client:
+        for text, sender, recipients in packages:
+            inner = b"".join(map(netstring, recipients))
+            client.send(netstring(text) + netstring(sender) + netstring(inner))
+        client.end_input()
+        answers = netstrings(client.rest())
+    found = []
+    for _, _, recipients in packages:
+        found.append([answers.pop(0) for _ in recipients])
+    assert answers == []
+    return found
+
+
+TWO_PACKAGES = (
+    (b"\nSubject: x\n\nhi\n.\n", b"a@b.example", [b"x@ok.example"]),
+    (b"\rSubject: y\r\n\r\nhi\r\n.\r\n", b"", [b"y@ok.example"]),
+)
+
+
+def stored(home: Home) -> None:
+    """These two are, as they are meant."""
+    one, other = home.messages()
+    assert (one.sender, one.recipients) == (b"a@b.example", [b"x@ok.example"])
+    assert (other.sender, other.recipients) == (b"", [b"y@ok.example"])
+    assert one.text.endswith(b"Subject: x\n\nhi\n.\n")
+    assert other.text.endswith(b"Subject: y\n\nhi\n.\n")
+
+
+@pytest.mark.parametrize("by", SERVERS)
+def test_qmtp(home: Home, by: str) -> None:
+    """One package with LF and one with CRLF, and a recipient whom nobody here takes."""
+    (text, sender, recipients), second = TWO_PACKAGES
+    first = (text, sender, [*recipients, b"x@no.example"])
+    with served(home, "qmtp", by) as server:
+        verdicts = send_qmtp(server.port, first, second)
+    assert [verdict[:1] for verdict in sum(verdicts, [])] == [b"K", b"D", b"K"]
+    stored(home)
+
+
+def test_the_client_with_mailfront(home: Home) -> None:
+    """What it sends is QMTP to others, too; but theirs knows no CRLF, and no mixed verdicts."""
+    options = ["-1", "-HRl", "mx.example", "127.0.0.1", "0"]
+    command = [needs("tcpserver"), *options, needs("qmtpfront-qmail")]
+    with Listener(command, listening(home), home.path / "log") as server:
+        first, (text, sender, recipients) = TWO_PACKAGES
+        second = (b"\n" + text.replace(b"\r", b""), sender, recipients)
+        verdicts = send_qmtp(server.port, first, second)
+    assert [verdict[:1] for verdict in sum(verdicts, [])] == [b"K", b"K"]
+    stored(home)

@@ -48,6 +48,7 @@ INTEROP = {
     "multilog": "daemontools",
     "node": "nodejs",
     "npm": "npm",
+    "qmqp": "nullmailer",
     "qmqpfront-qmail": "mailfront",
     "policyd-spf": "postfix-policyd-spf-python",
     "postfix-policyd-spf-perl": "postfix-policyd-spf-perl",
@@ -83,7 +84,7 @@ LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
     *("clamav-daemon", "clamav-milter", "opendkim", "opendmarc", "spamass-milter"),
-    *("postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
+    *("nullmailer", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
     "python3-dkim",
     *("postfix-policyd-spf-perl", "postfix-policyd-spf-python", "postfwd", "postgrey"),
@@ -151,7 +152,8 @@ def unpack(program: str, package: str) -> None:
         shutil.rmtree(download)
         part.rename(where)
     # That of execline in usr/bin is a script for one that is installed.
-    folders = ("usr/lib/execline/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+    folders = ["usr/lib/execline/bin", "usr/lib/nullmailer"]
+    folders += ["usr/sbin", "usr/bin", "sbin", "bin"]
     path = next(path for path in (where / name / program for name in folders) if path.exists())
     environ = {}
     shared = [file for file in where.rglob("*.so*") if re.search(r"\.so(\.|$)", file.name)]
