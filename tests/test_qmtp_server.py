@@ -27,6 +27,12 @@ def busy(server: Server, number: int) -> None:
     wait_for(lambda: f"status: {number}/" in server.log() and server.busy() == number)
 
 
+def sessions(server: Server, number: int) -> list[dict[str, str]]:
+    """The lines of so many sessions that are over."""
+    wait_for(lambda: len(server.events("session")) == number)
+    return server.events("session")
+
+
 def test_one_after_the_other_in_one_process(home: Home) -> None:
     """The second client has nothing of the first: neither its rights nor its envelope."""
     cdb = make_rules(home.path / "rules.cdb", '127.0.0.9:allow,RELAYCLIENT=".hub"', ":allow")
@@ -86,7 +92,7 @@ def test_who_may_use_qmqp(home: Home) -> None:
                 if listed:
                     client.send(handed(b"x@no.example"))
                 assert verdicts(client.rest()) == [b"Kok" if listed else NOT_LISTED], source
-        ends = wait_for(lambda: len(events := server.events("session")) == 6 and events)
+        ends = sessions(server, 6)
         assert [event["end"] for event in ends] == ["quit", "not-listed"] * 3
         assert len({event["pid"] for event in ends}) == 1
         # On HUP another list, and a damaged one is not taken.

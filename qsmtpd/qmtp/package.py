@@ -94,10 +94,9 @@ class Package:
         """More of the message."""
         self._size += len(text)
         limits = settings.data
-        if self.refusal is not None:
-            return
         if limits.databytes and self._size > limits.databytes:
             self.refuse(limits.too_big)
+        if self.refusal is not None:
             return
         try:
             self.message.write(text)
@@ -106,8 +105,9 @@ class Package:
             self.refuse(replies.SPOOL_TROUBLE)
 
     def refuse(self, reply: Reply) -> None:
-        """Nothing of the message is wanted."""
-        self.refusal = self.refusal or reply
+        """Nothing of the message is wanted.  What is refused for good is so, also afterwards."""
+        if self.refusal is None or not reply.temporary:
+            self.refusal = reply
         self.message.close()
 
     def __enter__(self) -> Package:
