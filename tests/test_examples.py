@@ -187,16 +187,92 @@ def test_qmqp(place: Place) -> None:
     assert b"by hub.example.org with QMQP" in place.home.messages()[0].text
 
 
+def hub(path: Path) -> Place:
+    """One of the example, for front ends on this machine; each has a place of its own."""
+    path.mkdir()
+    place = Place(Home(path))
+    controls(place.home, "hubs/hub/control", ("192.0.2.21", "127.0.0.1"))
+    assert place.home.run(b"", "--check", program="qsmtpd-qmqpd").status == 0
+    return place
+
+
+def controls(home: Home, folder: str, *changes: tuple[str, str]) -> None:
+    """The control files of an example, after these changes."""
+    for path in home.control_dir.iterdir():
+        path.unlink()
+    for path in (EXAMPLES / folder).iterdir():
+        text = path.read_text()
+        for old, new in changes:
+            text = text.replace(old, new)
+        (home.control_dir / path.name).write_text(text)
+
+
+@pytest.mark.slow
+def test_front_ends_and_hubs(place: Place, tmp_path: Path) -> None:
+    """And what happens when the parts end, as the page has it."""
+    needs("tcprules")
+    one, other = hub(place.home.path / "hub1"), hub(place.home.path / "hub2")
+    ports = (("192.0.2.11", f"127.0.0.1:{one.port}"), ("192.0.2.12", f"127.0.0.1:{other.port}"))
+    controls(place.home, "hubs/front/control", *ports)
+
+    def run(hub: Place) -> Path:
+        return hub.adapt("qmqp/run", ("0 628", f"127.0.0.1 {hub.port}"), ("-u qmaild ", ""))
+
+    def send() -> bytes:
+        with wait_for(lambda: connected(place)) as client:
+            client.reply()
+            return client.deliver(recipient=b"x@example.org")
+
+    def counts() -> list[int]:
+        return [len(hub.home.messages()) for hub in (one, other)]
+
+    start = place.adapt("hubs/front/run", listener(place), rules(place), ("-u qmaild ", ""))
+    with other.running(run(other)):
+        with one.running(run(one)), place.running(start):
+            for hub_ in (one, other):
+                wait_for(lambda hub_=hub_: connected(hub_)).close()  # type: ignore[misc]
+            check = place.home.run(b"", "--check", QMAILQUEUE=str(BIN / "qsmtpd-qmqpc"))
+            assert check.status == 0 and check.out.count(b" (it takes a connection)") == 2
+            for number in range(1, 40):
+                assert send().startswith(b"250 ok ")
+                assert sum(counts()) == number
+                if all(counts()):  # they share
+                    break
+            assert all(counts())
+            (message, *_) = one.home.messages()
+            assert b"by hub.example.org with QMQP" in message.text
+            assert b"by mx1.example.org with " in message.text
+        log = place.log.read_text()
+        assert re.search(rf"qsmtpd-qmqpc: 127.0.0.1:{one.port} has it: ok \d+ qp \d+\n", log)
+        with place.running(start):  # one hub has ended
+            before = counts()
+            for number in range(1, 5):
+                assert send().startswith(b"250 ok ")
+                assert counts() == [before[0], before[1] + number]
+    with place.running(start):
+        assert send() == b"451 connection to mail server rejected (#4.4.1)"
+        with one.running(run(one)):
+            wait_for(lambda: connected(one)).close()
+            (place.home.path / "hub1/spool").rename(place.home.path / "gone")  # its oracle fails
+            assert send() == b"451 qq write error or disk full (#4.3.0)"
+            one.home.control("badrcptto", "x@example.org")
+        with one.running(run(one)):
+            wait_for(lambda: connected(one)).close()
+            assert send().startswith(b"554 sorry, your envelope recipient is in my badrcptto list")
+
+
+def connected(place: Place) -> Client | None:
+    """A connection, once there is a listener."""
+    try:
+        return Client.connect(place.port)
+    except ConnectionRefusedError:
+        return None
+
+
 def exchange(place: Place, data: bytes) -> bytes:
     """Send this and no more; all that is answered."""
 
-    def connect() -> Client | None:
-        try:
-            return Client.connect(place.port)
-        except ConnectionRefusedError:
-            return None
-
-    with wait_for(connect) as client:
+    with wait_for(lambda: connected(place)) as client:
         client.send(data)
         client.end_input()
         return client.rest()
@@ -408,8 +484,13 @@ def test_a_session_without_quit_is_no_failed_unit(home: Home) -> None:
 
 
 def test_every_example_is_in_the_list() -> None:
-    text = (EXAMPLES / "README.md").read_text()
-    linked = {link for link in re.findall(r"\]\(([^)]*)\)", text) if "://" not in link}
+    """Or in that of a page of its own, below."""
+    linked = set()
+    for page in (EXAMPLES / "README.md", EXAMPLES / "hubs/README.md"):
+        for link in re.findall(r"\]\(([^)#]*)[^)]*\)", page.read_text()):
+            if "://" not in link:
+                linked.add(os.path.relpath(page.parent / link, EXAMPLES))
+    linked.discard("README.md")
     files = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}
     assert linked == files - {"README.md"}
     for name in files:
