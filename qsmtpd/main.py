@@ -34,6 +34,10 @@ usage: qsmtpd [checkpassword-program subprogram ...]
        qsmtpd --explain [ip=ADDRESS] [host=NAME] [helo=NAME] [from=SENDER] to=RECIPIENT ...
                         [user=NAME] [tls=yes] [message=FILE]
                                what every plugin, and then the reply, would be; queues nothing
+       qsmtpd --counts [--json]
+                               who has sent how much: the counts of control/sendlimits
+       qsmtpd --counts --reset NAME|client:ADDRESS ... | --all
+                               forget those of these users and clients
        qsmtpd --version
        qsmtpd --help
 """
@@ -92,6 +96,10 @@ def tell(
         from .diagnose.explain import explain
 
         return explain(environ, home(environ), arguments[1:], os._exit)
+    elif arguments[0] == "--counts" and protocol.explained:
+        from .diagnose.counts import show_counts
+
+        return show_counts(environ, home(environ), command[1:])
     elif arguments == ["--version"]:
         os.write(1, f"{program} {__version__}\n".encode())
         return 0

@@ -133,6 +133,7 @@ POLICY, MILTER = b"users/policy", b"users/milter"
 #: Of a store that can be made, and of a filter that wants one.
 STORE = {"QSMTPD_STORE": "users/store"}
 GREYLIST = {"GREYLIST": "", **STORE}
+SENDLIMITS = {"control/sendlimits": "user:* messages=1/hour", **STORE}
 CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
@@ -338,6 +339,14 @@ ROWS = [
         (b"/no/such/store", b"control", b"control/me", b"control/me/store"), {"GREYLIST": ""}),
     number("storetimeout", "STORETIMEOUT", 1, 60, **GREYLIST),
     number("storesize", "STORESIZE", 1, 65536, **GREYLIST),
+    entries("sendlimits", "user:joe messages=1/hour recipients=0/day",
+            "user:@example.org messages=1000000000/day", "client:192.0.2. recipients=5/hour",
+            "client:* messages=1/day", "client:2001:db8: messages=1/hour", empty=UNREAD,
+            wrong=("joe messages=1/hour", "user:joe", "user:joe messages=1", "client:x unlimited",
+                   "user:joe messages=1/week", "user:joe messages=1000000001/day", BOM),
+            unread=("user:joe unlimited",), **STORE),
+    words("sendlimitscode", "SENDLIMITSCODE", "452", "550", **SENDLIMITS),
+    reply("REPLY_SENDLIMITS", **SENDLIMITS),
     words("dmarcpolicy", "DMARCPOLICY", "none", "reject", "off", SPFBEHAVIOR="1"),
     words("dmarcfrom", "DMARCFROM", "pass", "reject", DMARCPOLICY="reject", SPFBEHAVIOR="1"),
     entries("dmarcexempt", "192.0.2.1", "192.0.2.", "2001:db8::1", "2001:db8:", ".example.org",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsmtpd.policy.store import COUNTS, Record
-from qsmtpd.policy.store.counts import RING, STEPS, Counter, count, keys_of, listed, look
+from qsmtpd.policy.store.counts import RING, STEPS, Counter, count, listed, look
 from qsmtpd.policy.store.memory import LIMIT, MemoryStore
 
 SPAN = 1200  # seconds; a step has 100
@@ -93,21 +93,20 @@ def test_a_clock_that_was_ahead() -> None:
 
 def test_a_list_of_them() -> None:
     store = MemoryStore()
-    for name, wait in ((b"b", 0), (b"a", 0), (b"a", 300), (b"a\xff", 0)):
+    for name, wait in ((b"b", 0), (b"a", 0), (b"a", 300), (b"a\0c", 0)):
         count(store, START + wait, [Counter(name, SPAN, 2), Counter(name, 2 * SPAN, 2)])
     found = [(name, span, what.value) for name, span, what in listed(store, START + 300)]
     assert sorted(found) == [
-        *((b"a", SPAN, 4), (b"a", 2 * SPAN, 4), (b"a\xff", SPAN, 2), (b"a\xff", 2 * SPAN, 2)),
+        *((b"a", SPAN, 4), (b"a", 2 * SPAN, 4), (b"a\0c", SPAN, 2), (b"a\0c", 2 * SPAN, 2)),
         *((b"b", SPAN, 2), (b"b", 2 * SPAN, 2)),
     ]
-    assert store.remove(COUNTS, keys_of(store, START + 300, [b"a"])) == 4
-    assert {name for name, _, _ in listed(store, START + 300)} == {b"a\xff", b"b"}
+    assert store.remove(COUNTS, Counter(b"a", SPAN).keys + Counter(b"a", 2 * SPAN).keys) == 4
+    assert {name for name, _, _ in listed(store, START + 300)} == {b"a\0c", b"b"}
 
 
-@pytest.mark.parametrize("name", [b"a\0b", b"x" * 501])
-def test_what_is_no_name(name: bytes) -> None:
+def test_how_long_a_name_may_be() -> None:
     with pytest.raises(ValueError, match="no name"):
-        Counter(name, SPAN)
+        Counter(b"x" * 501, SPAN)
     assert max(map(len, Counter(b"x" * 500, 86400).keys)) <= 512
 
 

@@ -28,8 +28,11 @@ pytestmark = pytest.mark.slow
 #: when it is first said; the fields of a log that each session begins anew, and values that it
 #: has quoted, so many at most.
 CACHES = {"_cdbs", "_cdb", "_state", "_header", "_fd", "_wire", "_common", "_known"}
-#: Of modules: addresses that were read before, so many at most.
-MODULE_CACHES = {"qsmtpd.net.ucspi._seen"}
+#: Of the store: until when the next question may wait.
+CACHES |= {"deadline"}
+#: Of modules: addresses that were read before, so many at most; what is to be known when the store
+#: cannot say, too.
+MODULE_CACHES = {"qsmtpd.net.ucspi._seen", "qsmtpd.filters.sendlimits._memory"}
 #: Of modules: signals and the log of the process under test.
 OF_THE_PROCESS = {"qsmtpd.waits", "qsmtpd.log", "qsmtpd.start", "qsmtpd.testing"}
 ATOMS = (bytes, str, int, float, bool, type(None), frozenset, types.CodeType)
@@ -108,6 +111,7 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     (home.control_dir / "plugins").unlink()
     make_cdb(home.control_dir / "validrcptto.cdb", dict.fromkeys((b"x@ok.example",), b""))
     home.control("singleheaders", "Subject")
+    home.control("sendlimits", "client:* messages=1000000/day", "user:* recipients=1000000/hour")
     home.control("authresults", "mx.example")
     home.control("morercpthosts", "more.example")
     home.control(
@@ -116,6 +120,7 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     environ = {
         **home.environ,
         "RBLSMTPD": "",
+        "QSMTPD_STORE": "store",
         "RCPTCHECK": str(script(home.path, "exit 0")),
         "MESSAGECHECK": str(script(home.path, "exit 0")),
         "LOGFORMAT": "spamcontrol",

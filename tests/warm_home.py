@@ -47,6 +47,8 @@ class WarmHome(Home):
         wait_for(lambda: server.busy() == 0 and server.events("session"))
         wait_for(lambda: not list(self.spool.glob("new.*")))
         self.clear()
+        for path in self.path.glob("store*"):  # what filters remember is not of a process
+            path.unlink()
         return Second(server)
 
     def end(self) -> None:

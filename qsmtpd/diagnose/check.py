@@ -39,7 +39,7 @@ from .patterns import check_lists
 from .programs import check_others, check_queue
 from .report import Report
 from .spool import check_spool
-from .store import check_greylist, check_store
+from .store import check_greylist, check_sendlimits, check_store
 from .tls import check_tls
 
 TYPE_CHECKING = False
@@ -129,6 +129,7 @@ def examine(
         dkim.check_order(report, policy)
         attempt(lambda: check_store(report, plain, policy))
         attempt(lambda: check_greylist(report, plain, policy))
+        attempt(lambda: check_sendlimits(report, plain, policy))
         if any(spec.plugin == "dmarc" for spec in policy.plugins):
             attempt(lambda: check_dmarc(report, plain, policy))
     pyopenssl = tls is not None and tls.mode in (STARTTLS, IMPLICIT)

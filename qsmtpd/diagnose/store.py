@@ -8,7 +8,7 @@ from time import monotonic
 
 from ..config.files import open_regular
 from ..facts import ControlError
-from ..filters import greylist
+from ..filters import greylist, sendlimitsfile
 from ..log import Log
 from ..policy.store import GREYLIST, StoreSettings, Trouble, open_store, place_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 #: The filters that remember something.
-_USERS = ("greylist",)
+_USERS = ("greylist", "sendlimits")
 #: File systems of other machines (proc(5), mountinfo), on which SQLite's log cannot be shared.
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre")
 _REMOTE_LIKE = ("fuse.", "ocfs", "gfs")
@@ -146,3 +146,13 @@ def check_greylist(report: Report, settings: Settings, policy: PolicySettings) -
             elif name not in order[:place]:
                 what = f"has {name} behind greylist, which then knows nothing of it"
                 report.warn("control/plugins", what)
+
+
+def check_sendlimits(report: Report, settings: Settings, policy: PolicySettings) -> None:
+    """Report on limits that limit nobody.  Raises ControlError."""
+    for spec in policy.plugins:
+        if spec.plugin == "sendlimits":
+            own = settings.for_plugin(spec.name, spec.options, Log(2))
+            if not sendlimitsfile.Rules(own).limited:
+                where = "control/" + own.list_file(sendlimitsfile.FILE)
+                report.wrong(where, "has no limit, so everybody sends as much as he wants")

@@ -6,8 +6,7 @@ the client's name (TCPREMOTEHOST), as in control/immune.
 
 from __future__ import annotations
 
-from ..net.prefixes import prefixes
-from ..net.ucspi import is_ipv4
+from ..net.prefixes import is_address, prefixes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Clients:
             if name is None:
                 return "is no end of a client's name"
             self._names.append(b"." + name)
-        elif _is_address(entry):
+        elif is_address(entry):
             self._addresses.add(entry)
         else:
             return "is no address, beginning of one, or end of a name"
@@ -49,19 +48,3 @@ class Clients:
             return b""
         host = peer.host.lower()
         return next((name for name in self._names if host.endswith(name)), b"")
-
-
-def _is_address(entry: bytes) -> bool:
-    """Is it an address in canonical text, or the beginning of one?"""
-    if is_ipv4(entry):
-        return True
-    if entry.endswith(b"."):
-        return is_ipv4(entry + b".".join([b"0"] * (4 - entry.count(b"."))))
-    if b":" not in entry:
-        return False
-    from ..net.ip import canonical
-
-    addresses = [entry]
-    if entry.endswith(b":"):  # 2001:db8: and 2001:db8::
-        addresses = [entry + b":".join([b"1"] * (8 - entry.count(b":"))), entry + b"1"]
-    return any(canonical(address) == address for address in addresses)

@@ -46,6 +46,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "policyserver": (("policyservers",), ()),
     # A 4xx of its own, behind all that say 5xx at RCPT, and behind spf and fcrdns, for their notes.
     "greylist": (("greylist",), ("GREYLIST",)),
+    "sendlimits": (("sendlimits",), ()),
     "unknown": ((), ("MAXNOTIMPL",)),
     "headers": (
         ("requiredheaders", "singleheaders", "datepast", "datefuture"),

@@ -120,8 +120,12 @@ OTHERS: Rows = {
     "milter, which adds a line": ({"milters": "daemon"}, {}),
 }
 GREYLIST = {"GREYLIST": "", "QSMTPD_STORE": "store"}
+SENDLIMITS = (
+    {"sendlimits": "client:* messages=1000000/hour recipients=1000000/day"},
+    {"RELAYCLIENT": "", "QSMTPD_STORE": "store"},
+)
 #: Of which the warm costs are measured, too.
-WARM: Rows = {**ASKING, **OTHERS, "greylist": ({}, GREYLIST)}
+WARM: Rows = {**ASKING, **OTHERS, "greylist": ({}, GREYLIST), "sendlimits": SENDLIMITS}
 #: name -> (control files, variables)
 ROWS: Rows = {
     PLAIN: ({}, {}),
@@ -144,6 +148,7 @@ ROWS: Rows = {
     "rcptcheck": ({}, {"RCPTCHECK": "/bin/true"}),
     **ASKING,
     "greylist": ({}, GREYLIST),
+    "sendlimits": SENDLIMITS,
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
     "headers": ({"requiredheaders": "From"}, {}),
     "loop": ({"loopcheck": "1"}, {}),

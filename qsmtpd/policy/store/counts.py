@@ -14,14 +14,14 @@ from . import COUNTS, KEY_LIMIT, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from . import Store
 
 #: A window has so many steps; one more counts, that of now.
 STEPS = 12
 RING = STEPS + 1
-#: Between a counter's name, its span and its place in the ring: a name has no such byte.
+#: Between a counter's name, its span and its place in the ring.
 _BETWEEN = b"\0"
 #: Of a key, behind the name.
 _BEHIND = 12  # bytes
@@ -33,13 +33,13 @@ class Counter:
 
     An amount below 0 takes back, to 0 at the least.  `most`: where the count would be more
     than that, nothing is counted, of none of those that are counted with it.
-    Raises ValueError for a name that is too long or has a NUL.
+    Raises ValueError for a name that is too long.
     """
 
     __slots__ = ("name", "span", "amount", "most", "keys")
 
     def __init__(self, name: bytes, span: int, amount: int = 1, most: int | None = None) -> None:
-        if _BETWEEN in name or len(name) > NAME_LIMIT:
+        if len(name) > NAME_LIMIT:
             raise ValueError("no name of a counter")
         self.name = name
         self.span = span
@@ -128,15 +128,9 @@ def listed(store: Store, now: int) -> Iterator[tuple[bytes, int, Counted]]:
         yield *last, _sum(ring, Counter(*last), now)
 
 
-def keys_of(store: Store, now: int, names: Iterable[bytes]) -> list[bytes]:
-    """The keys of what is counted under these names, for Store.remove().  Raises Trouble."""
-    wanted = set(names)
-    return [key for key, _ in store.records(COUNTS, now) if _parts(key)[0] in wanted]
-
-
 def _parts(key: bytes) -> tuple[bytes, int, int]:
     """Name, span and place in the ring."""
-    name, span, place = key.split(_BETWEEN)
+    name, span, place = key.rsplit(_BETWEEN, 2)
     return name, int(span), int(place)
 
 
@@ -174,6 +168,8 @@ def _added(ring: Sequence[Record | None], counter: Counter, now: int) -> list[Re
         record = None
     amount = max(0, (0 if record is None else record.count) + counter.amount)
     changed = list(ring)
-    if amount or record is not None:
+    if amount:
         changed[place] = Record(begin, amount, begin + counter.step + counter.span)
+    elif record is not None:
+        changed[place] = None
     return changed
