@@ -1,0 +1,91 @@
+"""Text of a header in other charsets: encoded words (RFC 2047) and %XX (RFC 2231) -> UTF-8.
+
+Readers are lenient here, so this is: a word counts inside quotation marks as well, and with
+blanks in it, and what makes no sense stays as it is.  What it takes is in proportion to the text.
+"""
+
+from __future__ import annotations
+
+from binascii import Error, a2b_base64
+
+#: What the names of the charsets begin with that are decoded.  Python has codecs besides that
+#: are none, or take longer for long texts than in proportion.
+_CHARSETS = (
+    "ascii", "big5", "cp", "euc", "gb", "hz", "ibm", "iso", "johab", "koi8", "ks_c", "latin",
+    "mac", "ms", "shift", "sjis", "tis", "us-ascii", "utf", "windows-",
+)  # fmt: skip
+_CHARSET_LIMIT = 40  # bytes of its name
+_HEX = b"0123456789abcdefABCDEF"
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NOT_BASE64 = bytes(byte for byte in range(256) if byte not in _BASE64)
+
+
+def decode_words(text: bytes) -> bytes:
+    """The text with its encoded words decoded; blanks between two of them are none of it."""
+    at = text.find(b"=?")
+    if at < 0:
+        return text
+    parts = [text[:at]]
+    while at >= 0:
+        decoded, end = _word(text, at)
+        parts.append(decoded)
+        at = text.find(b"=?", end)
+        gap = text[end : len(text) if at < 0 else at]
+        if at < 0 or gap.strip(b" \t\n"):
+            parts.append(gap)
+    return b"".join(parts)
+
+
+def decode_percent(text: bytes) -> bytes:
+    """The text with each %XX as the byte that it stands for."""
+    first, *rest = text.split(b"%")
+    parts = [first]
+    for part in rest:
+        if len(part) >= 2 and part[0] in _HEX and part[1] in _HEX:
+            parts.append(bytes.fromhex(part[:2].decode("ascii")) + part[2:])
+        else:
+            parts.append(b"%" + part)
+    return b"".join(parts)
+
+
+def to_utf8(text: bytes, charset: bytes) -> bytes:
+    """Text in this charset as UTF-8; unchanged where the charset is not known."""
+    name = charset.strip(b" \t\"'")[:_CHARSET_LIMIT].decode("ascii", "replace").lower()
+    if not name.startswith(_CHARSETS):
+        return text
+    try:
+        return text.decode(name, "replace").encode("utf-8", "replace")
+    except (LookupError, ValueError):
+        return text
+
+
+def _word(text: bytes, at: int) -> tuple[bytes, int]:
+    """(what the word says that begins there, where it ends); of what is none, its two bytes."""
+    charset_end = text.find(b"?", at + 2, at + 2 + 2 * _CHARSET_LIMIT)
+    kind = text[charset_end + 1 : charset_end + 3].lower()
+    start = charset_end + 3
+    if charset_end < 0 or kind not in (b"b?", b"q?"):
+        return b"=?", at + 2
+    # `?=` may begin with the `?` behind the kind, where there is nothing between.
+    end = text.find(b"?=", start)
+    if end < 0:
+        end = len(text)
+    charset = text[at + 2 : charset_end].partition(b"*")[0]  # RFC 2231, 5: a language
+    decode = _base64 if kind == b"b?" else _quoted
+    return to_utf8(decode(text[start:end]), charset), min(end + 2, len(text))
+
+
+def _base64(text: bytes) -> bytes:
+    letters = text.translate(None, _NOT_BASE64)
+    if len(letters) % 4 == 1:
+        letters = letters[:-1]
+    try:
+        return a2b_base64(letters + b"=" * (-len(letters) % 4))
+    except Error:
+        return text
+
+
+def _quoted(text: bytes) -> bytes:
+    # The same as %XX, with another mark.
+    marked = text.replace(b"_", b" ").replace(b"%", b"%25").replace(b"=", b"%")
+    return decode_percent(marked)

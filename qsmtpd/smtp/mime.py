@@ -1,0 +1,346 @@
+"""The structure of a message (MIME, RFC 2045 to 2049), found while the message streams by.
+
+For who has to know what is attached: the names of files, and the base64 text of each part.  It
+sees what some reader may see.  So a line that begins with a boundary separates parts wherever
+it stands, also where the multipart has ended that it belongs to; each of two fields of the same
+name counts; in the header of a part, what is no header line may be its body already; a bare CR
+ends a line.  Nothing is nested for it: a boundary is one that was named before.
+
+Memory is bounded by the limits below, and time by the length of the message: beyond a limit the
+rest is not looked at.  What is found does not depend on how the message is cut.
+"""
+
+from __future__ import annotations
+
+from .header import is_name
+from .mimename import BeyondLimit, readings, uuencoded, values
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    #: Is given a piece of the text of a part in base64, as it is; first, b"" where one begins.
+    Listener = Callable[[bytes], object]
+
+#: Lines that separate parts, and the boundaries in them.
+SEPARATORS_LIMIT, BOUNDARIES_LIMIT = 2000, 1000
+BOUNDARY_LIMIT = 256  # bytes (RFC 2046, 5.1.1: 70)
+FIELD_LIMIT = 16 * 1024  # bytes of a field that says something of a part, with its folds
+HEADERS_LIMIT = 512 * 1024  # bytes of the headers of parts, and of messages in the message
+#: Readings of names, and bytes of all of them.
+NAMES_LIMIT, NAMES_SIZE_LIMIT = 2000, 64 * 1024
+#: So much of a line is looked at for what it begins with (bytes).
+LINE_LIMIT = 4096
+#: What comes in smaller pieces (bytes) is put together.
+BATCH = 16 * 1024
+
+TYPE, DISPOSITION, ENCODING = b"content-type", b"content-disposition", b"content-transfer-encoding"
+_FIELDS = {TYPE: TYPE, DISPOSITION: DISPOSITION, ENCODING: ENCODING}
+_CONTROLS = bytes([*range(32), 127])
+_BLANKS = (b" ", b"\t")
+
+
+class MimeScanner:
+    """Feed it the body of a message with this header; then finish().
+
+    `header` are its lines, (name, value); `broken`: the header has ended with a line that is
+    none, with which the body begins.
+    `names` are the names of files, in every reading (see mimename.readings()).  Each of
+    `listeners` is shown the text of the parts in base64.  `beyond` is b"", or which limit was
+    in the way.
+    """
+
+    __slots__ = (
+        "names", "listeners", "beyond", "_header", "_broken", "_pieces", "_size", "_held",
+        "_held_cr", "_in_line", "_dropped", "_in_header", "_field", "_value", "_field_size",
+        "_headers_size", "_unnamed", "_typed", "_nested", "_base64", "_boundaries", "_lengths",
+        "_starts", "_guess", "_separators", "_digest", "_seen", "_names_size",
+    )  # fmt: skip
+
+    def __init__(self, header: Iterable[tuple[bytes, bytes]], broken: bool = False) -> None:
+        self.names: set[bytes] = set()
+        self.listeners: list[Listener] = []
+        self.beyond = b""
+        self._header: Iterable[tuple[bytes, bytes]] | None = header
+        self._broken = broken
+        self._pieces: list[bytes] = []  # not looked at yet
+        self._size = 0  # of these
+        self._held = b""  # the beginning of a line
+        self._held_cr = False  # and there was a CR behind it
+        self._in_line = False  # the beginning of the line has been looked at
+        self._dropped = False  # the rest of it is nothing
+        self._in_header = False
+        self._field: bytes | None = None  # the name of the field under way, if it is wanted
+        self._value: list[bytes] = []
+        self._field_size = 0
+        self._headers_size = 0
+        self._unnamed = False  # the line before is none of a header
+        self._typed = self._nested = self._base64 = False  # what the header of this part says
+        self._boundaries: dict[bytes, bool] = {}  # boundary -> of a digest?
+        self._lengths: list[int] = []  # of boundaries, the greatest first
+        self._starts: set[bytes] = set()  # what boundaries begin with, as long as the shortest one
+        self._guess = False  # a multipart without a boundary: the next line with -- has it
+        self._separators = 0
+        self._digest = False  # this part is one of a digest
+        self._seen: set[bytes] = set()  # values whose readings are in `names`
+        self._names_size = 0
+
+    def feed(self, text: bytes) -> None:
+        """More of the body."""
+        if self.beyond:
+            return
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._size >= BATCH:
+            self._look(False)
+
+    def finish(self) -> None:
+        """There is no more of it."""
+        if not self.beyond:
+            self._look(True)
+
+    # -- lines ---------------------------------------------------------------
+
+    def _look(self, last: bool) -> None:
+        text = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        try:
+            if self._header is not None:
+                self._start(self._header)
+                self._header = None
+            text = self._held + self._with_lf(text, last)
+            end = text.rfind(b"\n") + 1
+            lines, self._held = text[:end], text[end:]
+            if last and (self._held or self._in_line):
+                lines, self._held = text + b"\n", b""
+            if lines:
+                self._lines(lines)
+            if len(self._held) > LINE_LIMIT:  # what a line begins with is in its first part
+                held, self._held = self._held, b""
+                self._part_of_line(held)
+            if last:
+                self._end_of_field()
+        except BeyondLimit as limit:
+            self.beyond = str(limit).encode("ascii")
+            self._held, self._value = b"", []
+
+    def _with_lf(self, text: bytes, last: bool) -> bytes:
+        """A CR ends a line, but several of them, and those before LF, do not end a second one."""
+        if self._held_cr:
+            text = b"\r" + text
+        if b"\r" not in text:
+            return text
+        while b"\r\r" in text:
+            text = text.replace(b"\r\r", b"\r")
+        self._held_cr = not last and text.endswith(b"\r")
+        if self._held_cr:
+            text = text[:-1]
+        return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _lines(self, text: bytes) -> None:
+        """Whole lines; the first one may be the rest of one."""
+        at = 0
+        if self._in_line:
+            at = text.find(b"\n") + 1
+            self._rest_of_line(text[:at])
+            self._in_line = False
+        while at < len(text):
+            if self._in_header:
+                end = text.find(b"\n", at) + 1
+                self._line(text[at:end])
+            else:
+                end = self._next_separator(text, at)
+                if end > at:
+                    self._content(text[at:end])
+                if end < len(text):
+                    at, end = end, text.find(b"\n", end) + 1
+                    self._line(text[at:end])
+            at = end
+
+    def _next_separator(self, text: bytes, at: int) -> int:
+        """Where the next line begins that may separate parts, from here on, or the end."""
+        if not self._starts and not self._guess:
+            return len(text)
+        length = self._lengths[-1] if self._lengths else 0
+        at = at if text.startswith(b"--", at) else text.find(b"\n--", at) + 1 or len(text)
+        while at < len(text):
+            if self._guess or text[at + 2 : at + 2 + length] in self._starts:
+                break
+            at = text.find(b"\n--", at) + 1 or len(text)
+        return at
+
+    def _part_of_line(self, text: bytes) -> None:
+        """A part of a line that is longer than what is looked at for what it begins with."""
+        if self._in_line:
+            self._rest_of_line(text)
+        else:
+            self._in_line = True
+            self._line(text)
+
+    def _line(self, text: bytes) -> None:
+        """A line with its end, or more than LINE_LIMIT bytes of one from its beginning."""
+        self._dropped = False
+        if text.startswith(b"--"):
+            self._end_of_field()  # which may have named the boundary
+            self._dropped = self._is_separator(text[:LINE_LIMIT])
+        if not self._dropped:
+            (self._header_line if self._in_header else self._content)(text)
+
+    def _rest_of_line(self, text: bytes) -> None:
+        if self._dropped:
+            return
+        if self._field is not None:
+            self._add_to_field(text.removesuffix(b"\n"))
+        elif self._unnamed or not self._in_header:
+            self._tell(text)
+
+    # -- headers ---------------------------------------------------------------
+
+    def _start(self, header: Iterable[tuple[bytes, bytes]]) -> None:
+        for name, value in header:
+            self._see(_FIELDS.get(name.lower()), value)
+        if self._broken:
+            self._in_header = True
+        else:
+            self._body_begins()
+
+    def _header_line(self, line: bytes) -> None:
+        """One of the header of a part, with its line end, or the beginning of a long one."""
+        self._headers_size += min(len(line), LINE_LIMIT)
+        if self._headers_size > HEADERS_LIMIT:
+            raise BeyondLimit("too many header lines")
+        if line.startswith(_BLANKS):
+            if self._field is not None:
+                self._add_to_field(b"\n" + line.removesuffix(b"\n"))
+            elif self._unnamed:
+                self._tell(line)
+            return
+        self._end_of_field()
+        if line == b"\n":
+            self._body_begins()
+            return
+        name, colon, _ = line[:LINE_LIMIT].partition(b":")
+        name = name.translate(None, _CONTROLS).rstrip(b" ")
+        self._unnamed = not colon or not is_name(name)
+        if self._unnamed:
+            self._tell(line)
+        else:
+            self._field = _FIELDS.get(name.lower())
+            if self._field is not None:
+                self._add_to_field(line.partition(b":")[2].removesuffix(b"\n"))
+
+    def _add_to_field(self, text: bytes) -> None:
+        self._field_size += len(text)
+        if self._field_size > FIELD_LIMIT:
+            raise BeyondLimit("header line too long")
+        self._value.append(text)
+
+    def _end_of_field(self) -> None:
+        if self._field is not None:
+            self._see(self._field, b"".join(self._value))
+        self._field, self._value, self._field_size = None, [], 0
+
+    def _see(self, name: bytes | None, value: bytes) -> None:
+        """What a field says of the part."""
+        if name is None:
+            return
+        if len(value) > FIELD_LIMIT:
+            raise BeyondLimit("header line too long")
+        if name == ENCODING:
+            self._base64 = self._base64 or b"base64" in value.lower()
+            return
+        for one in values(value, b"name"):
+            self._add_name(one)
+        if name == TYPE:
+            self._see_type(value)
+
+    def _see_type(self, value: bytes) -> None:
+        kind = value.lower().lstrip(b' \t\n"')
+        self._typed = True
+        self._nested = self._nested or kind.startswith(b"message/")
+        multipart = kind.startswith(b"multipart/")
+        found = {one.strip(b" \t") for one in values(value, b"boundary")} - {b""}
+        for boundary in found:
+            self._add_boundary(boundary, kind.startswith(b"multipart/digest"))
+        self._guess = self._guess or (multipart and not found)
+
+    def _add_boundary(self, boundary: bytes, digest: bool) -> None:
+        if len(boundary) > BOUNDARY_LIMIT:
+            raise BeyondLimit("boundary too long")
+        if boundary not in self._boundaries and len(self._boundaries) >= BOUNDARIES_LIMIT:
+            raise BeyondLimit("too many multiparts")
+        self._boundaries[boundary] = digest or self._boundaries.get(boundary, False)
+        if len(boundary) not in self._lengths:
+            self._lengths = sorted([*self._lengths, len(boundary)], reverse=True)
+            shortest = self._lengths[-1]
+            self._starts = {one[:shortest] for one in self._boundaries}
+        else:
+            self._starts.add(boundary[: self._lengths[-1]])
+
+    def _add_name(self, value: bytes) -> None:
+        if value in self._seen:
+            return
+        self._seen.add(value)
+        for name in readings(value):
+            if name not in self.names:
+                self.names.add(name)
+                self._names_size += len(name)
+        if len(self._seen) + len(self.names) > NAMES_LIMIT or self._names_size > NAMES_SIZE_LIMIT:
+            raise BeyondLimit("too many names")
+
+    # -- parts -------------------------------------------------------------------
+
+    def _is_separator(self, line: bytes) -> bool:
+        """If this line, which begins with --, separates parts: a part has begun."""
+        text = line[2:].rstrip(b" \t\n")
+        boundary = self._boundary(text)
+        exact = boundary is not None and text in (boundary, boundary + b"--")
+        if boundary is None:
+            if not self._guess:
+                return False
+            exact, boundary = True, text.removesuffix(b"--")
+            self._guess = not boundary
+            if boundary:
+                self._add_boundary(boundary, False)
+        self._separators += 1
+        if self._separators > SEPARATORS_LIMIT:
+            raise BeyondLimit("too many parts")
+        self._digest = self._boundaries.get(boundary, False)
+        self._in_header = True
+        self._unnamed = self._typed = self._nested = False
+        # To a reader who compares all of the line, the part before goes on.
+        self._base64 = self._base64 and not exact
+        return True
+
+    def _boundary(self, text: bytes) -> bytes | None:
+        """The longest boundary with which this begins (RFC 2046, 5.1.1)."""
+        for length in self._lengths:
+            if length <= len(text) and text[:length] in self._boundaries:
+                return text[:length]
+        return None
+
+    def _body_begins(self) -> None:
+        self._in_header = self._nested or (self._digest and not self._typed)
+        self._typed = self._nested = self._digest = False
+        if self._in_header:  # that of a message in it
+            self._base64 = False
+        elif self._base64:
+            self._tell(b"")
+
+    def _content(self, text: bytes) -> None:
+        """Lines of the body of a part, or the beginning of one."""
+        if self._base64:
+            self._tell(text)
+            return
+        at = 0 if text.startswith(b"begin ") else text.find(b"\nbegin ") + 1 or len(text)
+        while at < len(text):
+            end = text.find(b"\n", at, at + LINE_LIMIT)
+            name = uuencoded(text[at : at + LINE_LIMIT if end < 0 else end])
+            if name is not None:
+                self._add_name(name)
+            at = text.find(b"\nbegin ", at) + 1 or len(text)
+
+    def _tell(self, text: bytes) -> None:
+        if self._base64:
+            for listener in self.listeners:
+                listener(text)
