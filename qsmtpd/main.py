@@ -150,5 +150,9 @@ def serve(
         Log(2, pid=os.getpid()).line("trouble", error="OSError", reason=str(error))
         return 111
     waits.listen()
-    made = plan.make(protocol, ControlFiles(home(environ)), environ, checkpassword)
+    files = ControlFiles(home(environ))
+    status = connection.admit(files, environ, client[0], protocol.name)
+    if status is not None:
+        return status
+    made = plan.make(protocol, files, environ, checkpassword)
     return connection.serve(Descriptors(*client), client[0], environ, made, os._exit).status

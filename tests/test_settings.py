@@ -520,7 +520,7 @@ NO_SETTINGS = {
     *("SENDER", "RECIPIENT", "HELO", "USE_FD4", "RCPTHOSTS", "SMTPAUTHUSER", "SMTP_AUTH_USER"),
     *("SMTPHELOHOST", "SMTPMAILFROM", "SMTPRCPTTO", "SMTPRCPTCOUNT", "SMTPRCPTCOUNTALL"),
     *("SMTPRCPTHOSTSOK", "SMTPAUTHMETHOD"),
-    *("LC_CTYPE", "PATH", "USER", "NO_COLOR"),
+    *("LC_CTYPE", "PATH", "USER", "NO_COLOR", "PROXYHEADER", "PROXYREMOTEIP"),
     *("$QMAILHOME/control", "/usr/local/share/doc/qsmtpd/examples"),
 }
 MANUAL = [path for path in (ROOT / "man").glob("*.[1578]") if path.stem != "starttls-probe"]

@@ -22,8 +22,8 @@ from qsmtpd.net import ucspi
 from qsmtpd.net.channel import SessionOver
 from qsmtpd.net.descriptors import Gone, Timeout
 from qsmtpd.net.prefixes import prefixes
+from qsmtpd.net.tcprules import keys
 from qsmtpd.server.accepted import network, plain
-from qsmtpd.server.rules import keys
 from qsmtpd.session.ending import ending_of
 from qsmtpd.smtp import replies, states
 from qsmtpd.smtp.address import parse_parameters, parse_path

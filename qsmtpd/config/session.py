@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..facts import Peer, Tls
     from ..net.dovecotauth import Server
+    from ..net.proxyhosts import ProxySettings
     from .settings import Settings
 
 #: SMTPUTF8 (RFC 6531): for our own domains alone, for every recipient, not at all.
@@ -50,6 +51,7 @@ class SessionSettings:
         "auth",
         "policy",
         "immune",
+        "proxy",
         "chunking",
         "enhanced",
     )
@@ -79,6 +81,7 @@ class SessionSettings:
         if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):
             self.log_format = "qsmtpd"  # the plugin that writes the other form is switched off
         self.immune = ImmuneClients(settings)
+        self.proxy = proxy_settings(settings)
         self.chunking = settings.choice("chunking", "CHUNKING", ("on", "off")) == "on"
         codes = settings.choice("enhancedstatuscodes", "ENHANCEDSTATUSCODES", ("off", "on"))
         self.enhanced = codes == "on"  # RFC 2034
@@ -125,6 +128,15 @@ class SessionSettings:
 def smtputf8(settings: Settings) -> str:
     """UTF8_LOCAL, UTF8_ON or UTF8_OFF.  Raises ControlError."""
     return settings.choice("smtputf8", "SMTPUTF8", (UTF8_LOCAL, UTF8_ON, UTF8_OFF))
+
+
+def proxy_settings(settings: Settings) -> ProxySettings | None:
+    """Who sends PROXY headers, or None where nobody does.  Raises ControlError."""
+    if not (settings.is_set("PROXYHOSTS") or settings.files.has("proxyhosts")):
+        return None
+    from ..net.proxyhosts import ProxySettings
+
+    return ProxySettings(settings)
 
 
 class Limits:
@@ -175,6 +187,8 @@ class ImmuneClients:
 
     def names(self, peer: Peer) -> bool:
         """Is this client one of them?"""
+        if peer.anonymous:
+            return False
         if not self._entries:
             return self._all
         host = peer.host.lower()
@@ -380,4 +394,5 @@ SessionSettings.PARTS = (
     AuthSettings,
     PolicySettings,
     ImmuneClients,
+    proxy_settings,
 )

@@ -37,6 +37,7 @@ from .dnslists import check_dns_lists
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
 from .programs import check_others, check_queue
+from .proxy import check_proxy
 from .report import Report
 from .spool import check_spool
 from .store import check_greylist, check_sendlimits, check_store
@@ -121,6 +122,7 @@ def examine(
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
+    attempt(lambda: check_proxy(report, plain))
     has_spf = has_dkim = False
     if policy is not None:
         attempt(lambda: check_filters(report, plain, policy))

@@ -38,7 +38,10 @@ class Peer:
 
     Addresses are canonical text or b"unknown"; what the server did not say is
     None, except for the names that a Received line cannot do without.
-    `environ` is all that it said: the environment of this connection, for the
+    `proxy` is the address of who has passed the connection on by a PROXY header;
+    `anonymous`: it has not said whose that is, so `ip` is its own, and whatever is
+    listed by that address is not meant for whom it stands.  `environ` is all that the
+    UCSPI server said, or the header after it: the environment of this connection, for the
     programs that are started for it.
     """
 
@@ -52,6 +55,8 @@ class Peer:
         "local_host",
         "relay",
         "environ",
+        "proxy",
+        "anonymous",
     )
 
     def __init__(
@@ -65,6 +70,8 @@ class Peer:
         local_host: bytes = b"unknown",
         relay: bytes | None = None,
         environ: Mapping[bytes, bytes] = NOTHING,
+        proxy: bytes | None = None,
+        anonymous: bool = False,
     ) -> None:
         self.ip = ip
         self.port = port
@@ -75,6 +82,8 @@ class Peer:
         self.local_host = local_host
         self.relay = relay  # RELAYCLIENT: None, or the suffix for every recipient
         self.environ = environ
+        self.proxy = proxy
+        self.anonymous = anonymous
 
 
 class Counters:

@@ -40,6 +40,8 @@ class Clients:
 
     def find(self, peer: Peer) -> bytes:
         """The entry that names this client, or b""."""
+        if peer.anonymous:
+            return b""
         if self._addresses:
             for text in (peer.ip, *prefixes(peer.ip)):
                 if text in self._addresses:

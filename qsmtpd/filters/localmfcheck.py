@@ -101,6 +101,8 @@ def _parse(settings: Settings, lines: list[bytes]) -> dict[bytes, bytes]:
 
 def _keys(client: Client) -> list[bytes]:
     user, ip, host = _user(client), client.peer.ip, client.peer.host
+    if client.peer.anonymous:
+        return [*([] if user is None else [user.lower()]), b"="]
     keys = [] if user is None else [user, user + b"@" + ip, user + b"@=" + host]
     keys += [ip, b"=" + host]
     keys += prefixes(ip)

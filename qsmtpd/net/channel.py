@@ -223,7 +223,8 @@ class Channel:
     def starts_with(self, prefixes: Mapping[int, Iterable[bytes]]) -> bytes | None:
         """The one of these prefixes, by their first bytes, that the input begins with, or None.
 
-        Waits only as long as the bytes that have come leave it open.
+        Waits only as long as the bytes that have come leave it open, and are no line: for
+        whoever has sent a line may wait for an answer.
         """
         deadline = self._clock() + self.timeout
         if not self._input:
@@ -234,6 +235,8 @@ class Channel:
                 if self._input.startswith(prefix):
                     return prefix
             start = bytes(self._input)
+            if b"\n" in start:
+                break
             candidates = [prefix for prefix in candidates if prefix.startswith(start)]
             if candidates:
                 self._input += self._read(deadline)

@@ -30,7 +30,7 @@ _SHORTEST = 15
 _FIXED = 16  # of version 2: signature, version and command, family, length
 _UNKNOWN = b"PROXY UNKNOWN"
 _BLANKS = 5  # in a line of version 1
-_LOCAL, _PROXY = 0x20, 0x21
+_LOCAL, _PROXY = 0x20, 0x21  # version and command
 _INET, _INET6, _UNIX = 1, 2, 3
 _STREAM, _DATAGRAM = 1, 2
 #: Family -> the bytes of both addresses, with ports where there are.
@@ -41,32 +41,48 @@ _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF:.")
 _NAME_LIMIT = 64
 
 
-class NoHeader(Exception):
-    """What came is no header."""
+#: The kinds of a header: it says whose connection it is; the balancer's own (a health
+#: check), or one of which nothing is said that is an address of TCP.
+PROXY, LOCAL, UNKNOWN = b"PROXY", b"LOCAL", b"UNKNOWN"
+#: Where there is no whole header in time, the end of the session in the log.
+TIMEOUT = "proxy-timeout"
 
 
-class Malformed(Exception):
-    """It begins as a header and is none; in what, for the log."""
+class Refused(Exception):
+    """There is no header that is right, and why, for the log; `end` is the end of the session."""
+
+    end = ""
+
+
+class NoHeader(Refused):
+    """What came does not begin as one."""
+
+    end = "proxy-missing"
+
+
+class Malformed(Refused):
+    """It begins as one."""
+
+    end = "proxy-malformed"
 
 
 class Header:
-    """What a header says.
+    """What a header says: one of the three `kind`s.
 
-    `source` and `destination` are the ends of the connection that is passed on;
-    None where it is nobody's (LOCAL), or of a kind that is no TCP over IP (UNKNOWN).
-    `ssl` is the value of PP2_TYPE_SSL (see tls()), if there is one.
+    `source` and `destination` are the ends of the connection that is passed on, of the
+    kind PROXY alone.  `ssl` is the value of PP2_TYPE_SSL (see tls()), if there is one.
     """
 
-    __slots__ = ("version", "source", "destination", "ssl")
+    __slots__ = ("kind", "source", "destination", "ssl")
 
     def __init__(
         self,
-        version: int,
+        kind: bytes,
         source: End | None = None,
         destination: End | None = None,
         ssl: bytes | None = None,
     ) -> None:
-        self.version = version
+        self.kind = kind
         self.source = source
         self.destination = destination
         self.ssl = ssl
@@ -116,7 +132,7 @@ def _missing_of_1(data: bytes) -> int:
 def _parse_1(data: bytes) -> Header:
     line = data[:-2]
     if line == _UNKNOWN or line.startswith(_UNKNOWN + b" "):
-        return Header(1)
+        return Header(UNKNOWN)
     fields = line.split(b" ")
     if len(fields) != _BLANKS + 1:
         raise Malformed("the line has not six fields")
@@ -125,7 +141,7 @@ def _parse_1(data: bytes) -> Header:
         raise Malformed("the line is of no kind that there is")
     read = _ipv4 if family == b"TCP4" else _ipv6
     return Header(
-        1,
+        PROXY,
         _client((read(source), _port(source_port))),
         (read(destination), _port(destination_port)),
     )
@@ -183,7 +199,7 @@ def _parse_2(data: bytes) -> Header:
             _check_sum(data, _vectors(data, _FIXED))
         except _NoVectors:
             pass
-        return Header(2)
+        return Header(LOCAL if data[12] == _LOCAL else UNKNOWN)
     if family > _UNIX or transport > _DATAGRAM:
         raise Malformed("the family or the transport is none that there is")
     end = _FIXED + _SIZES[family]
@@ -192,14 +208,14 @@ def _parse_2(data: bytes) -> Header:
     vectors = _vectors(data, end)
     _check_sum(data, vectors)
     if family == _UNIX or transport != _STREAM:
-        return Header(2)
+        return Header(UNKNOWN)
     ssl = [data[begin:end] for kind, begin, end in vectors if kind == _SSL]
     if len(ssl) > 1:
         raise Malformed("there are two vectors on TLS")
     read, size = (_ipv4_of, 4) if family == _INET else (_ipv6_of, 16)
     addresses, ports = data[_FIXED : end - 4], data[end - 4 : end]
     return Header(
-        2,
+        PROXY,
         _client((read(addresses[:size]), _decimal(ports[:2]))),
         (read(addresses[size:]), _decimal(ports[2:])),
         ssl[0] if ssl else None,
@@ -262,6 +278,22 @@ def crc32c(data: bytes) -> int:
     for byte in data:
         found = found >> 8 ^ _table[(found ^ byte) & 0xFF]
     return found ^ 0xFFFFFFFF
+
+
+def variables(header: Header, ip: bytes, with_tls: bool) -> dict[bytes, bytes]:
+    """What a header makes of the environment of its connection, which has come from `ip`.
+
+    `with_tls`: what it says of TLS counts (see tls()).  Raises Malformed.
+    """
+    found = {b"PROXYHEADER": header.kind, b"PROXYREMOTEIP": ip}
+    if header.source is not None and header.destination is not None:
+        found[b"PROTO"] = b"TCP"
+        found[b"TCPREMOTEIP"], found[b"TCPREMOTEPORT"] = header.source
+        found[b"TCPLOCALIP"], found[b"TCPLOCALPORT"] = header.destination
+    said = tls(header.ssl) if with_tls else None
+    if said is not None:
+        found[b"SSL_PROTOCOL"], found[b"SSL_CIPHER"] = said
+    return found
 
 
 # -- TLS in front (2.2.6) ----------------------------------------------------------

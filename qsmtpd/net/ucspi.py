@@ -40,6 +40,8 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
     relay = environ.get(b"RELAYCLIENT")
     if relay is not None:  # it is appended to addresses
         relay = relay.rstrip(BLANKS)
+    proxy = environ.get(b"PROXYREMOTEIP")
+    anonymous = proxy is not None and environ.get(b"PROXYHEADER") != b"PROXY"
     family = _family(environ)
     if family is not None:
         # One family only: a variable of another one is a leftover of some
@@ -60,6 +62,8 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
             get(family + b"LOCALHOST") or local_ip or UNKNOWN,
             relay,
             environ,
+            proxy,
+            anonymous,
         )
     get = environ.get
     remote = get(b"REMOTE_ADDR") or get(b"REMOTE_HOST") or get(b"SOCAT_PEERADDR")
@@ -73,6 +77,8 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
             local_host=get(b"TCPLOCALHOST") or UNKNOWN,
             relay=relay,
             environ=environ,
+            proxy=proxy,
+            anonymous=anonymous,
         )
     local_ip = _address(get(b"SOCAT_SOCKADDR"))
     return Peer(
@@ -84,6 +90,8 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
         local_host=get(b"TCPLOCALHOST") or local_ip or UNKNOWN,
         relay=relay,
         environ=environ,
+        proxy=proxy,
+        anonymous=anonymous,
     )
 
 
@@ -119,6 +127,16 @@ def _family(environ: Mapping[bytes, bytes]) -> bytes | None:
         if family in _FAMILIES and family + b"REMOTEIP" in environ:
             return family
     return None
+
+
+def is_of_an_end(name: bytes) -> bool:
+    """Does a variable of this name say who or what is at an end of the connection?"""
+    if name.startswith((b"SOCAT_PEER", b"SOCAT_SOCK", b"REMOTE_")):
+        return True
+    return any(
+        name.startswith((family + b"REMOTE", family + b"LOCAL"))
+        for family in (*_FAMILIES, b"PROXY")
+    )
 
 
 def is_ipv4(text: bytes) -> bool:

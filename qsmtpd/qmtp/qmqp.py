@@ -43,7 +43,7 @@ class Qmqp(Verdicts):
     def converse(self) -> Ending:
         self.owed = 1
         client, clients = self.client, self.session.plan.clients
-        if clients is None or client.peer.ip not in clients:
+        if clients is None or client.peer.anonymous or client.peer.ip not in clients:
             self.transaction.log_refusal(None, NOT_LISTED, is_open=False)
             return Ending.by(NOT_LISTED)
         if client.relay is None:

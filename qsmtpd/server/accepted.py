@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MAPPED = "::ffff:"
 #: What an earlier server in the chain may have left; each connection has its own or none.
-NAMES = (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST")
+NAMES = (b"TCPREMOTEHOST", b"TCPREMOTEINFO", b"TCPLOCALHOST", b"PROXYHEADER", b"PROXYREMOTEIP")
 #: Of what has come unread so many bytes are thrown away at the end.
 LEFT = 65536
 #: How the addresses of this machine's own clients begin.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..config.files import ControlFiles
+    from ..net.proxyhosts import ProxySettings
     from ..session.plan import NoPlan, Plan
     from .options import Options
     from .rules import Rules
@@ -27,10 +28,14 @@ class Preloaded:
     `plan` is that of clients without a rule.  `external_plugins`: may a session have
     plugins that did not come with this program?  `problems` are sentences about what
     is wrong.  `serves`: is there anything but 421 for a client?  `expires` says when
-    the first of the certificates does, and `read` when all this was read.
+    the first of the certificates does, and `read` when all this was read.  `proxies`: who
+    sends PROXY headers, None where nobody does.
     """
 
-    __slots__ = ("files", "plan", "external_plugins", "problems", "serves", "expires", "read")
+    __slots__ = (
+        *("files", "plan", "external_plugins", "problems", "serves", "expires", "read"),
+        "proxies",
+    )
 
     def __init__(self, files: ControlFiles, made: Plan | NoPlan, read: str) -> None:
         self.files = files
@@ -39,6 +44,7 @@ class Preloaded:
         self.problems: list[str] = []
         self.serves = False
         self.expires: str | None = None
+        self.proxies: ProxySettings | None = None
         self.read = read
 
     def note(self, problem: str) -> bool:

@@ -18,6 +18,7 @@ from . import rules, status
 from .accepted import LOOPBACK, Client, network, own, plain
 from .options import ERRORS, STATUS
 from .pool import PAUSE
+from .proxied import Proxied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Listener:
         self._held = held
         self._connections = connections
         self._catch_up = catch_up
+        self._proxied = Proxied(events, pool, self._admit)
         #: Does it wait for connections now?
         self.listens = False
         self._by_fd = {each.fileno(): each for each in sockets}
@@ -80,7 +82,8 @@ class Listener:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def check(self, now: float) -> None:
-        """Wait for connections as long as one more can come."""
+        """Wait for connections as long as one more can come, and for headers as long as is set."""
+        self._proxied.expire(now)
         wanted = now >= self.resume_at and self._held.has_room()
         if wanted != self.listens:
             self.listens = wanted
@@ -97,10 +100,12 @@ class Listener:
 
     def next_time(self) -> float:
         """When check() has something to do (monotonic seconds)."""
-        return waits.NEVER if self.listens or not self._held.has_room() else self.resume_at
+        idle = self.listens or not self._held.has_room()
+        return min(waits.NEVER if idle else self.resume_at, self._proxied.next_time())
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Listen no longer, nor wait for headers."""
+        self._proxied.end_all()
         if self.listens:
             for fd in self._by_fd:
                 self._events.remove(fd)
@@ -127,31 +132,47 @@ class Listener:
             return
         connection = Socket(*self._kinds[fd], 0, number)
         try:
-            self._admit(connection, remote, fd)
+            facts = self._facts(connection, remote, fd)
+        except OSError:
+            connection.close()  # the client has gone
+            return
+        if not self._proxied.take(connection, facts):
+            self._admit(connection, facts, monotonic())
+
+    def _facts(
+        self, connection: Socket, remote: tuple[str, int], listening: int
+    ) -> dict[bytes, bytes]:
+        """Who is there; `listening` is where it was accepted.  Raises OSError where it has gone."""
+        ip = plain(remote[0])
+        facts = {**self._own_end(connection, listening)}
+        facts[b"TCPREMOTEIP"] = ip.encode()
+        facts[b"TCPREMOTEPORT"] = b"%d" % remote[1]
+        if self._options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
+            connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+        return facts
+
+    def _admit(self, connection: Socket, facts: dict[bytes, bytes], since: float) -> None:
+        """Apply rules and limits to who is there since then, and pass it on."""
+        try:
+            self._apply(connection, facts, since)
         except ControlError as error:
             rules.report(error)
             connection.close()
         except OSError:
             connection.close()  # the client has gone
 
-    def _admit(self, connection: Socket, remote: tuple[str, int], listening: int) -> None:
-        """Apply rules and limits, and pass it on; `listening` is where it was accepted.
-
-        Raises ControlError where the rules cannot be read, OSError where the
-        client has gone.
-        """
+    def _apply(self, connection: Socket, facts: dict[bytes, bytes], since: float) -> None:
+        """The same.  Raises ControlError where rules cannot be read, OSError where it has gone."""
         options = self._options
-        ip = plain(remote[0])
-        facts = {**self._own_end(connection, listening)}
-        facts[b"TCPREMOTEIP"] = address = ip.encode()
-        facts[b"TCPREMOTEPORT"] = b"%d" % remote[1]
-        if options.kill_ip_options and ":" not in ip:  # IPv4, be it on a socket for both
-            connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+        address = facts[b"TCPREMOTEIP"]
+        ip = address.decode("ascii")
         rule: bytes | None = b""
         named = not options.remote_names
         if self._rules is not None:
             by_name = not named and self._rules.by_name()
             rule = None if by_name else self._rules.find(address, None)
+        if rule is not None and b"PROXYHEADER" in facts:
+            rule = rules.rule_of(rule, facts)
         if rule and rules.denies(rule):
             if options.verbose >= STATUS:
                 if options.local_name is not None:
@@ -161,7 +182,7 @@ class Listener:
             return
         configuration = self._pool.configuration
         plan = None if rule is None else configuration.plan(rule)
-        client = Client(connection, network(ip), facts, rule, monotonic(), plan)
+        client = Client(connection, network(ip), facts, rule, since, plan)
         client.over = self._has_too_many(client.network, ip, plan)
         self._connections.add(client.network)
         if isinstance(plan, Plan):

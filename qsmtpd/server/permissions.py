@@ -10,6 +10,7 @@ from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
 from ..net.ip import canonical
+from ..net.tcprules import BEFORE
 from . import limits, sockets, warmup
 from .accepted import without_names
 from .names import ALLOWED
@@ -129,8 +130,10 @@ def _look_at_rules(report: Report, found: Mapping[bytes, bytes], names: bool) ->
         why = _why_never(key, names)
         if why is not None:
             problems.append(f"{os.fsdecode(key)} {why}")
-        if any(entry.startswith(b"+QMAILHOME=") for entry in data.split(b"\0")):
-            problems.append(f"{os.fsdecode(key)} sets QMAILHOME, which no rule can")
+        for name in BEFORE:
+            if any(entry.startswith(b"+" + name + b"=") for entry in data.split(b"\0")):
+                what = f"{os.fsdecode(key)} sets {name.decode('ascii')}, which no rule can"
+                problems.append(what)
     for problem in problems[:SAID_LIMIT]:
         report.wrong("rule", problem)
     if len(problems) > SAID_LIMIT:

@@ -1,8 +1,4 @@
-"""Rules per client, in the cdb that tcprules makes.
-
-The data of a key are instructions, each with a NUL behind it: `D`, to refuse
-the client, and `+NAME=value`, for its environment.
-"""
+"""The file of the rules per client (see net/tcprules.py), which may change while we serve."""
 
 from __future__ import annotations
 
@@ -10,14 +6,19 @@ import os
 
 from ..config.files import open_cdb
 from ..facts import ControlError
-from ..net.prefixes import prefixes
+from ..net import proxy, tcprules
+from ..net.tcprules import denies as denies
+from ..net.tcprules import variables as variables
+from ..net.tcprules import without_rights
 from . import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
     from ..config.cdb import Cdb
+
+_TLS = (b"SSL_PROTOCOL", b"SSL_CIPHER")
 
 
 class Rules:
@@ -44,17 +45,9 @@ class Rules:
             pass
 
     def find(self, ip: bytes, host: bytes | None) -> bytes:
-        """The instructions for a client, b"" if there are none.  Raises ControlError.
-
-        An ident name is never known here.
-        """
+        """The instructions for a client, b"" if there are none.  Raises ControlError."""
         cdb = self._current()
-        if cdb is not None:
-            for key in keys(ip, host):
-                data = cdb.get(key)
-                if data is not None:
-                    return data
-        return b""
+        return b"" if cdb is None else tcprules.find(cdb, ip, host)
 
     def by_name(self) -> bool:
         """Is there a rule for a host name?  Raises ControlError."""
@@ -91,37 +84,16 @@ class Rules:
         return self._cdb
 
 
-def keys(ip: bytes, host: bytes | None) -> Iterator[bytes]:
-    """The keys at which a client's rule is looked for, in tcpserver's order."""
-    yield ip
-    if host is not None:
-        yield b"=" + host
-    yield from prefixes(ip)
-    if host is not None:
-        for start in range(1, len(host)):
-            if host[start] == 0x2E:
-                yield b"=" + host[start:]
-        yield b"="
-    yield b""
+def rule_of(found: bytes, facts: Mapping[bytes, bytes]) -> bytes:
+    """The instructions for a client that has come with these facts of a header.
 
-
-def denies(data: bytes) -> bool:
-    """Do these instructions refuse the client?"""
-    return any(entry.startswith(b"D") for entry in data.split(b"\0"))
-
-
-def variables(data: bytes) -> dict[bytes, bytes]:
-    """What these instructions set in the environment of a connection.
-
-    But for QMAILHOME, which would be another one for programs than for the session:
-    the control files have been read by then.
+    Whom it does not name has no rights; TLS in front makes another plan.
     """
-    found = {}
-    for entry in data.split(b"\0"):
-        name, equals, value = entry[1:].partition(b"=")
-        if entry.startswith(b"+") and equals and name not in (b"", b"QMAILHOME"):
-            found[name] = value
-    return found
+    if facts[b"PROXYHEADER"] != proxy.PROXY:
+        found = without_rights(found)
+    if found and not found.endswith(b"\0"):
+        found += b"\0"
+    return found + b"".join(b"+%b=%b\0" % (name, facts[name]) for name in _TLS if name in facts)
 
 
 def report(error: ControlError) -> None:

@@ -17,7 +17,8 @@ import os
 import time
 
 from ..config.files import ControlFiles, home
-from ..config.session import UTF8_OFF
+from ..config.session import UTF8_OFF, proxy_settings
+from ..config.settings import Settings
 from ..facts import ControlError
 from ..log import Log, log_trouble
 from ..policy import load
@@ -50,6 +51,7 @@ _LATER = (
     "qsmtpd.net.dns.resolver",
     "qsmtpd.net.ip",
     "qsmtpd.net.prefixes",
+    "qsmtpd.net.proxyhosts",
     "qsmtpd.config.cdb",
     "qsmtpd.config.mechanisms",
     "qsmtpd.child.conversation",
@@ -114,6 +116,10 @@ def preload(
     made = plan.make(protocol, files, dict(environ), checkpassword)
     loaded = Preloaded(files, made, _now())
     loaded.serves = _prepare(made, loaded)
+    try:
+        loaded.proxies = proxy_settings(Settings(files, environ))
+    except ControlError:
+        pass  # no plan can be made, of whatever rule
     if isinstance(made, Plan):
         loaded.external_plugins = made.plugins.external
         if made.provider is not None and made.settings.tls.mode in (STARTTLS, IMPLICIT):

@@ -172,6 +172,8 @@ def serve(
         except ControlError as error:
             rules.report(error)
             return Outcome(_DENIED_END, 111), False
+        if b"PROXYHEADER" in facts:
+            rule = rules.rule_of(rule, facts)
     denied = rules.denies(rule)
     plan = configuration.plan(rule)
     environ = configuration.environ_of(plan, rule, facts)

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..config.files import ControlFiles
     from ..facts import Peer, Reply, Tls
     from ..log import Log
     from ..net.transport import Transport
@@ -42,6 +43,22 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def admit(files: ControlFiles, environ: dict[bytes, bytes], fd: int, protocol: bytes) -> int | None:
+    """What comes before the plan of a cold child: has this connection been passed on to it?
+
+    Then `environ` becomes that of the client whose it is.  The exit status where it is
+    over by that; `fd` is what is read from, `protocol` what a Received line calls what follows.
+    """
+    try:
+        if b"PROXYHOSTS" in environ or files.has("proxyhosts"):
+            from . import proxied
+
+            return proxied.admit(files, environ, fd, protocol)
+    except ControlError:
+        pass  # who makes the plan finds it, too
+    return None
 
 
 def serve(

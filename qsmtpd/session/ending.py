@@ -15,9 +15,18 @@ from ..smtp.command import BareLF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from ..facts import Counters, Peer, Reply
     from ..log import Log
     from ..net.channel import Channel
+
+    class Traffic(Protocol):
+        """How many bytes have come and gone, as a channel counts them."""
+
+        bytes_in: int
+        bytes_out: int
+
 
 _NUMBERS = b" seconds=%.3f bytes_in=%d bytes_out=%d commands=%d messages=%d refused=%d errors=%d"
 SHUTDOWN = "shutdown"
@@ -83,7 +92,7 @@ def say_goodbye(channel: Channel, ending: Ending, words: bytes) -> None:
 
 def log_session(
     log: Log,
-    channel: Channel,
+    channel: Traffic,
     peer: Peer,
     counters: Counters,
     word: str,
@@ -105,6 +114,8 @@ def log_session(
         counters.refused,
         counters.errors,
     )
+    if peer.proxy is not None:
+        end += b" proxy=%b" % log.quoted(peer.proxy)
     log.line("session", end + _ports(peer) + numbers)
 
 

@@ -85,6 +85,8 @@ JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP"))
 #: What is served without TLS where TLS is required (RFC 3207, 4).
 WITHOUT_TLS = frozenset((b"NOOP", b"EHLO", b"HELO", b"STARTTLS", b"RSET", b"QUIT"))
 
+#: The PROXY protocol, of which nothing is taken but where control/proxyhosts says so.
+_PROXY: tuple[str, Reply | None] = ("not-smtp-proxy", None)
 _HTTP = b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split()
 
 #: How other protocols begin: the end of the session for the log, and what we say
@@ -94,6 +96,8 @@ _HTTP = b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split()
 FOREIGN_PROTOCOLS: dict[bytes, tuple[str, Reply | None]] = {
     b"\x16\x03": ("not-smtp-tls", None),
     b"SSH-": ("not-smtp-ssh", None),
+    b"PROXY ": _PROXY,
+    b"\r\n\r\n\0\r\nQUIT\n": _PROXY,
     **{verb + b" ": ("not-smtp-http", replies.NOT_SMTP) for verb in _HTTP},
 }
 
@@ -101,6 +105,11 @@ FOREIGN_PROTOCOLS: dict[bytes, tuple[str, Reply | None]] = {
 FOREIGN_BY_FIRST: dict[int, list[bytes]] = {}
 for _prefix in FOREIGN_PROTOCOLS:
     FOREIGN_BY_FIRST.setdefault(_prefix[0], []).append(_prefix)
+
+#: The third line of the PROXY protocol's signature: seen so where it comes in pieces, for
+#: who sends an empty line is answered, and not waited for.
+SIGNATURE_LINE = b"\0\r\n"
+PROXY_END = _PROXY[0]
 
 #: Verbs whose success plugins may want to know of, and the stage that it is of.
 OUTCOMES = {
