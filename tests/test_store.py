@@ -49,7 +49,7 @@ def test_a_store_has_the_mode_0600(tmp_path: Path) -> None:
 
 def test_many_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each opens the store for each of its steps, as cold sessions do, or keeps it open."""
-    path, times = tmp_path / "store", 20
+    path, times = tmp_path / "store", 5
     children = []
     for number in range(50):
         pid = os.fork()

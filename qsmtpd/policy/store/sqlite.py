@@ -51,6 +51,7 @@ _UNRESERVED = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.
 #: Result codes (https://www.sqlite.org/rescode.html), and the word for each; BUSY: try again.
 _BUSY = (5, 6, 15)  # BUSY, LOCKED, PROTOCOL
 _MOVED = 1032  # READONLY_DBMOVED
+_TRUNCATED = 522  # IOERR_SHORT_READ
 _WORDS = {3: "denied", 8: "readonly", 11: "corrupt", 13: "full", 14: "denied", 26: "corrupt"}
 _ERRNOS = {
     errno.ENOENT: "missing",
@@ -360,4 +361,5 @@ def _trouble(code: int, error: Exception) -> Trouble:
     reason = str(error)
     if code & 0xFF == 14:
         reason += ": the file and its folder have to be writable"
-    return Trouble(_WORDS.get(code & 0xFF, "failed"), reason)
+    word = "corrupt" if code == _TRUNCATED else _WORDS.get(code & 0xFF, "failed")
+    return Trouble(word, reason)
