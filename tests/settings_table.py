@@ -127,6 +127,7 @@ NO_DOMAIN = ("@example.org", "*.example.org", "example.org # ours", "a@example.o
 #: Of a socket at which Dovecot is; of none; and of one at which nobody is.
 USERDB, AUTH = b"users/userdb", b"users/auth"
 #: A file of qmail-spp.
+CONTENT = {"control/badheaders": "X: y"}
 SPP = {"control/smtpplugins": "[mail]\n/bin/true"}
 #: Of a policy server, of a milter, and of scanners.
 POLICY, MILTER = b"users/policy", b"users/milter"
@@ -382,6 +383,20 @@ ROWS = [
     number("datepast", "DATEPAST"),
     number("datefuture", "DATEFUTURE"),
     number("loopcheck", "LOOPCHECK", empty=10),
+    entries("badheaders", "Subject: *x*", "re:to:[ ]*x.*", "!X: y", "*", wrong=("x: [", "re:("),
+            unread=("Subject:x", "Subject", BOM, "^Subject:")),
+    entries("badattachments", "*.exe", "a.exe", "!setup.exe", "re:.*\\.(exe|com)",
+            wrong=("x[", "re:("), unread=(".exe", "a/b", BOM, ".*\\.exe")),
+    replace(words("contentaction", "CONTENTACTION", "refuse", "mark"), on=CONTENT),
+    replace(words("contentbeyond", "CONTENTBEYOND", "refuse", "mark", "pass"), on=CONTENT),
+    Row(None, "BADMIMETYPE", {b"!": "!", b"+": "+", b"c": "c", b"-": "-"}, (b"xx", b"\x01"), "",
+        on={"control/badmimetypes": "TVqQAAMAA"}),
+    entries("badmimetypes", "TVqQAAMAA", "TVqQAAMAA a program", wrong=("TVqQAAMA",),
+            unread=("TVqQ-AMAA", "TVqQ AMAA", BOM), BADMIMETYPE=""),
+    Row(None, "BADLOADERTYPE", {b"+": "+", b"M": "M", b"-": "-"}, (b"MM", b"!", b"\x01"), "",
+        on={"control/badloadertypes": "TVqQA"}),
+    entries("badloadertypes", "TVqQA", "TVqQA a program", wrong=("TVqQ",),
+            unread=("TVq=A", BOM), BADLOADERTYPE=""),
     number("dkim", "DKIM", most=32, empty=8),
     Row("authresults", "AUTHRESULTS", {b"mx.example": "mx.example", b"a_1-x": None},
         (b"a b", b"a;b", b"(a)", b"\xff", b"x" * 254), None),
@@ -397,9 +412,18 @@ ROWS = [
     scanner("rspamd", "reject=never greylist=defer settings=x", wrong=("reject=x", "greylist=x")),
     scanner("spamd", "reject=verdict user=joe", "reject=-1.5", wrong=("reject=x", "greylist=pass")),
 ]  # fmt: skip
-#: These have a file that is no text.
-CDBS: dict[str, Variables] = {
-    "morercpthosts.cdb": {},
-    "validrcptto.cdb": {},
-    "mailfromrules.cdb": {"LOCALMFCHECK": "!"},
-}
+#: These have a file that is no text: two keys with data, a key that is none, what --check says of
+#: that, and what is to be set.
+_HOSTS = {b"example.org": b"@example.org", b".example.net": b""}
+_USERS = {b"@example.org": b"", b"@.example.net": b""}
+_PIECES = {b"TVqQAAMAA": b"", b"UEsDBBQAA": b""}
+CDBS: dict[str, tuple[dict[bytes, bytes], bytes, str, Variables]] = {
+    "morercpthosts.cdb": (_HOSTS, b"Example.org", "capitals", {}),
+    "validrcptto.cdb": (_USERS, b"Example.org", "capitals", {}),
+    "mailfromrules.cdb": (_HOSTS, b"Example.org", "capitals", {"LOCALMFCHECK": "!"}),
+    "badmimetypes.cdb": (_PIECES, b"TVqQAAMAAA", "more than 9 characters", {"BADMIMETYPE": ""}),
+    "badloadertypes.cdb": (
+        {key[:5]: b"" for key in _PIECES}, b"TVqQ", "less than 5 characters",
+        {"BADLOADERTYPE": ""},
+    ),
+}  # fmt: skip

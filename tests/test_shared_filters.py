@@ -114,6 +114,10 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
     home.control("sendlimits", "client:* messages=1000000/day", "user:* recipients=1000000/hour")
     home.control("authresults", "mx.example")
     home.control("morercpthosts", "more.example")
+    home.control("badheaders", "Subject: bad", "re:x-a:[ ]?b")
+    home.control("badattachments", "*.exe", "re:.*\\.com")
+    make_cdb(home.control_dir / "badmimetypes.cdb", {b"TVqQAAMAA": b""})
+    make_cdb(home.control_dir / "badloadertypes.cdb", {b"TVqQA": b""})
     home.control(
         "smtpplugins", "[mail]", ":echo P250 x; echo HX: y", "[rcpt]", ":echo SX=1; echo N"
     )
@@ -124,6 +128,9 @@ def made(home: Home, monkeypatch: pytest.MonkeyPatch) -> Plan:
         "RCPTCHECK": str(script(home.path, "exit 0")),
         "MESSAGECHECK": str(script(home.path, "exit 0")),
         "LOGFORMAT": "spamcontrol",
+        "BADMIMETYPE": "",
+        "BADLOADERTYPE": "M",
+        "CONTENTACTION": "mark",
     }
     monkeypatch.chdir(home.path)
     checker = [os.fsencode(PROGRAMS / "checker"), b"true"]

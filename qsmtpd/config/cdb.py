@@ -65,6 +65,8 @@ class Cdb:
 
         Raises ControlError, at the latest in the end, where one cannot be read or found.
         """
+        if self._look() != self._state:
+            self._look_again()
         tables = [self._table(number) for number in range(256)]
         end = min((table for table, slots in tables if slots), default=_HEADER)
         position = _HEADER
@@ -79,6 +81,10 @@ class Cdb:
                 raise ControlError(self._name, _DAMAGED)
         if position != end:
             raise ControlError(self._name, _DAMAGED)
+
+    def state(self) -> State:
+        """What it is now: not the same where it has changed since."""
+        return self._look()
 
     def _load(self) -> None:
         """Read the header of what is open now."""

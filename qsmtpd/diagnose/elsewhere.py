@@ -53,12 +53,16 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     ),
     ("is not read: use HELOCHECK=A", "HELO_DNS_CHECK", ""),
     (
-        "looks into messages, which no filter of qsmtpd does: let the queue program do it, or use"
-        " a plugin",
-        "BADMIMETYPE BADLOADERTYPE BASE64 BODYCHECK VIRUSCHECK SIGNATURES BADEXT BADEXTPATTERNS"
-        " REJECTEXEC SURBL",
-        "badmimetypes badmimetypes.cdb badloadertypes badloadertypes.cdb bodycheck signatures"
-        " badext badext.cdb badextpatterns",
+        "is not read: control/badattachments has names of attachments, as *.exe, and badmimetypes"
+        " knows them by what they begin with",
+        "BADEXT BADEXTPATTERNS REJECTEXEC SIGNATURES",
+        "badext badext.cdb badextpatterns signatures",
+    ),
+    (
+        "looks into messages as no filter of qsmtpd does: let the queue program do it, or use a"
+        " plugin",
+        "BASE64 BODYCHECK VIRUSCHECK SURBL",
+        "bodycheck",
     ),
     (
         "is for a queue program of SPAMCONTROL's, and qsmtpd does not do it: let a wrapper in"
@@ -228,4 +232,4 @@ NUMBERS = (
 )
 #: SPAMCONTROL's word for a filter that is off, and the variables that are SPAMCONTROL's.
 OFF = b"-"
-SPAMCONTROLS = "BADMIMETYPE BADLOADERTYPE BASE64 QHPSI DELIVERTO"
+SPAMCONTROLS = "BASE64 QHPSI DELIVERTO"

@@ -13,10 +13,13 @@ _INVISIBLE = "has a control character or an invisible one"
 _DOTS = "has a dot too many"
 #: Zero-width joiners, which U-labels may have (RFC 5892, A.1 and A.2).
 _JOINERS = "\u200c\u200d"
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BLANK = "has a blank in it: a comment stands on a line of its own"
 _NO_PATTERN = "is no pattern: .example.org is all below example.org"
 #: What stands in no domain.  Bytes that are not ASCII, and address literals, a client may say.
 _NOT_IN_DOMAIN = frozenset(b"!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~")
+#: Of these lists, and their cdbs, so many characters of base64 at the beginning of an entry count.
+SIGNATURES = {"badmimetypes": 9, "badloadertypes": 5}
 #: The keys of these are recipients: the file or variable that names the cdb.
 RECIPIENTS = ("recipients", "validrcptto.cdb", "VALIDRCPTTO_CDB")
 _DOMAIN_LIMIT = 255  # bytes (RFC 5321, 4.5.3.1.2)
@@ -36,7 +39,12 @@ def problem(file: str, number: int, entry: bytes) -> str | None:
 def key_problem(file: str, key: bytes) -> str | None:
     """The same for a key of the cdb of this name."""
     said: str | None
-    if file == "recipients" and not key.startswith(b":"):
+    length = SIGNATURES.get(file.removesuffix(".cdb"))
+    if length is not None:
+        said = _signature(key, length)
+        if said is None and len(key) > length:
+            said = f"has more than {length} characters"
+    elif file == "recipients" and not key.startswith(b":"):
         said = "does not begin with a colon"
     elif file in RECIPIENTS[1:] and b"@" not in key and b"." in key:
         said = "is no address; a domain begins with @"
@@ -136,6 +144,13 @@ def _senders(entry: bytes) -> str | None:
     return None
 
 
+def _signature(entry: bytes, length: int) -> str | None:
+    """An entry, or a key, of a list of pieces of base64."""
+    if len(entry) < length:
+        return f"has less than {length} characters"
+    return "has what is no base64" if entry[:length].strip(_BASE64) else None
+
+
 def _immune(entry: bytes) -> str | None:
     """An entry of immune."""
     entry = entry.lower()
@@ -150,6 +165,29 @@ def _immune(entry: bytes) -> str | None:
     return None if good else "is no address, beginning of one, or end of a name"
 
 
+def _header_line(entry: bytes) -> str | None:
+    """An entry of badheaders."""
+    name = entry.removeprefix(b"!")
+    if name.startswith(b"re:") or b"*" in name[:2]:
+        return None
+    before, colon, value = name.partition(b":")
+    if not colon and not is_wild(name):
+        return "is no line of a header, as Subject: *"
+    if colon and not is_wild(before) and value[:1] not in (b" ", b"*", b"[", b"?", b"\\"):
+        return "has no space behind the colon"
+    return None
+
+
+def _file_name(entry: bytes) -> str | None:
+    """An entry of badattachments."""
+    name = entry.removeprefix(b"!")
+    if name.startswith(b".") and not is_wild(name):
+        return "is a whole name: all that end so are *" + name.decode("ascii", "replace")
+    if b"/" in name and not name.startswith(b"re:"):
+        return "has a /, and a name is the last step of a path"
+    return None
+
+
 _LISTS: dict[str, Callable[[bytes], str | None]] = {
     "rcpthosts": _domain,
     "badmailfrom": _address,
@@ -160,4 +198,8 @@ _LISTS: dict[str, Callable[[bytes], str | None]] = {
     "recipients": _rule,
     "mailfromrules": _senders,
     "immune": _immune,
+    "badmimetypes": lambda entry: _signature(entry, SIGNATURES["badmimetypes"]),
+    "badloadertypes": lambda entry: _signature(entry, SIGNATURES["badloadertypes"]),
+    "badheaders": _header_line,
+    "badattachments": _file_name,
 }

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 #: The filters that have such lists, and their control files.
 LISTS = {
+    "badattachments": ("badattachments",),
+    "badheaders": ("badheaders",),
     "badmailfrom": ("badmailfrom",),
     "badrcptto": ("badrcptto",),
     "greylist": ("greylistexemptfrom", "greylistexemptto"),
     "helocheck": ("badhelo",),
 }
+#: Of these the entries are no addresses.
+OTHERS = ("badattachments", "badheaders", "helocheck")
 #: qregex refuses what does not match behind a `!`, and here that takes back.
 NEGATED = "re: begins one, but for what is not to match write another, as re:[^@]+ for !@"
 #: What stands in no address, name or pattern, but in the expressions of the qregex patch.
@@ -32,7 +36,7 @@ def check_lists(report: Report, settings: Settings) -> None:
         for file in LISTS.get(line.plugin, ()):
             given = line.options.get(file.encode("ascii"))
             file = file if given is None else given.decode("ascii", "backslashreplace")
-            _check_list(report, settings, file, line.plugin != "helocheck")
+            _check_list(report, settings, file, line.plugin not in OTHERS)
 
 
 def _check_list(report: Report, settings: Settings, file: str, of_addresses: bool) -> None:

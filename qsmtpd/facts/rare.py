@@ -71,7 +71,8 @@ class Message:
     `header` are its lines as (name, value): the name as it was written, the
     value without the space behind the colon, still folded, with LF line ends.
     `whole_header` says that this is all of them, and not just the beginning of
-    a header without an end.  `size` (bytes) and `hops` are final at the stage
+    a header without an end; `broken_header`, that it ends in a line that is none of a header,
+    with which the body then begins.  `size` (bytes) and `hops` are final at the stage
     data_post, where `file`, for who asks for it, is the whole message from its
     first line, open for reading, our own Received not in it, and replacement()
     a file for another message in its place.  `first` is then what will stand in front of
@@ -79,7 +80,7 @@ class Message:
     `is_held`: nothing of it goes on before data_post, so even then there may be header lines.
     """
 
-    __slots__ = ("header", "whole_header", "size", "hops", "file", "first")
+    __slots__ = ("header", "whole_header", "broken_header", "size", "hops", "file", "first")
     is_held = False
 
     def __init__(
@@ -87,6 +88,7 @@ class Message:
     ) -> None:
         self.header = header
         self.whole_header = whole_header
+        self.broken_header = False
         self.size = 0
         self.hops = 0
         self.file: BinaryIO | None = None

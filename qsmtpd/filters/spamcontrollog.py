@@ -51,6 +51,9 @@ PLUGINS = {
     "validrcptto": b"RCPT::Failed_Rcptto",
     "dovecotusers": b"RCPT::Failed_Rcptto",
     "rcptcheck": b"RCPT::Failed_Rcptto",
+    "badmimetypes": b"DATA::Bad_MIME",
+    "badloadertypes": b"DATA::Bad_Loader",
+    "badattachments": b"DATA::MIME_Attach",
 }
 #: The type of a refusal by any other plugin, whose name is the condition.
 TYPES = {

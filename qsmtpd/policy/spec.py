@@ -53,6 +53,10 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("REQUIREDHEADERS", "SINGLEHEADERS", "DATEPAST", "DATEFUTURE"),
     ),
     "loop": (("loopcheck",), ("LOOPCHECK",)),
+    "badheaders": (("badheaders",), ()),
+    "badattachments": (("badattachments",), ()),
+    "badmimetypes": ((), ("BADMIMETYPE",)),
+    "badloadertypes": ((), ("BADLOADERTYPE",)),
     # Those behind it, as a milter for DMARC, may make something of what it says.
     "authresults": (("authresults",), ("AUTHRESULTS",)),
     "clamd": (("clamd",), ()),

@@ -73,6 +73,7 @@ class Inspection:
         """The header; `whole`: no more of it will come as body."""
         self._message.header, length = split_header(text)
         self._message.whole_header = whole and text.count(b"\n") < LINE_LIMIT
+        self._message.broken_header = length < len(text)
         ruling = self._hooks.ask(stages.HEADER, self._client, self._envelope, self._message)
         if self._refuses(ruling):
             return

@@ -152,6 +152,10 @@ ROWS: Rows = {
     "unknown": ({}, {"MAXNOTIMPL": "5"}),
     "headers": ({"requiredheaders": "From"}, {}),
     "loop": ({"loopcheck": "1"}, {}),
+    "badheaders, a pattern": ({"badheaders": "Subject: *x*"}, {}),
+    "badattachments, a pattern": ({"badattachments": "*.exe"}, {}),
+    "badmimetypes": ({"badmimetypes": "TVqQAAMAA"}, {"BADMIMETYPE": ""}),
+    "badloadertypes": ({"badloadertypes": "TVqQA"}, {"BADLOADERTYPE": ""}),
     "spamcontrollog": ({}, {"LOGFORMAT": "spamcontrol"}),
     "a plugin of your own": ({"plugins": "mine"}, {}),
 }
