@@ -200,7 +200,7 @@ def test_what_another_reader_sees_we_see(message: bytes) -> None:
     read = email.message_from_bytes(message.replace(b"\r\n", b"\n"))
     for part in read.walk():
         name = part.get_filename()
-        if name and not scanner.beyond:
+        if name and not {"\ufffd", "\r"} & {*name} and not scanner.beyond:
             # It leaves line ends in a name that is folded.
             bare = name.encode("utf-8", "surrogateescape").replace(b"\n", b"").strip()
             assert not bare or bare in scanner.names, message

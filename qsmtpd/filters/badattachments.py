@@ -51,10 +51,17 @@ class _Names(Watcher):
         self._listing = listing
 
     def found(self, scanner: MimeScanner) -> tuple[bytes, Decision] | None:
-        # The shortest one has least around it that only some readers see.
-        for name in sorted(scanner.names, key=lambda name: (len(name), name)):
+        for name in sorted(scanner.names, key=_likeliness):
             if any(self._listing.last(form, form)[1] for form in entry_forms(name)):
                 shown = said(name, SHOWN_LIMIT)
                 text = b"sorry, attachments of this kind are not accepted: " + shown
                 return name, reject(text, 554, b"5.7.1")
         return None
+
+
+def _likeliness(name: bytes) -> tuple[bool, int, bytes]:
+    """In which order names are shown: the shortest has least around it that few readers see.
+
+    But what begins with a dot may be the last piece of one.
+    """
+    return name.startswith(b"."), len(name), name

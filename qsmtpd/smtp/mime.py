@@ -111,7 +111,7 @@ class MimeScanner:
             text = self._held + self._with_lf(text, last)
             end = text.rfind(b"\n") + 1
             lines, self._held = text[:end], text[end:]
-            if last and (self._held or self._in_line):
+            if last and (self._held or (self._in_line and not lines)):  # a line without an end
                 lines, self._held = text + b"\n", b""
             if lines:
                 self._lines(lines)
@@ -125,17 +125,11 @@ class MimeScanner:
             self._held, self._value = b"", []
 
     def _with_lf(self, text: bytes, last: bool) -> bytes:
-        """A CR ends a line, but several of them, and those before LF, do not end a second one."""
+        """The text with the CR before it, and without those at its end."""
         if self._held_cr:
             text = b"\r" + text
-        if b"\r" not in text:
-            return text
-        while b"\r\r" in text:
-            text = text.replace(b"\r\r", b"\r")
         self._held_cr = not last and text.endswith(b"\r")
-        if self._held_cr:
-            text = text[:-1]
-        return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return _with_lf(text.rstrip(b"\r") if self._held_cr else text)
 
     def _lines(self, text: bytes) -> None:
         """Whole lines; the first one may be the rest of one."""
@@ -197,11 +191,16 @@ class MimeScanner:
     # -- headers ---------------------------------------------------------------
 
     def _start(self, header: Iterable[tuple[bytes, bytes]]) -> None:
+        self._in_header = True
         for name, value in header:
-            self._see(_FIELDS.get(name.lower()), value)
-        if self._broken:
-            self._in_header = True
-        else:
+            if b"\r" in value:
+                for line in _with_lf(name + b":" + value).split(b"\n"):
+                    if line:
+                        self._line(line + b"\n")
+                self._end_of_field()
+            else:
+                self._see(_FIELDS.get(name.lower()), value)
+        if not self._broken:
             self._body_begins()
 
     def _header_line(self, line: bytes) -> None:
@@ -344,3 +343,12 @@ class MimeScanner:
         if self._base64:
             for listener in self.listeners:
                 listener(text)
+
+
+def _with_lf(text: bytes) -> bytes:
+    """A CR ends a line, but several of them, and those before LF, do not end a second one."""
+    if b"\r" not in text:
+        return text
+    while b"\r\r" in text:
+        text = text.replace(b"\r\r", b"\r")
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

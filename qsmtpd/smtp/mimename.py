@@ -62,7 +62,7 @@ def values(field: bytes, name: bytes) -> set[bytes]:
     found: set[bytes] = set()
     for text in unfolded:
         parameters = _find(text, name)
-        for one in (one for one in parameters if one.piece < 0):
+        for one in parameters:  # a piece, too, is all that some readers see
             found.update(_decoded(value, one.encoded) for value in one.values)
             if one.encoded:
                 found.update(one.values)
