@@ -117,6 +117,12 @@ cost: all
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.cost
 	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.mx
 
+# Messages/s of front ends and hubs: the table of man/examples/hubs/README.md.
+hubs: tools
+	$(VENV)/bin/python3 tests/tools.py bench
+	PYTHONPATH=tests $(VENV)/bin/python3 -m bench.hubs $(if $(QUICK),--quick) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS))
+
 lint: $(VENV)/ready-for-tests
 	$(VENV)/bin/python3 tests/tools.py check
 	$(RUN) ruff check qsmtpd tests
@@ -208,5 +214,5 @@ uninstall:
 clean:
 	rm -rf .venv .venv-* $(DEMO) build *.egg-info
 
-.PHONY: all tools demo serve check fast test interop debian debian-tests long bench cost lint install uninstall clean
+.PHONY: all tools demo serve check fast test interop debian debian-tests long bench cost hubs lint install uninstall clean
 .NOTPARALLEL:

@@ -55,6 +55,7 @@ trace unix - - n - 0 bounce
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
+discard unix - - n - - discard
 error unix - - n - - error
 retry unix - - n - - error
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -76,8 +77,8 @@ smtpd_delay_open_until_valid_rcpt = no
 class Postfix:
     """Its master, with a home of its own, which sends everything to a port; a context manager.
 
-    With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1; `more` are
-    then further lines of main.cf.  With `qmqp` it listens there for QMQP, from these addresses.
+    With `milters`, their addresses, it listens on `port`, a free one of 127.0.0.1; with `qmqp`
+    it listens there for QMQP, from these addresses.  `more` are further lines of main.cf.
     """
 
     def __init__(
@@ -112,10 +113,10 @@ class Postfix:
             text += f"qmqpd_authorized_clients = {qmqp}\n"
             master += f"127.0.0.1:{self.port} inet n - n - - qmqpd\n"
         if milters is not None:
-            text += LISTENER.format(milters=milters) + more
+            text += LISTENER.format(milters=milters)
             master += f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
             master += "anvil unix - - n - 1 anvil\n"
-        (self._conf / "main.cf").write_text(text)
+        (self._conf / "main.cf").write_text(text + more)
         (self._conf / "master.cf").write_text(master)
         self._sendmail = f"{root_path}/usr/sbin/sendmail"
         self._process = subprocess.Popen(

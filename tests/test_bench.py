@@ -76,6 +76,24 @@ def test_quick_run(tmp_path: Path) -> None:
     assert "old" not in quoted
 
 
+@pytest.mark.interop
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postfix's master is for root")
+def test_quick_run_of_hubs() -> None:
+    for program in ("smtp-source", "qmqp-source", "tcpserver", "qmqpfront-qmail"):
+        needs(program)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.hubs", "--quick"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = [line.split("|")[2:-1] for line in done.stdout.splitlines() if "messages/s" in line]
+    assert len(table) == 3
+    assert all(float(value) > 0 for line in table for value in line)
+
+
 def test_median_and_spread() -> None:
     results = Results()
     for value in (10.0, 30.0, 20.0, 1000.0, 21.0):

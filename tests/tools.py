@@ -76,6 +76,8 @@ BENCH = {
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
     "smtpfront-qmail": "mailfront",
+    "qmqp-source": "postfix",
+    "qmqpfront-qmail": "mailfront",
     "qpsmtpd-forkserver": "qpsmtpd",
     "strace": "strace",
 }

@@ -91,13 +91,14 @@ def _path(program: str) -> str:
     return find(program) or program
 
 
-def _tcpserver(port: int, program: str) -> list[str]:
+def tcpserver(port: int, program: str) -> list[str]:
+    """tcpserver as all have it, with this program."""
     options = ["-HRQ", "-l", "mx.example", "-c", LIMIT, "-b", BACKLOG]
     return [_path("tcpserver"), *options, "127.0.0.1", str(port), program]
 
 
 def _cold(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
-    return _tcpserver(port, str(BIN / "qsmtpd")), place.environ(place.tls)
+    return tcpserver(port, str(BIN / "qsmtpd")), place.environ(place.tls)
 
 
 def _warm(place: Place, port: int, home: Path, *more: str) -> tuple[list[str], dict[str, str]]:
@@ -113,7 +114,7 @@ def _hold(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 def _mailfront(place: Place, port: int) -> tuple[list[str], dict[str, str]]:
-    return _tcpserver(port, _path("smtpfront-qmail")), place.environ(place.plain)
+    return tcpserver(port, _path("smtpfront-qmail")), place.environ(place.plain)
 
 
 def _qpsmtpd(place: Place, port: int) -> tuple[list[str], dict[str, str]]:

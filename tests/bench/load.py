@@ -22,6 +22,13 @@ def smtp_source(port: int, messages: int, at_a_time: int = 1, keep: bool = False
     return _run([find("smtp-source") or "smtp-source", *options, f"127.0.0.1:{port}"])
 
 
+def qmqp_source(port: int, messages: int, at_a_time: int) -> float:
+    """The same in QMQP, where each message has a connection."""
+    options = ["-l", "1024", "-f", SENDER, "-t", RECIPIENT]
+    options += ["-s", str(at_a_time), "-m", str(messages)]
+    return _run([find("qmqp-source") or "qmqp-source", *options, f"127.0.0.1:{port}"])
+
+
 def sessions(place: Place, port: int, number: int, at_a_time: int, said: Session) -> float:
     """Sessions without a message; the seconds they took."""
     if place.client is None:

@@ -24,11 +24,18 @@ class Failed(Exception):
 class Server:
     """A started contestant; a context manager.  Raises Failed if it does not start.
 
-    `under` stands in front of its command.
+    `under` stands in front of its command; one that is not `greeting` waits for the client.
     """
 
-    def __init__(self, contestant: Contestant, place: Place, under: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        contestant: Contestant,
+        place: Place,
+        under: Sequence[str] = (),
+        greeting: bool = True,
+    ) -> None:
         self.name = contestant.name
+        self._greeting = greeting
         self.port = _free_port()
         command, environ = contestant.start(place, self.port)
         self._log = place.path / f"log.{self.port}"
@@ -54,6 +61,8 @@ class Server:
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+                    if not self._greeting:
+                        return
                     if client.recv(1000).startswith(b"220"):
                         client.sendall(b"QUIT\r\n")
                         while client.recv(1000):
