@@ -37,6 +37,7 @@ def test_a_verdict_for_each_recipient(home: Home) -> None:
     assert (session["messages"], session["refused"]) == ("2", "1")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("message", "verdict", "queued"),
     [
@@ -61,6 +62,7 @@ def test_line_ends(home: Home, message: bytes, verdict: bytes, queued: bytes | N
     assert [m.body for m in home.messages()] == [*([] if queued is None else [queued]), MESSAGE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["qsmtpd-qmtpd", "qsmtpd-qmqpd"])
 def test_a_bare_lf_may_be_normalized(home: Home, program: str) -> None:
     sent = package(b"x@ok.example", message=b"\ra\nb\r\nc")
@@ -72,6 +74,7 @@ def test_a_bare_lf_may_be_normalized(home: Home, program: str) -> None:
     assert home.messages()[0].body == expected
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("recipient", "environ", "verdict", "queued"),
     [
@@ -96,6 +99,7 @@ def test_recipients(
     assert [m.recipients for m in home.messages()] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sender", [b"a\0b@c.example", b"a\nb@c.example", b"a" * 900])
 def test_senders_that_are_none(home: Home, sender: bytes) -> None:
     both = b"x@ok.example", b"y@no.example"
@@ -126,6 +130,7 @@ def test_too_many_recipients(home: Home) -> None:
     assert home.messages() == []
 
 
+@pytest.mark.slow
 def test_databytes(home: Home) -> None:
     too_big = b"Dsorry, that message size exceeds my databytes limit (#5.3.4)"
     for message, verdict in (
@@ -149,6 +154,7 @@ def test_databytes(home: Home) -> None:
     assert verdicts(run.out) == [too_big]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("clients", "environ", "taken"),
     [
@@ -205,6 +211,7 @@ def test_who_is_a_client(
         *("192.0.2.0/24/8", "192.0.2/24", "192.0.2.0/-1", "192.0.2.0/1_0", "192.0.2.0/24 # ours"),
         *("2001:db8::/129", "2001:db8::1/32", "2001:db8::g", "2001:db8::%eth0", "[2001:db8::1]"),
         *("fe80::%1/64", "mail.example.org", ".example.org", "\ufeff192.0.2.1", "a:b/32", "/"),
+        *("2001:0db8:", "fffff:", ":::", "192.0.2.0."),
     ],
 )
 def test_entries_that_are_no_clients(home: Home, entry: str) -> None:
@@ -220,6 +227,7 @@ def test_entries_that_are_no_clients(home: Home, entry: str) -> None:
     assert checked.status == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entries", "environ", "kind", "said"),
     [
@@ -253,6 +261,7 @@ def test_check_of_qmtp(home: Home) -> None:
     assert b"wrong: control/rcpthosts: is missing, so every recipient is refused" in run.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["qsmtpd-qmtpd", "qsmtpd-qmqpd"])
 def test_other_arguments(home: Home, program: str) -> None:
     assert home.run(b"", "--version", program=program).out.startswith(program.encode() + b" ")

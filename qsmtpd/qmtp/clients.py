@@ -7,7 +7,7 @@ The variable QMQPCLIENT, set and not `0`, makes every client one, so it is for a
 
 from __future__ import annotations
 
-from ..net.prefixes import prefixes
+from ..net.prefixes import is_address, prefixes
 from ..net.ucspi import is_ipv4
 
 TYPE_CHECKING = False
@@ -43,17 +43,17 @@ class QmqpClients:
                 return False
             self._networks.append(network)
             return True
-        if entry.endswith((b".", b":")):
-            self._names.add(entry.lower())
-            return _is_beginning(entry.lower())
         found: bytes | None = entry
-        if not is_ipv4(entry):
+        if entry.endswith((b".", b":")):
+            found = entry.lower() if is_address(entry.lower()) else None
+        elif not is_ipv4(entry):
             from ..net.ip import canonical
 
             found = canonical(entry)
-        if found is not None:
-            self._names.add(found)
-        return found is not None
+        if found is None:
+            return False
+        self._names.add(found)
+        return True
 
     def has_all(self) -> bool:
         """Is all of IPv4 or IPv6 listed?"""
@@ -110,11 +110,3 @@ def _number(ip: bytes) -> tuple[int, int]:
         return int.from_bytes(inet_pton(AF_INET6, ip.decode("ascii")), "big"), 128
     except (OSError, ValueError):
         return 0, 0
-
-
-def _is_beginning(entry: bytes) -> bool:
-    """Can an address begin so, up to this dot or colon?"""
-    if entry.endswith(b":"):
-        return not entry.strip(b"0123456789abcdef:")
-    numbers = entry[:-1].split(b".")
-    return len(numbers) < 4 and is_ipv4(b".".join(numbers + [b"0"] * (4 - len(numbers))))

@@ -1,0 +1,341 @@
+"""Filters, plugins, the queue program and the end of a session, in QMTP and QMQP."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import Any
+
+import pytest
+from child import Child
+from client import client_context
+from harness import BIN, PROGRAMS, Home, wait_for
+from netstrings import MESSAGE, handed, package, verdicts
+from tls_home import SERVER
+
+ORACLE = PROGRAMS / "oracle"
+QMTP, QMQP = "qsmtpd-qmtpd", "qsmtpd-qmqpd"
+NOT_OURS = b"Dsorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+OURS, OTHERS = b"x@ok.example", b"y@no.example"
+
+#: A plugin that says what it is asked, and refuses where its setting says so.
+SAYS = """
+    from qsmtpd.decision import DECLINED, Changes, decline, defer, discard, drop, reject
+
+    class Plugin:
+        spool = {spool}
+
+        def __init__(self, settings):
+            self.log = settings.log
+            self.what = settings.line(None, "WHAT") or b""
+
+        def _said(self, stage, client, *facts):
+            self.log(stage=stage, about=repr(facts[0])[:60] if facts else "")
+            verdict, _, at = self.what.partition(b" ")
+            if at.decode() != stage:
+                return DECLINED
+            if verdict == b"raise":
+                raise ValueError("no")
+            kinds = dict(reject=reject, defer=defer, drop=drop, discard=discard)
+            return kinds[verdict.decode()](b"because of " + at)
+
+        def connect(self, client): return self._said("connect", client)
+        def helo(self, client, name): return self._said("helo", client)
+        def mail(self, client, envelope): return self._said("mail", client, envelope.sender)
+        def rcpt(self, client, envelope, asked): return self._said("rcpt", client, asked)
+        def data(self, client, envelope): return self._said("data", client, envelope.recipients)
+        def header(self, client, envelope, message): return self._said("header", client)
+        def body(self, client, envelope, chunk): self.log(stage="body", about=repr(chunk)[:60])
+        def data_post(self, client, envelope, message): return self._said("data_post", client)
+        def reset(self, client): self.log(stage="reset", about="")
+        def disconnect(self, client): self.log(stage="disconnect", about="")
+        def ok(self, client, ruling): self.log(stage="ok " + ruling.stage, about="")
+        def deny(self, client, ruling): self.log(stage="deny " + ruling.stage, about="")
+"""
+
+
+@pytest.fixture
+def says(home: Home) -> Home:
+    home.plugin("says", SAYS.format(spool="False"))
+    home.control("plugins", "says")
+    return home
+
+
+def exchange(home: Home, program: str, *recipients: bytes, **environ: Any) -> list[bytes]:
+    """The verdicts on one package; the log is in home.last."""
+    sent = package(*recipients) if program == QMTP else handed(*recipients)
+    run = home.run(sent, program=program, QMQPCLIENT="", **environ)
+    home.last = run  # type: ignore[attr-defined]
+    return verdicts(run.out)
+
+
+def test_the_order(says: Home) -> None:
+    run = says.run(package(OURS, OTHERS) + package(OURS), program=QMTP)
+    asked = [event["stage"] for event in run.events("plugin")]
+    assert asked == [
+        *("connect", "mail", "ok mail", "rcpt", "ok rcpt", "rcpt", "deny rcpt"),
+        *("data", "header", "body", "data_post", "ok queue", "reset"),
+        *("mail", "ok mail", "rcpt", "ok rcpt"),
+        *("data", "header", "body", "data_post", "ok queue", "reset", "disconnect"),
+    ]
+    run = says.run(handed(OURS, OTHERS), program=QMQP, QMQPCLIENT="")
+    asked = [event["stage"] for event in run.events("plugin")]
+    assert asked == [
+        *("connect", "mail", "ok mail", "rcpt", "ok rcpt", "rcpt", "ok rcpt"),
+        *("data", "header", "body", "data_post", "ok queue", "reset", "disconnect"),
+    ]
+
+
+@pytest.mark.sample(6)
+@pytest.mark.parametrize("stage", ["connect", "mail", "rcpt", "data", "header", "data_post"])
+@pytest.mark.parametrize("verdict", ["reject", "defer", "drop", "raise"])
+def test_refusals(says: Home, stage: str, verdict: str) -> None:
+    """Each package has its verdicts; only what ends a session in SMTP ends it."""
+    what = f"{verdict} {stage}"
+    run = says.run(package(OURS, OTHERS) * 2, program=QMTP, WHAT=what)
+    status = "5.7.1" if verdict == "reject" else "4.7.1"
+    letter = "D" if verdict == "reject" else "Z"
+    said = f"{letter}because of {stage} (#{status})".encode()
+    if verdict == "raise":
+        said = b"Zpolicy trouble, try again later (#4.3.0)"
+    ends = verdict == "drop" or (stage == "connect" and verdict != "raise")
+    if verdict == "raise" and stage == "connect":
+        expected = [said, said] * 2  # it is said at the next question that has an answer
+    elif ends or stage in ("connect", "mail", "rcpt"):
+        expected = [said, said] * (1 if ends else 2)
+    else:
+        expected = [said, NOT_OURS] * 2
+    if verdict == "drop" and stage in ("data", "header", "data_post"):
+        expected = [said, said]
+    assert verdicts(run.out) == expected, run.log
+    assert says.messages() == []
+    assert run.event("session")["end"] == ("dropped-by-says" if ends else "quit")
+
+
+def test_a_message_that_is_discarded(home: Home) -> None:
+    home.plugin("says", SAYS.format(spool="True"))
+    home.control("plugins", "says")
+    for program in (QMTP, QMQP):
+        assert exchange(home, program, OURS, WHAT="discard data_post") == [b"Kok"]
+        event = home.last.event("message")  # type: ignore[attr-defined]
+        assert (event["verdict"], event["reason"]) == ("discarded", "because of data_post")
+    assert home.messages() == []
+
+
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+def test_changes(home: Home, program: str) -> None:
+    source = """
+    from qsmtpd.decision import Changes, accept, decline
+
+    class Plugin:
+        spool = True
+
+        def __init__(self, settings):
+            pass
+
+        def rcpt(self, client, envelope, asked):
+            return decline(header=[b"X-To: " + asked])
+
+        def data_post(self, client, envelope, message):
+            new = message.replacement()
+            new.write(message.file.read().upper())
+            changes = Changes(new, b"new@b.example", [b"one@b.example", b"two@b.example"])
+            return decline(above=[b"X-Above: x"], changes=changes)
+    """
+    home.plugin("changes", source)
+    home.control("plugins", "changes")
+    assert exchange(home, program, OURS) == [b"Kok"]
+    (message,) = home.messages()
+    assert message.sender == b"new@b.example"
+    assert message.recipients == [b"one@b.example", b"two@b.example"]
+    assert message.text.startswith(b"X-Above: x\nReceived: ")
+    assert message.text.endswith(b"-0000\nX-To: x@ok.example\n" + MESSAGE.upper())
+
+
+def test_one_verdict_of_many(says: Home) -> None:
+    """In QMQP a refusal of one recipient is one of all, and one for good comes first."""
+    says.control("badrcptto", "bad@ok.example")
+    says.plugin(
+        "late",
+        """
+        from qsmtpd.decision import DECLINED, defer
+
+        def rcpt(client, envelope, asked):
+            return defer(b"later") if asked.startswith(b"late") else DECLINED
+        """,
+    )
+    says.control("plugins", "late")
+    refusal = b"Dsorry, your envelope recipient is in my badrcptto list (#5.7.1)"
+    late = b"Zlater (#4.7.1)"
+    assert exchange(says, QMQP, OURS, b"late@ok.example", b"bad@ok.example") == [refusal]
+    assert exchange(says, QMQP, OURS, b"late@ok.example") == [late]
+    assert says.messages() == []
+    three = OURS, b"late@ok.example", b"bad@ok.example"
+    assert exchange(says, QMTP, *three) == [b"Kok", late, refusal]
+    assert [m.recipients for m in says.messages()] == [[OURS]]
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize(
+    ("environ", "verdict"),
+    [
+        ({"RBLSMTPD": "go away"}, b"Zgo away"),
+        ({"RBLSMTPD": "-go away"}, b"Dgo away"),
+        ({"HELOCHECK": "!"}, b"Dsorry, invalid HELO/EHLO greeting (#5.7.1)"),
+        ({"HELOCHECK": "."}, b"Dsorry, invalid HELO/EHLO greeting (#5.7.1)"),
+        ({"HELOCHECK": ""}, b"Kok"),
+        ({"SMTPD_GREETDELAY": "50"}, b"Kok"),
+        ({"SMTPAUTH": "!"}, b"DAuthorization required (#5.7.1)"),
+        ({"FORCETLS": "1"}, b"Dsorry, TLS is required (#5.7.0)"),
+        ({"MAXHOPS": "1"}, b"Kok"),
+        ({"LOGFORMAT": "spamcontrol"}, b"Kok"),
+        ({"QMAILHOME": "/nonexistent"}, None),
+        ({"DATABYTES": "x"}, None),
+    ],
+)
+def test_settings(home: Home, environ: dict[str, str], verdict: bytes | None) -> None:
+    for program in (QMTP, QMQP):
+        said = exchange(home, program, OURS, **environ)
+        if program == QMQP and environ.keys() & {"RBLSMTPD", "HELOCHECK"}:
+            assert said == [b"Kok"]  # these leave clients alone that may relay
+        elif verdict is None:
+            trouble = b"Zunable to read controls (#4.3.0)"
+            assert said == ([] if program == QMTP else [trouble])
+            assert home.last.status == 1  # type: ignore[attr-defined]
+        else:
+            assert [text[: len(verdict)] for text in said] == [verdict]
+        if "LOGFORMAT" in environ:
+            line = f"P:{program[7:11].upper()} S:192.0.2.1:client.example"
+            assert line in home.last.log  # type: ignore[attr-defined]
+
+
+@pytest.mark.sample(5)
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+@pytest.mark.parametrize(
+    ("script", "verdict"),
+    [
+        ("exit 31", b"Dmail server permanently rejected message (#5.3.0)"),
+        ("cat >/dev/null; exit 53", b"Zqq write error or disk full (#4.3.0)"),
+        ("exit 0", b"Zqq read error (#4.3.0)"),
+        ("cat >/dev/null; exit 0", b"Zqq read error (#4.3.0)"),
+        ("cat >/dev/null; echo Dno >&6; exit 82", b"Dno"),
+        ("cat >/dev/null; kill -9 $$", b"Zqq crashed (#4.3.0)"),
+        (None, b"Zunable to exec qq (#4.3.0)"),
+    ],
+)
+def test_queue_programs(home: Home, program: str, script: str | None, verdict: bytes) -> None:
+    """All accepted recipients have its verdict, and those that are refused have theirs."""
+    queue = "/nonexistent" if script is None else home.script(script + "\n")
+    said = exchange(home, program, OURS, OURS, OTHERS, QMAILQUEUE=queue)
+    assert said == ([verdict, verdict, NOT_OURS] if program == QMTP else [verdict])
+
+
+def test_no_place_for_a_message(home: Home) -> None:
+    """A short one needs none; with a longer one that has none, the session goes on."""
+    long = b"\n" + b"x" * 70000
+    sent = package(OURS, message=long) + package(OURS)
+    run = home.run(sent, program=QMTP, TMPDIR="/nonexistent")
+    assert verdicts(run.out) == [b"Ztrouble with the spool (#4.3.0)", b"Kok"]
+    assert run.event("trouble")["error"] == "FileNotFoundError"
+    limited = ["sh", "-c", f'ulimit -f 100; exec "{BIN / QMTP}"']
+    sent = package(OURS, OTHERS, message=b"\r" + b"xyz\r\n" * 30000) + package(OURS)
+    run = home.launch(limited, home.environ, "pipe").whole([sent])
+    assert verdicts(run.out) == [b"Ztrouble with the spool (#4.3.0)", NOT_OURS, b"Kok"]
+    assert len(home.messages()) == 2
+
+
+@pytest.mark.slow
+def test_a_long_message(home: Home) -> None:
+    lines = b"0123456789abcdef\r\n" * 100_000
+    for message in (b"\r" + lines, b"\n" + lines):
+        assert verdicts(home.run(package(OURS, message=message), program=QMTP).out) == [b"Kok"]
+    first, second = home.messages()
+    assert first.body == lines.replace(b"\r\n", b"\n")
+    assert second.body == lines
+
+
+# -- the end -----------------------------------------------------------------
+
+
+def start(home: Home, program: str, **environ: str) -> Child:
+    home.control("qmqpclients", "192.0.2.1")
+    return home.launch([BIN / program], {**home.environ, **environ})
+
+
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+def test_implicit_tls(home: Home, program: str) -> None:
+    SERVER.save(home.control_dir / "servercert.pem")
+    with start(home, program, SMTPS="1", FORCETLS="1") as client:
+        client.handshake(client_context())
+        client.send(package(OURS) if program == QMTP else handed(OURS))
+        assert verdicts(client.socket.recv(1000)) == [b"Kok"]
+    assert b"with QM" in home.messages()[0].text
+    assert b" tls TLS_AES" in home.messages()[0].text
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+@pytest.mark.parametrize("begun", [False, True])
+def test_term(home: Home, program: str, begun: bool) -> None:
+    """What has not come whole is not answered in QMTP, and with Z in QMQP."""
+    with start(home, program) as client:
+        if program == QMTP:
+            client.send(package(OURS))
+            assert verdicts(client.socket.recv(1000)) == [b"Kok"]
+        if begun:
+            assert client.send_each(b"100:\nxx" if program == QMTP else b"100:9")
+        else:
+            wait_for(lambda: f"{client.pid}" and _sleeps(client.pid))
+        client.process.send_signal(signal.SIGTERM)
+        said = client.rest()
+        said = said[said.find(b",") + 1 :] if program == QMTP else said
+        expected = [] if program == QMTP else [b"Zshutting down, try again later (#4.3.2)"]
+        assert verdicts(said) == expected
+    assert "end=shutdown" in client.log()
+
+
+def _sleeps(pid: int) -> bool:
+    """Does it wait for its client?"""
+    with open(f"/proc/{pid}/wchan") as file:
+        return "poll" in file.read()
+
+
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+def test_term_while_the_queue_program_has_the_message(home: Home, program: str) -> None:
+    go, started = home.path / "go", home.path / "started"
+    os.mkfifo(go)
+    queue = home.script(f"echo >{started}; read x <{go}; exec {ORACLE}\n")
+    with start(home, program, QMAILQUEUE=queue) as client:
+        client.send(package(OURS) if program == QMTP else handed(OURS))
+        wait_for(started.exists)
+        client.process.send_signal(signal.SIGTERM)
+        go.write_bytes(b"\n")
+        assert verdicts(client.rest()) == [b"Kok"]
+    assert len(home.messages()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+@pytest.mark.parametrize("sent", [b"", b"9", b"100:1", b"100:x"])
+def test_who_is_silent(home: Home, program: str, sent: bytes) -> None:
+    with start(home, program, TIMEOUTSMTPD="1") as client:
+        client.send(sent)
+        said = verdicts(client.rest())
+    broken = program == QMQP and sent == b"100:x"
+    assert said == ([] if program == QMTP or broken else [b"Ztimeout (#4.4.2)"])
+    assert ("end=netstring" if broken else "end=timeout") in client.log()
+
+
+@pytest.mark.slow
+def test_who_is_slow(home: Home) -> None:
+    """Less than the minimum rate, though always something."""
+    with start(home, QMTP, TIMEOUTSMTPD="1", MINDATARATE="1000") as client:
+        client.send(b"100000:\n")
+        over = select.poll()
+        over.register(client.socket.fileno(), select.POLLIN)
+        while not over.poll(50):
+            client.send(b"x")
+        assert client.rest() == b""
+    assert "end=timeout" in client.log()
+    assert home.messages() == []
