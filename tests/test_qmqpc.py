@@ -34,8 +34,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_maildir import ENVELOPES
 
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import Settings
 from qsmtpd.net import qmqp
 from qsmtpd.net.daemon import NoAnswer
+from qsmtpd.queues import qmqpc
 
 REQUEST = request(MESSAGE, b"a@b", b"x@ok.example", b"y@ok.example")
 MAIL = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n"
@@ -546,6 +549,27 @@ def test_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("inet", ("192.0.2.1", 700)),
     ]
     assert found[0].text == b"hub.example:700 ([2001:db8::1])"
+
+
+def test_the_next_address_of_a_name(home: Home, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one name, as of several hubs; and again not when something was sent."""
+    message, envelope = home.file("message", MESSAGE), home.file("envelope", ENVELOPE)
+
+    def hand(*ports: int) -> int:
+        found = [(socket.AF_INET, 1, 6, "", ("127.0.0.1", port)) for port in ports]
+        monkeypatch.setattr(_socket, "getaddrinfo", lambda *_: found)
+        home.control("qmqpservers", "hub.example")
+        settings = Settings(ControlFiles(os.fsencode(home.path)), {})
+        request = qmqpc.Request()
+        with message.open("rb") as zero, envelope.open("rb") as one:
+            request.read(zero.fileno(), one.fileno())
+        return qmqpc.hand_over(request, qmqp.HubSettings(settings), -1)
+
+    port = int(hub.where.rpartition(":")[2])
+    assert (hand(1, port), len(hub.taken)) == (0, 1)
+    with Hub(script=closes_after(1)) as other:
+        assert hand(int(other.where.rpartition(":")[2]), port) == 74
+    assert (hand(1, 1), len(hub.taken)) == (73, 1)
 
 
 def test_a_name_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,8 @@ def hand_over(request: Request, settings: qmqp.HubSettings, channel: int) -> int
     log = _Log(channel)
     failed = CONNECT_TIMEOUT
     for hub in qmqp.in_order(settings.hubs, settings.order):
+        if not deadline.left():
+            return CONNECT_TIMEOUT
         try:
             places = hub.addresses(deadline.to_connect())
         except NoAnswer as error:
