@@ -175,7 +175,7 @@ def test_databytes(home: Home) -> None:
         (["192.0.2.0/24"], {"TCPREMOTEIP": None}, False),
         (["2001:db8::/33"], {"TCPREMOTEIP": "2001:db8:7fff::1"}, True),
         (["2001:db8::/33"], {"TCPREMOTEIP": "2001:db8:8000::1"}, False),
-        (["2001:DB8:0::1"], {"TCPREMOTEIP": "2001:db8::1"}, True),
+        (["2001:DB8::1"], {"TCPREMOTEIP": "2001:db8::1"}, True),
         (["2001:db8:"], {"TCPREMOTEIP": "2001:db8::1"}, True),
         (["2001:db8::"], {"TCPREMOTEIP": "2001:db8::1"}, True),
         (["0.0.0.0/0"], {"TCPREMOTEIP": "2001:db8::1"}, False),
@@ -211,7 +211,7 @@ def test_who_is_a_client(
         *("192.0.2.0/24/8", "192.0.2/24", "192.0.2.0/-1", "192.0.2.0/1_0", "192.0.2.0/24 # ours"),
         *("2001:db8::/129", "2001:db8::1/32", "2001:db8::g", "2001:db8::%eth0", "[2001:db8::1]"),
         *("fe80::%1/64", "mail.example.org", ".example.org", "\ufeff192.0.2.1", "a:b/32", "/"),
-        *("2001:0db8:", "fffff:", ":::", "192.0.2.0."),
+        *("2001:db8:0::1", "2001:db8:0::/48", "2001:0db8:", "fffff:", ":::", "192.0.2.0."),
     ],
 )
 def test_entries_that_are_no_clients(home: Home, entry: str) -> None:
