@@ -12,6 +12,8 @@ import tempfile
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from time import monotonic
 
@@ -24,7 +26,7 @@ from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Client, Peer
 from qsmtpd.filters.greylist import Attempt, Terms
 from qsmtpd.log import Log
-from qsmtpd.policy.store import GREYLIST, Access, Record, Trouble
+from qsmtpd.policy.store import GREYLIST, Access, Record, Trouble, sqlite
 from qsmtpd.policy.store.counts import Counter, count
 from qsmtpd.policy.store.sqlite import SqliteStore
 
@@ -142,6 +144,11 @@ def put(store: SqliteStore, keys: Sequence[bytes], ends: int, now: int = NOW) ->
     store.update(GREYLIST, keys, now, lambda _: [Record(now, 1, ends) for _ in keys])
 
 
+def named(number: int) -> bytes:
+    """A key, as random as they are."""
+    return blake2b(b"%d" % number, digest_size=16).digest()
+
+
 def test_what_has_ended_goes_as_others_come(tmp_path: Path) -> None:
     path = tmp_path / "store"
     store = opened(path)
@@ -157,20 +164,34 @@ def test_a_store_that_is_full_loses_what_ends_first(tmp_path: Path) -> None:
     store = opened(path)
     count(store, NOW, [Counter(b"joe", 3600)])
     for number in range(500):
-        put(
-            store,
-            [b"%016d" % n for n in range(number * step, (number + 1) * step)],
-            NOW + number + 60,
-        )
+        keys = [named(n) for n in range(number * step, (number + 1) * step)]
+        put(store, keys, NOW + number + 60)
     store.close()
     assert path.stat().st_size <= 1024 * 1024
     kept = rows(path, "greylist")
-    assert 5000 < kept < 20_000
-    last = [b"%016d" % n for n in range(20_000 - 2000, 20_000)]
+    assert 10_000 < kept < 20_000
+    last = [named(n) for n in range(20_000 - 9000, 20_000)]
     assert None not in opened(path).look(GREYLIST, last, NOW), "the latest are there"
-    assert opened(path).look(GREYLIST, [b"%016d" % 0], NOW) == [None]
+    assert opened(path).look(GREYLIST, [named(0)], NOW) == [None]
     assert count(opened(path), NOW, [Counter(b"joe", 3600, 0)]).found[0].value == 1
     assert is_sound(path)
+
+
+def test_the_log_stays_small_where_every_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cold sessions do, without closing anything."""
+    path = tmp_path / "store"
+    monkeypatch.setattr(sqlite, "LOG_LIMIT", 100_000)
+
+    def put_one(number: int, _: int) -> None:
+        put(opened(path), [named(number)], NOW + 60)
+
+    for number in range(50):
+        children(1, partial(put_one, number))
+    log = path.with_name("store-wal").stat().st_size
+    assert 0 < log < 150_000, "50 of them would be 400,000"
+    assert rows(path, "greylist") == 50
 
 
 # -- faults of the system ------------------------------------------------------------

@@ -6,7 +6,7 @@ Configuration: control/sendlimits (see sendlimitsfile.py), a line for who has li
     client:*    recipients=5000/day
 
 SENDLIMITSCODE (or control/sendlimitscode), 452, the default, or 550: the code of a refusal;
-REPLY_SENDLIMITS adds to it.  The counts are in the store (see qsmtpd-control(5)).
+REPLY_SENDLIMITS adds to it.  The counts are in the store (see policy/store/).
 A message that the queue program has taken counts, and each of its recipients.  They are
 counted before it is handed over, as one step with the question whether there is room for
 them, and taken back where it was not queued: so no limit is exceeded, however many sessions

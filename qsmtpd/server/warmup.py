@@ -95,6 +95,7 @@ _FOR_FILTERS = {
     "dkim": ("qsmtpd.filters.dkimkey",),
     "greylist": ("qsmtpd.filters.greylistkey", *_STORE),
     "rspamd": ("json",),
+    "sendlimits": _STORE,
     "spf": ("qsmtpd.filters.spfquery",),
 }
 _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 APPLICATION, VERSION = 0x71736D74, 1
 PAGE = 4096  # bytes
 PAGES_PER_MB = 1024 * 1024 // PAGE
-#: With each step that writes, so many that have ended go; and where the store is full, so
-#: many that have not: more than come, which are at most the recipients of a message.
-SWEPT, EVICTED = 32, 64
+#: With each step that writes, so many that have ended go; and where the store is full, so many
+#: that have not for each that comes: one more than it, so that there will be room again.
+SWEPT, EVICTED = 32, 2
+#: SQLite empties the log when it is four times as long, but not where every process ends with
+#: its session: the first one to open the file forgets how much of the log was copied.
+LOG_LIMIT = 1024 * 1024  # bytes
 #: A listing reads so many at once, so that it keeps no writer from tidying up.
 BATCH = 500
 #: SQLite waits so long for others at once, and is asked again.  Its pauses grow from 1 ms on,
@@ -164,7 +167,9 @@ class SqliteStore:
             evicted = 0
             for each in (GREYLIST, COUNTS):
                 if not evicted:
-                    evicted = connection.execute(_SWEEP[each], (_NEVER, EVICTED)).rowcount
+                    evicted = connection.execute(
+                        _SWEEP[each], (_NEVER, EVICTED * len(keys))
+                    ).rowcount
         for key, old, new in zip(keys, records, becomes, strict=True):
             if new is None and old is not None:
                 connection.execute(_DELETE[kind], (key,))
@@ -212,6 +217,8 @@ class SqliteStore:
             _close(connection)
             raise
         self._connection, self._identity = connection, found
+        if _size(self._path + b"-wal") > LOG_LIMIT:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return connection
 
     def _prepare(self, connection: sqlite.Connection) -> None:
@@ -300,6 +307,13 @@ def _identity(path: bytes) -> tuple[int, int] | None:
     if found.st_mode & _TYPE != _REGULAR:
         raise Trouble("foreign", "is no regular file")
     return found.st_dev, found.st_ino
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _make(path: bytes) -> tuple[int, int]:
