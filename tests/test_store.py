@@ -37,6 +37,15 @@ def test_what_is_kept_is_there_for_the_next_process(tmp_path: Path) -> None:
     assert store.look(GREYLIST, [b"\0key", b"key"], NOW + 10) == [None, None], "it has ended"
 
 
+def test_many_keys_at_once(tmp_path: Path) -> None:
+    store = opened(tmp_path / "store")
+    keys = [b"%d" % number for number in range(40_000)]  # more than SQLite takes values
+    put(store, keys[-1], Record(NOW, 7, NOW + 10))
+    found = store.look(GREYLIST, keys, NOW)
+    assert [record and record.count for record in found[-2:]] == [None, 7]
+    assert not any(found[:-1])
+
+
 def test_a_store_has_the_mode_0600(tmp_path: Path) -> None:
     for umask in (0, 0o777):
         before = os.umask(umask)

@@ -38,7 +38,8 @@ SWEPT, EVICTED = 32, 2
 #: SQLite empties the log when it is four times as long, but not where every process ends with
 #: its session: the first one to open the file forgets how much of the log was copied.
 LOG_LIMIT = 1024 * 1024  # bytes
-#: A listing reads so many at once, so that it keeps no writer from tidying up.
+#: So many are asked for by one statement; and a listing reads so many at once, so that it keeps
+#: no writer from tidying up.
 BATCH = 500
 #: SQLite waits so long for others at once, and is asked again.  Its pauses grow from 1 ms on,
 #: to 25 within this time and to 100 beyond: among 50 processes who pauses so long has no turn.
@@ -68,7 +69,7 @@ _ERRNOS = {
 
 _TABLE = "CREATE TABLE {0} (key BLOB PRIMARY KEY, since INT, count INT, ends INT) WITHOUT ROWID"
 _INDEX = "CREATE INDEX {0}_ends ON {0} (ends)"
-_GET = {kind: f"SELECT since, count, ends FROM {kind} WHERE key = ?" for kind in KINDS}
+_GET = {kind: f"SELECT key, since, count, ends FROM {kind} WHERE key IN (" for kind in KINDS}
 _PUT = {kind: f"REPLACE INTO {kind} VALUES (?, ?, ?, ?)" for kind in KINDS}
 _DELETE = {kind: f"DELETE FROM {kind} WHERE key = ?" for kind in KINDS}
 _CLEAR = {kind: f"DELETE FROM {kind}" for kind in KINDS}
@@ -106,12 +107,12 @@ class SqliteStore:
     ) -> list[Record | None]:
         def step(connection: sqlite.Connection) -> list[Record | None]:
             with _Transaction(connection, "BEGIN"):
-                records = [_get(connection, kind, key, now) for key in keys]
+                records = _get(connection, kind, keys, now)
             becomes = change(records)
             if all(new is old for new, old in zip(becomes, records, strict=True)):
                 return [*becomes]
             with _Transaction(connection, "BEGIN IMMEDIATE"):
-                records = [_get(connection, kind, key, now) for key in keys]
+                records = _get(connection, kind, keys, now)
                 becomes = change(records)
                 self._write(connection, kind, keys, records, becomes, now)
             return [*becomes]
@@ -120,7 +121,7 @@ class SqliteStore:
 
     def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]:
         def step(connection: sqlite.Connection) -> list[Record | None]:
-            return [_get(connection, kind, key, now) for key in keys]
+            return _get(connection, kind, keys, now)
 
         return self._do(step)
 
@@ -236,7 +237,7 @@ class SqliteStore:
             connection.execute("PRAGMA journal_mode = wal")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA max_page_count = {self._pages}")
-        _get(connection, GREYLIST, b"", 0)  # the log is opened with the first read
+        _get(connection, GREYLIST, [b""], 0)  # the log is opened with the first read
 
 
 class ReadOnlyStore(SqliteStore):
@@ -351,10 +352,17 @@ def _number(connection: sqlite.Connection, pragma: str) -> int:
     return found if isinstance(found, int) else -1
 
 
-def _get(connection: sqlite.Connection, kind: str, key: bytes, now: int) -> Record | None:
-    found = connection.execute(_GET[kind], (key,)).fetchone()
-    record = None if found is None else _record(found)
-    return None if record is None or record.ends <= now else record
+def _get(
+    connection: sqlite.Connection, kind: str, keys: Sequence[bytes], now: int
+) -> list[Record | None]:
+    """The records of these keys, many by one statement: who counts asks for dozens."""
+    found: dict[object, Record] = {}
+    for start in range(0, len(keys), BATCH):
+        some = keys[start : start + BATCH]
+        command = _GET[kind] + ",".join("?" * len(some)) + ")"
+        for key, *numbers in connection.execute(command, some):
+            found[key] = _record(numbers)
+    return [record if (record := found.get(key)) and record.ends > now else None for key in keys]
 
 
 def _record(numbers: Sequence[object]) -> Record:
