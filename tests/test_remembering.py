@@ -180,6 +180,9 @@ def test_what_check_and_explain_say(home: Home) -> None:
     place.store.chmod(0o644)
     said = home.run(b"", "--check").out
     assert b"has mode 0644: 0600 is enough" in said
+    if os.geteuid() == 0:
+        os.chown(place.store, 65534, -1)
+        assert b"belongs to another user than its folder" in home.run(b"", "--check").out
     place.store.unlink()
     place.store.mkdir()
     for place_of_it, why in (

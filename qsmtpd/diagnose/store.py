@@ -87,6 +87,10 @@ def _is_file(report: Report, where: str, path: bytes) -> bool:
         return False
     os.close(fd)
     owner = os.stat(path).st_uid
+    folder = os.path.dirname(path)
+    if owner != os.stat(folder).st_uid:
+        text = f"{os.fsdecode(path)} belongs to another user than its folder"
+        report.warn(where, f"{text}: is it that of the sessions?")
     good = True
     for name in (path, path + b"-wal", path + b"-shm"):
         text = os.fsdecode(name)
