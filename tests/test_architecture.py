@@ -176,7 +176,9 @@ QMTP = """
     qmtp qmtp.conversation qmtp.netstring qmtp.package qmtp.qmtp qmtp.qmtpd
     qmtp.verdict smtp.decoder
 """
-QMQP = QMTP.replace("qmtp.qmtp qmtp.qmtpd", "net.addresslist net.prefixes qmtp.clients qmtp.qmqp qmtp.qmqpd")
+QMQP = QMTP.replace(
+    "qmtp.qmtp qmtp.qmtpd", "net.addresslist net.prefixes qmtp.clients qmtp.qmqp qmtp.qmqpd"
+)
 #: What of Python, beyond what every start imports.
 PYTHON = "__future__ select"
 

@@ -36,5 +36,5 @@ def is_address(entry: bytes) -> bool:
 
     addresses = [entry]
     if entry.endswith(b":"):  # 2001:db8: and 2001:db8::
-        addresses = [entry + b":".join([b"1"] * (8 - entry.count(b":"))), entry + b"1"]
+        addresses += [entry + b":".join([b"1"] * (8 - entry.count(b":"))), entry + b"1"]
     return any(canonical(address) == address for address in addresses)
