@@ -11,7 +11,7 @@ import pytest
 from child import Child
 from client import client_context
 from harness import BIN, PROGRAMS, Home, wait_for
-from netstrings import MESSAGE, handed, package, verdicts
+from netstrings import MESSAGE, handed, ns, package, verdicts
 from tls_home import SERVER
 
 ORACLE = PROGRAMS / "oracle"
@@ -339,3 +339,72 @@ def test_who_is_slow(home: Home) -> None:
         assert client.rest() == b""
     assert "end=timeout" in client.log()
     assert home.messages() == []
+
+
+# -- memory ------------------------------------------------------------------
+
+MB = 1024 * 1024
+#: How much more than a message of 20 bytes anything may take.
+ALLOWED = 2 * MB
+
+
+def peak(home: Home, program: str, block: bytes, times: int) -> int:
+    """What a message takes that is so many blocks, once the queue program has it."""
+    done, go = home.path / "done", home.path / "go"
+    done.unlink(missing_ok=True)
+    if not go.exists():
+        os.mkfifo(go)
+    queue = home.script(f"cat >/dev/null; cat <&1 >/dev/null; echo >{done}; read x <{go}\n")
+    size = len(block) * times
+    if program == QMTP:
+        head, rest = b"%d:\r" % (size + 1), b"," + ns(b"a@b") + ns(ns(OURS))
+    else:
+        inner, rest = b"%d:" % size, b"," + ns(b"a@b") + ns(OURS)
+        head, rest = b"%d:%b" % (len(inner) + size + len(rest), inner), rest + b","
+    with start(home, program, QMAILQUEUE=queue, MAXHOPS="9999999") as client:
+        client.send(head)
+        for _ in range(times):
+            client.send(block)
+        client.send(rest)
+        wait_for(done.exists)
+        used = client.peak_memory()
+        go.write_bytes(b"\n")
+        assert verdicts(client.socket.recv(1000)) == [b"Kok"]
+    return used
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+@pytest.mark.parametrize("block", [b"\r\n", b"x", b"Received: x\r\n", b"\r"])
+def test_memory_is_flat(home: Home, program: str, block: bytes) -> None:
+    block *= 65536 // len(block)
+    more = peak(home, program, block, 200) - peak(home, program, b"\r\n", 10)
+    print(f"{more // 1024} KB more")
+    assert more < ALLOWED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+def test_a_million_recipients(home: Home, program: str) -> None:
+    """What says that there are so many is not read at all; as many as may be are no trouble."""
+    many = b"12:x@ok.example," * 1_000_000
+    message = b"2:\nx,1:a," if program == QMTP else b""
+    head = b"%d:" % len(many) if program == QMTP else b"%d:2:\nx,1:a," % (len(many) + 9)
+    with start(home, program) as client:
+        client.send(message + head)
+        assert client.rest() == b""
+    assert "end=netstring-size" in client.log()
+    run = home.run(message + head + many + b",,", program=program, QMQPCLIENT="")
+    assert (run.out, run.event("session")["end"]) == (b"", "netstring-size")
+    most = 1_048_576 // 3
+    few = b"0:," * most
+    if program == QMTP:
+        sent = b"2:\nx,1:a,%d:%b," % (len(few), few)
+        out = home.run(sent, program=program).out
+        assert out.endswith(b"36:Zsorry, too many recipients (#4.5.3)," * (most - 1000))
+        assert out.count(b":Kok ") == 1000
+    else:
+        sent = b"%d:2:\nx,1:a,%b," % (len(few) + 9, few)
+        run = home.run(sent, program=program, QMQPCLIENT="")
+        assert verdicts(run.out) == [b"Dsorry, too many recipients (#5.5.3)"]
+        assert home.messages() == []
