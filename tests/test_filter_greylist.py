@@ -107,6 +107,15 @@ def test_who_is_the_same(case: Case, other: dict[str, bytes], same: bool) -> Non
     assert (case.rcpt(**other) == TAKEN) == same  # type: ignore[arg-type]
 
 
+def test_a_domain_is_the_same_with_smtputf8_and_without(case: Case) -> None:
+    for domain in ("b\u00fccher.example", "a\u00fc.example"):
+        sender = f"a@{domain}".encode()
+        assert case.rcpt(envelope=Envelope(sender, utf8=True)) == wait(300)
+    case.now += 300
+    for domain in ("xn--bcher-kva.example", "xn--a-eha.example"):
+        assert case.rcpt(envelope=Envelope(f"a@{domain}".encode())) == TAKEN, domain
+
+
 def test_networks_of_other_sizes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(home, monkeypatch, GREYLISTIPV4="32", GREYLISTIPV6="48", GREYLIST="10")
     assert case.rcpt() == wait(10)

@@ -13,6 +13,8 @@ import pytest
 from harness import BIN, ROOT, Home, wait_for
 from listeners import Listener, Server, clocked, tcpserver
 
+from qsmtpd.diagnose import store
+
 BEGIN = (b"EHLO b.example", b"MAIL FROM:<list-1@b.example>", b"RCPT TO:<x@ok.example>")
 MESSAGE = (*BEGIN, b"DATA", b"Subject: x\r\n\r\nhi\r\n.", b"QUIT")
 REFUSED = (*BEGIN, b"QUIT")
@@ -192,6 +194,27 @@ def test_what_check_and_explain_say(home: Home) -> None:
         run = home.run(b"", "--check", QSMTPD_STORE=place_of_it)
         wrong = [line for line in run.out.splitlines() if line.startswith(b"wrong: QSMTPD_STORE")]
         assert run.status == 1 and why in b"".join(wrong), run.out
+
+
+def test_check_knows_the_file_systems_of_other_machines(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mountinfo of a folder with a blank in its name, on NFS, and of one in it that is not."""
+    folder = home.path / "over there"
+    local = folder / "local"
+    local.mkdir(parents=True)
+    table = home.path / "mounts"
+    point = str(folder).replace(" ", "\\040")
+    table.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+        f"31 22 0:40 / {point} rw - nfs4 srv:/x rw,addr=192.0.2.1\n"
+        f"32 31 0:41 / {point}/local rw - tmpfs tmpfs rw\n"
+    )
+    monkeypatch.setattr(store, "MOUNTS", str(table))
+    for place, said in ((folder, "nfs4"), (local, ""), (home.path, ""), (folder / "more", "nfs4")):
+        assert store._remote(os.fsencode(place)) == said, place
+    monkeypatch.setattr(store, "MOUNTS", str(home.path / "nowhere"))
+    assert store._remote(os.fsencode(folder)) == ""
 
 
 def test_off_it_costs_nothing(home: Home) -> None:

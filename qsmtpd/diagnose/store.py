@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _USERS = ("greylist", "sendlimits")
 #: File systems of other machines (proc(5), mountinfo), on which SQLite's log cannot be shared.
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre")
+MOUNTS = "/proc/self/mountinfo"
 _REMOTE_LIKE = ("fuse.", "ocfs", "gfs")
 #: What is waited for it (seconds).
 WAIT = 2.0
@@ -115,7 +116,7 @@ def _remote(folder: bytes) -> str:
     path = os.path.realpath(folder)
     best, kind = b"", ""
     try:
-        with open("/proc/self/mountinfo", "rb") as table:
+        with open(MOUNTS, "rb") as table:
             for line in table:
                 fields, _, rest = line.partition(b" - ")
                 point = _unescaped(fields.split(b" ")[4])

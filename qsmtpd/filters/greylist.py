@@ -156,10 +156,10 @@ class Plugin:
         for recipient in recipients:
             spelled = spellings(recipient, envelope.utf8)
             if self._recipients is None or not self._recipients.last_of(spelled)[1]:
-                names[min(spelled)] = None
+                names[_one(spelled)] = None
         if not names:
             return DECLINED
-        wait = self._ask(client, envelope, min(senders), [*names])
+        wait = self._ask(client, envelope, _one(senders), [*names])
         if not wait:
             return DECLINED
         return defer(b"greylisted, try again in %d seconds%b" % (wait, self._text), 451, b"4.7.1")
@@ -196,6 +196,11 @@ class Plugin:
             envelope.notes[NOTE] = True
             self._log(waited=attempt.waited, network=network)
         return attempt.wait
+
+
+def _one(spelled: tuple[bytes, ...]) -> bytes:
+    """Of an address in all its spellings, that of a client without SMTPUTF8."""
+    return min(spelled, key=lambda address: (sum(byte > 127 for byte in address), address))
 
 
 def _clients(settings: PluginSettings) -> Clients | None:
