@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..facts import Client, Envelope, Message
 
 FILE = "badheaders"
-#: Bytes of a header that are looked at: an expression may take 0.1 ms for a kilobyte.
+#: Bytes of a header that are looked at: an entry may take 0.5 ms for a kilobyte.
 SIZE_LIMIT = 64 * 1024
 REFUSED = reject(b"sorry, a line of the message header is not accepted", 554, b"5.7.1")
 

@@ -128,14 +128,19 @@ def _part(places: list[frozenset[int]]) -> Part:
 def _is_at(part: Part, text: bytes, at: int) -> bool:
     if isinstance(part, bytes):
         return text.startswith(part, at)
-    return all(text[at + i] in place for i, place in enumerate(part))
+    for place in part:
+        if text[at] not in place:
+            return False
+        at += 1
+    return True
 
 
 def _find(part: Part, text: bytes, start: int, end: int) -> int:
     if isinstance(part, bytes):
         return text.find(part, start, end)
+    first = part[0]
     for at in range(start, end - len(part) + 1):
-        if _is_at(part, text, at):
+        if text[at] in first and _is_at(part, text, at):
             return at
     return -1
 

@@ -19,7 +19,7 @@ PARAMETERS_LIMIT = 100
 #: Bytes of a name.  More is nothing that a file system takes.
 NAME_LIMIT = 1000
 
-_READINGS = 4  # of one value: see _values()
+_READINGS = 5  # of one value: see _values()
 _TOKEN = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _CONTROLS = bytes([*range(32), 127])
 _BLANKS = b" \t\n"
@@ -157,6 +157,7 @@ def _values(text: bytes, at: int) -> list[bytes]:
         first = up_to_semicolon.split(None, 1)[:1]
         quotes = up_to_semicolon.replace(b'"', b"")
         found = [*first, up_to_semicolon, _without_comments(up_to_semicolon), quotes]
+        found.append(text[at : _semicolon(text, at)].strip(_BLANKS))
     else:
         quoted, end = _quoted(text, at + 1)
         behind = text.find(b";", end)
@@ -181,6 +182,19 @@ def _quoted(text: bytes, at: int) -> tuple[bytes, int]:
         if escapes % 2 == 0:
             return text[at:end], end + 1
         place = end + 1
+
+
+def _semicolon(text: bytes, at: int) -> int:
+    """Where the next semicolon is that is not between quotation marks, or the end."""
+    quotes = 0
+    while True:
+        end = text.find(b";", at)
+        if end < 0:
+            return len(text)
+        quotes += text.count(b'"', at, end)
+        if quotes % 2 == 0:
+            return end
+        at = end + 1
 
 
 def _without_comments(text: bytes) -> bytes:
@@ -213,16 +227,18 @@ def _joined(parameters: list[_Parameter]) -> set[bytes]:
         # Of two with the same number the first may count, the last, or both.
         first = {one.piece: one for one in reversed(own)}
         last = {one.piece: one for one in own}
+        orders: dict[tuple[_Parameter, ...], None] = {}
         for chosen in (first.values(), last.values(), own):
-            whole = sorted(chosen, key=lambda one: one.piece)
+            whole = tuple(sorted(chosen, key=lambda one: one.piece))
             gap = next((n for n, one in enumerate(whole) if one.piece != n), len(whole))
-            for some in (whole, whole[:gap]):
-                for reading in range(max((len(one.values) for one in some), default=0)):
-                    found.add(_put_together(some, reading))
+            orders |= {whole: None, whole[:gap]: None}
+        for some in orders:
+            for reading in range(max((len(one.values) for one in some), default=0)):
+                found.add(_put_together(some, reading))
     return found
 
 
-def _put_together(pieces: list[_Parameter], reading: int) -> bytes:
+def _put_together(pieces: Iterable[_Parameter], reading: int) -> bytes:
     charset = b""
     parts = []
     for number, one in enumerate(pieces):
