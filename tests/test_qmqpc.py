@@ -759,9 +759,10 @@ def test_check(home: Home) -> None:
     none = "wrong: control/qmqpservers: names no hub that can be reached"
     code, lines = check(home)
     assert code == 1 and lines[0] == dead and lines[-1] == none
-    home.control("qmqpservers", "a:x")
-    code, (line,) = check(home)
+    home.control("qmqpservers", "a:x", "192.0.2.1", "192.0.2.300")
+    code, (line, other) = check(home)
     assert code == 1 and line.startswith("wrong: control/qmqpservers: line 1: 'a:x' has no port")
+    assert other.startswith("wrong: control/qmqpservers: line 3: '192.0.2.300' is no whole")
     (home.control_dir / "qmqpservers").unlink()
     code, (line,) = check(home)
     assert code == 1 and line.startswith("wrong: control/qmqpservers: is missing")
@@ -785,6 +786,7 @@ def test_check_of_a_hub_that_takes_nothing_from_here(home: Home) -> None:
         assert code == 1 and "closes the connection at once" in lines[0]
 
 
+@pytest.mark.slow
 def test_check_of_other_settings(home: Home) -> None:
     with Hub(script=silent) as hub:
         home.control("qmqpservers", hub.where)

@@ -188,6 +188,17 @@ def _file_name(entry: bytes) -> str | None:
     return None
 
 
+def _hub(entry: bytes) -> str | None:
+    """A line of qmqpservers."""
+    from ..net.qmqp import parse_hub  # now: few have such a list
+
+    try:
+        parse_hub(entry)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 _LISTS: dict[str, Callable[[bytes], str | None]] = {
     "rcpthosts": _domain,
     "badmailfrom": _address,
@@ -198,6 +209,7 @@ _LISTS: dict[str, Callable[[bytes], str | None]] = {
     "recipients": _rule,
     "mailfromrules": _senders,
     "immune": _immune,
+    "qmqpservers": _hub,
     "badmimetypes": lambda entry: _signature(entry, SIGNATURES["badmimetypes"]),
     "badloadertypes": lambda entry: _signature(entry, SIGNATURES["badloadertypes"]),
     "badheaders": _header_line,
