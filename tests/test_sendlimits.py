@@ -16,6 +16,7 @@ from qsmtpd.config.settings import Settings
 from qsmtpd.facts import Auth, Client, ControlError, Envelope
 from qsmtpd.filters import sendlimits
 from qsmtpd.filters.sendlimitsfile import Rules, user_key
+from qsmtpd.log import Log
 from qsmtpd.policy.store.memory import MemoryStore
 
 NOW = 1_800_000_000
@@ -302,6 +303,13 @@ def test_another_user_in_the_same_session(tmp_path: Path) -> None:
     who.auth = Auth(b"joe", b"PLAIN")
     assert send(plugin, who) == [TAKEN, TAKEN]
     assert send(plugin, who) == [LIMITED]
+
+
+def test_only_once(tmp_path: Path) -> None:
+    """Two would count each message twice."""
+    base = Settings(ControlFiles(os.fsencode(tmp_path)), {})
+    with pytest.raises(ControlError, match="sendlimits:2 would count each message twice"):
+        sendlimits.Plugin(base.for_plugin("sendlimits:2", {}, Log(2)))
 
 
 # -- where the store cannot say ---------------------------------------------------

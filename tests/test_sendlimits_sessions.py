@@ -195,6 +195,22 @@ def test_killed_at_the_worst_time(limited: Home) -> None:
     assert rows(limited) == {"client:192.0.2.1 day": (1, None)}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [False, True])
+def test_without_a_store(limited: Home, warm: bool) -> None:
+    """What a process has counted holds: for its sessions in turn, or for the only one."""
+    limited.control("sendlimits", "client:* messages=2/day")
+    limited.environ |= {"RELAYCLIENT": "", "QSMTPD_STORE": "control"}
+    with Server(limited, "-c", "1") if warm else tcpserver(limited) as listener:
+        said = listener.session(*MESSAGE, *MESSAGE, *MAIL, b"QUIT")
+        assert [reply[:3] for reply in said[4:-1:4]] == [b"250", b"250"]
+        assert said[-2] == OVER % b"2 messages a day"
+        again = listener.session(*MAIL, b"QUIT")[-2]
+        assert again == (OVER % b"2 messages a day" if warm else b"250 ok")
+        (line,) = [line for line in listener.events("plugin") if "store" in line]
+        assert line["then"] == "the counts of this process hold"
+
+
 # -- the command ---------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from time import time
 
 from ..decision import DECLINED, Decision, defer, reject
+from ..facts import ControlError
 from ..policy.store import Access, Unavailable
 from ..policy.store.counts import Counter, count, look
 from ..policy.store.memory import MemoryStore
@@ -50,6 +51,10 @@ class Plugin:
     __slots__ = ("rules", "store", "log", "_code", "_extra")
 
     def __init__(self, settings: PluginSettings) -> None:
+        if ":" in settings.plugin:
+            raise ControlError(
+                "control/plugins", f"{settings.plugin} would count each message twice"
+            )
         self.rules = Rules(settings)
         self.store = Access(settings, "the counts of this process hold")
         self.log = settings.log
