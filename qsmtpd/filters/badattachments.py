@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from ..decision import reject
 from ..smtp.address import entry_forms
-from ..smtp.mime import MimeScanner
 from .content import SHOWN_LIMIT, ContentFilter, Watcher
 from .said import said
 from .wildmat import Listing
@@ -22,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision
+    from ..smtp.mime import MimeScanner
 
 FILE = "badattachments"
 

@@ -12,7 +12,6 @@ Log keys: by=badheaders; found=, the line; beyond=.
 from __future__ import annotations
 
 from ..decision import DECLINED, decline, reject
-from ..smtp.encodedword import decode_words
 from .content import REMOVED, Verdict
 from .wildmat import Listing
 
@@ -55,8 +54,7 @@ class Plugin:
             if size > SIZE_LIMIT:
                 break
             words = b" ".join(value.split())
-            decoded = b" ".join(decode_words(words).split())
-            for text in dict.fromkeys((words, decoded)):
+            for text in (words, *_decoded(words)):
                 line = name + b": " + text
                 lower = line.lower()
                 if listing.last(lower, lower)[1]:
@@ -64,3 +62,12 @@ class Plugin:
         if size > SIZE_LIMIT or not message.whole_header:
             return self._verdict.beyond(b"message header too long")
         return DECLINED
+
+
+def _decoded(words: bytes) -> list[bytes]:
+    """The same with its encoded words decoded, if it has such."""
+    if b"=?" not in words:
+        return []
+    from ..smtp.encodedword import decode_words  # now: few lines have them
+
+    return [b" ".join(decode_words(words).split())]

@@ -15,7 +15,6 @@ entries that begin with a `+`.
 from __future__ import annotations
 
 from ..facts import ControlError
-from ..smtp.mime import MimeScanner
 from .content import ContentFilter, Watcher
 from .signatures import BASE64, NOT_BASE64, Signatures, refusal, switch
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision
     from ..facts import Client
+    from ..smtp.mime import MimeScanner
 
 FILE, VARIABLE, LENGTH = "badloadertypes", "BADLOADERTYPE", 5
 

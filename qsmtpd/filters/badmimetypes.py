@@ -15,7 +15,6 @@ is no character of base64 does not count, wherever a line ends, as for those who
 
 from __future__ import annotations
 
-from ..smtp.mime import MimeScanner
 from .content import ContentFilter, Watcher
 from .signatures import BASE64, NOT_BASE64, Signatures, refusal, switch
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision
     from ..facts import Client
+    from ..smtp.mime import MimeScanner
 
 FILE, VARIABLE, LENGTH = "badmimetypes", "BADMIMETYPE", 9
 NO_BLANKS = b"!"

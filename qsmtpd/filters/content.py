@@ -11,7 +11,6 @@ Where one of them marks, lines of this name from outside are removed.
 from __future__ import annotations
 
 from ..decision import DECLINED, decline, reject
-from ..smtp.mime import MimeScanner
 from .said import said
 
 TYPE_CHECKING = False
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision, Removals
     from ..facts import Client, Envelope, Message
+    from ..smtp.mime import MimeScanner
 
 REFUSE, MARK, PASS = "refuse", "mark", "pass"
 LINE = b"X-Content-Warning"
@@ -81,6 +81,8 @@ class Scan:
     __slots__ = ("message", "owner", "scanner", "watchers")
 
     def __init__(self, message: Message, owner: ContentFilter) -> None:
+        from ..smtp.mime import MimeScanner  # now: most sessions end without a message
+
         self.message = message
         self.owner = owner
         self.scanner = MimeScanner(message.header, message.broken_header)
