@@ -201,9 +201,9 @@ def test_what_another_reader_sees_we_see(message: bytes) -> None:
     for part in read.walk():
         name = part.get_filename()
         if name and not {"\ufffd", "\r"} & {*name} and not scanner.beyond:
-            # It leaves line ends in a name that is folded.
+            # It leaves line ends in a name that is folded, and a quotation mark that is alone.
             bare = name.encode("utf-8", "surrogateescape").replace(b"\n", b"").strip()
-            assert not bare or bare in scanner.names, message
+            assert not bare or {bare, bare.strip(b'"')} & scanner.names, message
 
 
 # -- hostile ones ------------------------------------------------------------------
