@@ -24,6 +24,7 @@ from dkim_signer import RsaKey, sign
 from dns_server import DnsServer
 from harness import BIN, ROOT, Home, needs, wait_for
 from listeners import listening, make_rules
+from proxying import v1
 from tls_home import SERVER
 from tools import find
 
@@ -154,6 +155,41 @@ def test_qsmtpd_server(place: Place) -> None:
     with place.running(run):
         place.mail("x@elsewhere.example")
     place.arrived()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("under", ["qsmtpd-server", "tcpserver"])
+def test_behind_a_balancer(place: Place, under: str) -> None:
+    """Whom the header names has what the rules say of it; haproxy.cfg is in test_haproxy.py."""
+    balancer = "127.0.0.53"
+    changes = [listener(place), rules(place), ("=192.0.2.10 ", f"={balancer} ")]
+    if under == "tcpserver":
+        place.real("tcpserver")
+        text = (EXAMPLES / "haproxy/tcp.balancer").read_text()
+        assert "\n192.0.2.10:" in text
+        lines = text.replace("192.0.2.10", balancer).splitlines()
+        cdb = make_rules(place.home.path / "balancer.cdb", *lines)
+        run = place.adapt("haproxy/run-tcpserver", *changes, ("/etc/tcp.balancer.cdb", str(cdb)))
+    else:
+        needs("tcprules")
+        run = place.adapt("haproxy/run", *changes, ("-u qmaild ", ""))
+
+    def connect() -> Client | None:
+        try:
+            return Client.connect(place.port, balancer)
+        except ConnectionRefusedError:
+            return None
+
+    with place.running(run), wait_for(connect) as client:
+        client.send(v1("TCP4", "127.0.0.1", "203.0.113.25", 40000, 25))
+        client.reply()
+        assert client.deliver(recipient=b"x@elsewhere.example").startswith(b"250 ok ")
+        client.quit()
+        wait_for(lambda: "event=session" in place.log.read_text())
+        line = 'ip=127.0.0.1 end=quit reply="[^"]*" proxy=127.0.0.53 '
+        assert re.search(line, place.log.read_text())
+    (message,) = place.home.messages()
+    assert b"(127.0.0.1)" in message.text
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ INTEROP = {
     "exim4": "exim4-daemon-light",
     "fdmove": "execline",
     "fail2ban-regex": "fail2ban",
+    "haproxy": "haproxy",
     "inetd": "openbsd-inetd",
     "msmtp": "msmtp",
     "multilog": "daemontools",
@@ -89,7 +90,7 @@ LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
 PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
     *("clamav-daemon", "clamav-milter", "opendkim", "opendmarc", "spamass-milter"),
-    *("nullmailer", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
+    *("haproxy", "nullmailer", "postfix", "rspamd", "spamd", "stunnel4", "unbound", "xinetd"),
     *("daemontools", "execline", "ipsvd", "s6", "systemd"),
     "python3-dkim",
     *("postfix-policyd-spf-perl", "postfix-policyd-spf-python", "postfwd", "postgrey"),
