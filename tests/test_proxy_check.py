@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from harness import Home
+from harness import Home, Variables
 from listeners import make_rules
 
 pytestmark = pytest.mark.slow
 
 
-def said(home: Home, **environ: str) -> str:
+def said(home: Home, **environ: Any) -> str:
     return home.run(b"", "--check", **environ).out.decode()
 
 
@@ -33,9 +35,7 @@ def said(home: Home, **environ: str) -> str:
         (None, {"PROXYRULES": "/x"}, "warning: PROXYRULES: has no effect"),
     ],
 )
-def test_what_is_odd(
-    home: Home, entries: list[str] | None, environ: dict[str, str], text: str
-) -> None:
+def test_what_is_odd(home: Home, entries: list[str] | None, environ: Variables, text: str) -> None:
     if entries is not None:
         home.control("proxyhosts", *entries)
     assert text in said(home, **environ)

@@ -247,6 +247,24 @@ def test_a_health_check_leaves_no_warning(home: Home) -> None:
         assert "warning" not in server.log() and "trouble" not in server.log()
 
 
+@pytest.mark.parametrize("kind", ["warm", "child"])
+def test_a_health_check_where_tls_is_implicit(home: Home, kind: str) -> None:
+    """As one where it is not: no handshake has failed."""
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.environ["SMTPS"] = "1"
+    home.control("proxyhosts", "127.0.0.0/24", "192.0.2.1")
+    for sent in (b"", LOCAL, UNKNOWN, IPV4):
+        if kind == "child":
+            run = home.run(sent, over="socket")
+            assert run.event("session")["end"] == "client-gone"
+            assert run.events("tls") == run.events("proxy") == []
+            continue
+        with Server(home) as server:
+            behind(server, sent).close()
+            assert ended(server)[0]["end"] == "client-gone"
+            assert server.events("tls") == server.events("proxy") == []
+
+
 def test_too_many_headers_are_awaited(home: Home) -> None:
     """Who has been there longest makes room."""
     with Server(home, run=patched("proxied.MOST = 3")) as server:

@@ -135,10 +135,12 @@ def _serve(
         if implicit:
             if plan.provider is None:
                 return _end(log, "tls-unavailable", 111)
-            from ..tls.errors import HandshakeFailed
+            from ..tls.errors import HandshakeFailed, NeverSpoke
 
             try:
                 tls = _handshake(channel, plan.provider, log)
+            except NeverSpoke:
+                return _end(log, "client-gone", 1)
             except HandshakeFailed as error:
                 return _end(log, ending_of(error, log).word, 1)
             implicit = False
@@ -174,7 +176,7 @@ def _handshake(channel: Channel, way: TlsProvider, log: Log) -> Tls:
     """TLS before the greeting.  Raises HandshakeFailed."""
     from . import starttls
 
-    return starttls.start(channel, way, log)
+    return starttls.start(channel, way, log, asked=False)
 
 
 def _refuse(channel: Channel, plan: Plan | NoPlan, reply: Reply, status: int) -> Outcome:

@@ -8,7 +8,7 @@ alone, to which it is no handshake.  Between the two nothing is read.
 
 from __future__ import annotations
 
-from ..tls.errors import HandshakeFailed, Unavailable
+from ..tls.errors import HandshakeFailed, NeverSpoke, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +36,16 @@ def negotiate(channel: Channel, ready: Reply, provider: TlsProvider, log: Log) -
     return start(channel, provider, log)
 
 
-def start(channel: Channel, provider: TlsProvider, log: Log) -> Tls:
-    """The handshake, and its line in the log.  Raises HandshakeFailed."""
+def start(channel: Channel, provider: TlsProvider, log: Log, asked: bool = True) -> Tls:
+    """The handshake, and its line in the log.  Raises HandshakeFailed.
+
+    `asked`: the client has; who has said nothing at all, as a health check, has had no failure.
+    """
     try:
         tls = provider.open(channel)
     except HandshakeFailed as error:
-        log.line("tls", verdict="failed", reason=str(error))
+        if asked or not isinstance(error, NeverSpoke):
+            log.line("tls", verdict="failed", reason=str(error))
         raise
     except Exception as error:
         # Whatever it was, the client is in the middle of a handshake.

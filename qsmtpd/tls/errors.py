@@ -15,6 +15,10 @@ class HandshakeFailed(Lost):
     end = TLS_FAILED
 
 
+class NeverSpoke(HandshakeFailed):
+    """The client has gone before its first byte."""
+
+
 class WithoutText(Lost):
     """The client sends TLS records without text, and no end of them."""
 

@@ -29,12 +29,13 @@ ALERT_TIME = 5.0  # seconds in which a client has to take an alert
 class TlsTransport:
     """The transport of a channel through TLS, over another transport."""
 
-    __slots__ = ("_tls", "_below", "_late", "verified", "problem")
+    __slots__ = ("_tls", "_below", "_late", "heard", "verified", "problem")
 
     def __init__(self, context: SSL.Context, below: Transport) -> None:
         self._tls = SSL.Connection(context, None)
         self._below = below
         self._late = b""  # what goes out with the next reply
+        self.heard = False  # has anything come?
         self.verified: list[int] = []  # an error number, or 0, for each certificate looked at
         self.problem: str | None = None  # why a name did not get its certificate
         self._tls.set_app_data(self)  # for the callbacks in context.py
@@ -182,6 +183,7 @@ class TlsTransport:
         data = self._below.read(deadline)
         if not data:
             raise Gone  # without close_notify: cut off
+        self.heard = True
         size = len(data)
         while data:
             data = data[self._tls.bio_write(data) :]

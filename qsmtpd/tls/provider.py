@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..net.descriptors import Gone, Timeout
-from .errors import HandshakeFailed, Unavailable, explain
+from .errors import HandshakeFailed, NeverSpoke, Unavailable, explain
 from .settings import EXTERNAL, IMPLICIT, OFF, STARTTLS, UCSPI
 
 TYPE_CHECKING = False
@@ -120,7 +120,8 @@ class OpensslProvider:
         except Timeout as error:
             raise HandshakeFailed("the client took too long") from error
         except Gone as error:
-            raise HandshakeFailed("the client went away") from error
+            kind = HandshakeFailed if transport.heard else NeverSpoke
+            raise kind("the client went away") from error
         channel.change_transport(transport)
         tls = transport.facts()
         tls.remarks += self._context.remarks
