@@ -6,10 +6,11 @@ import os
 import signal
 
 import pytest
-from client import Client
+from client import Client, client_context
 from harness import PROGRAMS, Home, wait_for
 from listeners import Server, make_rules, patched
 from netstrings import MESSAGE, handed, package, verdicts
+from tls_home import SERVER
 
 ORACLE = PROGRAMS / "oracle"
 NOT_LISTED = b"Dsorry, you are not one of the clients of this server (#5.7.1)"
@@ -53,6 +54,23 @@ def test_one_after_the_other_in_one_process(home: Home) -> None:
         (b"", [b"y@ok.example"]),
     ]
     assert {m.body for m in home.messages()} == {MESSAGE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["qmtp", "qmqp"])
+def test_tls_from_the_first_byte(home: Home, protocol: str) -> None:
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.control("qmqpclients", "127.0.0.1")
+    home.environ["SMTPS"] = "1"
+    data = package(b"x@ok.example") if protocol == "qmtp" else handed(b"x@ok.example")
+    with Server(home, "--protocol", protocol) as server:
+        for _ in range(2):
+            with server.client() as client:
+                client.handshake(client_context())
+                client.send(data)
+                assert answer(client) == b"Kok"
+        sessions(server, 2)
+    assert [b" tls TLS_AES" in m.text for m in home.messages()] == [True, True]
 
 
 @pytest.mark.slow
