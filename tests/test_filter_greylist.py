@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -243,6 +244,14 @@ def test_without_a_store_nobody_waits(home: Home, monkeypatch: pytest.MonkeyPatc
     os.utime(stamp, (case.now - 61, case.now - 61))
     before = case.rcpt()
     assert before == TAKEN
+
+
+def test_without_sqlite_nobody_waits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = home.path / "filter.log"
+    monkeypatch.setitem(sys.modules, "qsmtpd.policy.store.sqlite", None)
+    assert Case(home, monkeypatch, open_log(log)).rcpt() == TAKEN
+    (line,) = logged(log)
+    assert line["store"] == "failed" and line["reason"].startswith("SQLite cannot be loaded")
 
 
 # -- the rules of the records ------------------------------------------------------

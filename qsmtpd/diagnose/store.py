@@ -43,9 +43,9 @@ def check_store(report: Report, settings: Settings, policy: PolicySettings) -> N
     if kind := _remote(folder):
         what = f"is on {kind}: SQLite wants a file system of this machine alone"
         report.wrong(where, f"{os.fsdecode(path)} {what}")
-    store = open_store(wanted, read_only=True)
-    store.deadline = monotonic() + WAIT
     try:
+        store = open_store(wanted, read_only=True)
+        store.deadline = monotonic() + WAIT
         store.look(GREYLIST, [b""], 0)
     except Trouble as error:
         report.wrong(where, f"{os.fsdecode(path)} {error.reason} ({error.word})")

@@ -227,8 +227,11 @@ _of_others: list[Store] = []
 def open_store(settings: StoreSettings, read_only: bool = False) -> Store:
     """The store that settings name.  Nothing is opened before it is asked.
 
-    `read_only`: nothing is made or kept of what an update() says.
+    `read_only`: nothing is made or kept of what an update() says.  Raises Trouble.
     """
-    from .sqlite import ReadOnlyStore, SqliteStore
+    try:
+        from .sqlite import ReadOnlyStore, SqliteStore
+    except (ImportError, OSError) as error:  # a Python without it, or no descriptor to be had
+        raise Trouble("failed", f"SQLite cannot be loaded: {error}") from error
 
     return (ReadOnlyStore if read_only else SqliteStore)(settings.path, settings.size)
