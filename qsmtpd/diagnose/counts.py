@@ -63,10 +63,13 @@ def show_counts(environ: Mapping[bytes, bytes], home: bytes, arguments: Sequence
     try:
         found = StoreSettings(lookup)
         path = found.path
-        os.stat(path)  # to ask it would make one
-        store = open_store(found)
+        store = open_store(found, read_only=True)  # which makes none
         store.deadline = monotonic() + found.budget
         if reset:
+            next(iter(store.records(COUNTS, 0)), None)  # Trouble, where there is none
+            store.close()
+            store = open_store(found)
+            store.deadline = monotonic() + found.budget
             return _reset(store, reset)
         rows = _rows(store, found.budget, _rules(lookup), int(time()))
         if arguments:
@@ -76,10 +79,6 @@ def show_counts(environ: Mapping[bytes, bytes], home: bytes, arguments: Sequence
         store.close()
     except ControlError as error:
         return _fail(f"{error.name}: {error.reason}")
-    except (FileNotFoundError, NotADirectoryError):
-        return _fail(f"{shown(path)}: is not there: nothing has been counted yet, or elsewhere")
-    except PermissionError as error:
-        return _fail(f"{shown(path)}: {error.strerror}{_owner(path)}")
     except Trouble as error:
         owner = _owner(path) if error.word in ("denied", "readonly") else ""
         return _fail(f"{shown(path)}: {error.word}: {error.reason}{owner}")
