@@ -6,6 +6,7 @@ import base64
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -234,6 +235,46 @@ def clamd(answer: Callable[[bytes], bytes]) -> Script:
         line.say(answer(b"".join(parts)))
 
     return script
+
+
+def words(line: Line) -> list[bytes]:
+    """The next command of Redis' protocol; [] at the end."""
+    head = line.hear()
+    if not head:
+        return []
+    assert head[:1] == b"*"
+    found = []
+    for _ in range(int(head[1:])):
+        size = line.hear()
+        assert size[:1] == b"$"
+        found.append(line.take(int(size[1:]) + 2)[:-2])
+    return found
+
+
+def redis(line: Line) -> None:
+    """A Redis server that keeps nothing."""
+    queued = -1
+    while said := words(line):
+        if said[0] == b"MULTI":
+            queued = 0
+        elif queued >= 0 and said[0] != b"EXEC":
+            queued += 1
+            line.say(b"+QUEUED\r\n")
+            continue
+        elif said[0] == b"EXEC":
+            line.say(b"*%d\r\n" % queued + b"+OK\r\n" * queued)
+            queued = -1
+            continue
+        elif said[0] == b"MGET":
+            line.say(b"*%d\r\n" % (len(said) - 1) + b"$-1\r\n" * (len(said) - 1))
+            continue
+        elif said[0] == b"TIME":
+            line.say(b"*2\r\n$10\r\n%010d\r\n$1\r\n0\r\n" % time.time())
+            continue
+        elif said[0] == b"INFO":
+            line.say(b"$22\r\nredis_version:7.0.15\r\n\r\n")
+            continue
+        line.say(b"+OK\r\n")
 
 
 #: Of a head, its first line and the others, in their order.

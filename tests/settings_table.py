@@ -135,6 +135,11 @@ POLICY, MILTER = b"users/policy", b"users/milter"
 STORE = {"QSMTPD_STORE": "users/store"}
 GREYLIST = {"GREYLIST": "", **STORE}
 SENDLIMITS = {"control/sendlimits": "user:* messages=1/hour", **STORE}
+#: What nobody is to read in --check.
+HIDDEN = {"storekey"}
+#: Of a server that is one.
+REDIS = b"unix:users/redis"
+SHARED = {"GREYLIST": "", "QSMTPD_STORE": REDIS.decode()}
 CLAMD, SPAMD, RSPAMD = b"users/clamd", b"users/spamd", b"users/rspamd"
 NO_ADDRESS = (b"unix:", b"inet:127.0.0.1", b"inet:127.0.0.1:0", b"inet:mail.example:1", b"/a\x01b",
               b"/" + b"x" * 120)  # fmt: skip
@@ -331,6 +336,7 @@ ROWS = [
             wrong=("unix:", "inet:mail.example:1", "inet:127.0.0.1:0", "/s at=mail", "/s fail=no",
                    "/s timeout=0", "/s x=y", "/s # ours", BOM),
             unread=("/no/such/socket", "no/such/socket fail=pass", "inet:127.0.0.1:1")),
+    number("clientlimit", "CLIENTLIMIT", 0, 100, **STORE),
     number("greylist", "GREYLIST", 0, 86400, 300, **STORE),
     number("greylistwindow", "GREYLISTWINDOW", 1, 720, **GREYLIST),
     number("greylistlifetime", "GREYLISTLIFETIME", 1, 366, **GREYLIST),
@@ -347,8 +353,17 @@ ROWS = [
     replace(entries("greylistexemptto", "a@example.org", "@example.org", "*@x.example", "!a@x",
                     "re:.*@x", wrong=("x[", "re:("), unread=(*NEVER, "^x@")), on=GREYLIST),
     reply("REPLY_GREYLIST", **GREYLIST),
-    Row("store", "QSMTPD_STORE", {b"users/store": "users/store"}, (b"a\x01b", b"x" * 1001), WRONG,
-        (b"/no/such/store", b"control", b"control/me", b"control/me/store"), {"GREYLIST": ""}),
+    Row("store", "QSMTPD_STORE", {b"users/store": "users/store", REDIS: "unix:users/redis"},
+        (b"a\x01b", b"x" * 1001, b"redis://", b"redis://mail.example", b"redis://127.0.0.1:0",
+         b"rediss://127.0.0.1", b"redis://127.0.0.1/x", b"http://127.0.0.1"), WRONG,
+        (b"/no/such/store", b"control", b"control/me", b"control/me/store", b"redis://127.0.0.1:1",
+         b"unix:users/nobody"), {"GREYLIST": ""}),
+    Row("storeprefix", "STOREPREFIX", {b"mx": "mx", b"x" * 64: None},
+        (b"a b", b"a*", b"\xff", b"x" * 65), WRONG, on=SHARED),
+    Row("storekey", None, {b"x" * 16: None, b"x" * 64: None}, (b"x" * 15, b"x" * 65), WRONG,
+        on=SHARED),
+    Row("storelocal", "STORELOCAL", {b"users/store": "users/store"}, (b"a\x01b", b"x" * 1001),
+        WRONG, on=SHARED),
     number("storetimeout", "STORETIMEOUT", 1, 60, **GREYLIST),
     number("storesize", "STORESIZE", 1, 65536, **GREYLIST),
     entries("sendlimits", "user:joe messages=1/hour recipients=0/day",

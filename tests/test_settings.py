@@ -12,7 +12,7 @@ import odd_files
 import pytest
 import settings_table
 from cdbs import make_cdb
-from daemons import Peer, clamd, http, passwords, policy, rspamd, spam, spamd, userdb
+from daemons import Peer, clamd, http, passwords, policy, redis, rspamd, spam, spamd, userdb
 from dns_server import DnsServer
 from harness import ROOT, Home, Variables
 from milters import ScriptedMilter
@@ -212,6 +212,7 @@ def quiet_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         ScriptedMilter(path=home.path / os.fsdecode(settings_table.MILTER)),
         Peer(clamd(lambda text: b"stream: OK\n"), home.path / os.fsdecode(settings_table.CLAMD)),
         Peer(spamd(lambda head, text: spam(b"1")), home.path / os.fsdecode(settings_table.SPAMD)),
+        Peer(redis, home.path / os.fsdecode(settings_table.REDIS.removeprefix(b"unix:"))),
         Peer(rspamd(lambda head, text: RSPAMD), home.path / os.fsdecode(settings_table.RSPAMD)),
     ):
         home.environ["DNSCACHEIP"] = dns.where
@@ -251,7 +252,10 @@ def is_right(tried: Tried, row: Row, expected: object, what: object) -> None:
     shown = tried.shown(row.name)
     if expected is not None:
         assert shown == str(expected), what
-    assert shown == (None if row.name not in tried.given else str(tried.given[row.name])), what
+    if row.name in settings_table.HIDDEN and row.name in tried.given:
+        assert shown == "...", what
+    else:
+        assert shown == (None if row.name not in tried.given else str(tried.given[row.name])), what
     (line,) = [line for line in tried.lines("ok") if line.endswith(HOOKS)]
     assert line == f"plugins = {', '.join(tried.plugins)}{HOOKS}", what
 
@@ -449,7 +453,7 @@ def test_the_least_and_the_greatest_numbers(home: Home, which: Any) -> None:
     """All of them at once.  A limit that is as large as can be is one that nobody reaches."""
     others = "REQUIRE_AUTH TARPITDELAY RECIPIENTSTIMEOUT SPPTIMEOUT"
     others += " DNSBLTHRESHOLD RHSBLTHRESHOLD SPFBEHAVIOR"  # these would ask the DNS
-    others += " GREYLIST"  # which puts everybody off
+    others += " GREYLIST CLIENTLIMIT"  # which puts everybody off; these want a store
     environ: Variables = {
         row.variable or "": str(which(value for value in row.right.values()))
         for row in NUMBER_ROWS

@@ -165,7 +165,7 @@ def test_sessions_leave_nothing(made: Plan) -> None:
     names = {spec.plugin for spec in made.settings.policy.plugins}
     asks = {"mfdnscheck", "fcrdns", "dnsbl", "rhsbl", "spf", "dmarc", "dovecotusers"}
     asks |= {"dkim", "policyserver", "clamd", "rspamd", "spamd", "milter"}
-    asks |= {"greylist"}  # which puts everybody off; what it keeps is the store
+    asks |= {"greylist", "clientlimit"}  # which puts everybody off; what it keeps is the store
     assert names | asks == set(BUILT_IN)
     talks = [wire(Session("", [*commands, *MESSAGE], "")) for commands in ([c] for c in COMMANDS)]
     talks += [wire(leaver) for leaver in LEAVERS]

@@ -231,5 +231,10 @@ class ControlFiles:
         kept = (getattr(each, "descriptors", 0) for each in self.kept.values())
         return len(self._cdbs) + sum(kept)
 
+    @property
+    def open_sockets(self) -> set[int]:
+        """The descriptors of sockets that stay open, of what is kept."""
+        return {fd for each in self.kept.values() for fd in getattr(each, "sockets", ())}
+
     def _read(self, name: str) -> bytes | None:
         return read_regular("control/" + name, self.path(name)) if self.lists(name) else None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WHITE_SPACE = "ends in white space, which is not part of it"
 #: How many faults of a kind are said of one file.
 SAID_LIMIT = 10
+#: Settings that are not to be read by others; of an address, its password is not shown.
+_SECRETS = ("storekey",)
 
 
 class _Noted(Settings):
@@ -118,7 +120,7 @@ class _Noted(Settings):
             if line != found[1]:
                 self.report.warn(found[0], f"line 1 {WHITE_SPACE}")
         source = "default" if found is None else found[0]
-        shown = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else value
+        shown = _shown(name, value) if isinstance(value, bytes) else value
         if value is not None:
             self.report.ok(name, str(shown), source)
         return value
@@ -160,6 +162,17 @@ class _Noted(Settings):
             if not number and file in entries.RECIPIENTS:
                 self._refuses_all(where, "key")
         _say(self.report.wrong, where, problems)
+
+
+def _shown(name: str, value: bytes) -> str:
+    """A setting, without what is secret in it."""
+    if name in _SECRETS:
+        return "..."
+    text = value.decode("ascii", "backslashreplace")
+    scheme, slashes, rest = text.partition("://")
+    given, at, place = rest.rpartition("@")
+    user, colon, _ = given.partition(":")
+    return f"{scheme}{slashes}{user}:...@{place}" if at and colon else text
 
 
 def _say(say: Callable[[str, str], None], where: str, said: list[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 #: The filters that remember something.
-_USERS = ("greylist", "sendlimits")
+_USERS = ("clientlimit", "greylist", "sendlimits")
 #: File systems of other machines (proc(5), mountinfo), on which SQLite's log cannot be shared.
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre")
 MOUNTS = "/proc/self/mountinfo"
@@ -34,6 +34,11 @@ def check_store(report: Report, settings: Settings, policy: PolicySettings) -> N
         return
     wanted = StoreSettings(settings)
     where = place_of(settings)
+    if wanted.server is not None:
+        from .sharedstore import check_shared
+
+        check_shared(report, settings, wanted, wanted.server, where)
+        return
     path = wanted.path
     folder = os.path.dirname(path)
     if not _is_folder(report, where, folder):

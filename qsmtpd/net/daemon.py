@@ -268,6 +268,10 @@ class Daemon:
         except OSError:
             pass  # as of offer()
 
+    def fileno(self) -> int:
+        """Its descriptor; below 0 where it is closed."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close the connection, whatever was under way."""
         self._socket.close()

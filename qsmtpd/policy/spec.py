@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: taken at all comes behind rcpthosts.
 BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "karma": ((), ("KARMALIMIT",)),
+    # Before who lets clients wait: while they do, they count.
+    "clientlimit": (("clientlimit",), ("CLIENTLIMIT",)),
     "greetdelay": (("greetdelay",), ("SMTPD_GREETDELAY", "GREETDELAY")),
     "rblsmtpd": ((), ("RBLSMTPD",)),
     "helocheck": (("badhelo",), ("HELOCHECK",)),

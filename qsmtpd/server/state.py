@@ -20,7 +20,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
     from typing import Any
 
     #: Its name, what asks for it, and what sets it, if that can be.
@@ -100,8 +100,10 @@ def identity(fd: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def descriptors(files: int = 0) -> list[tuple[int, int]]:
-    """What is open, but for so many files, in an order of its own; nothing without /proc.
+def descriptors(files: int = 0, others: Container[int] = ()) -> list[tuple[int, int]]:
+    """What is open, but for so many files and for these others, in an order of its own.
+
+    Nothing without /proc.
 
     Regular files count as one another: a cdb that has changed is opened anew.
     """
@@ -111,6 +113,8 @@ def descriptors(files: int = 0) -> list[tuple[int, int]]:
         names = []
     found: list[tuple[int, int]] = []
     for name in names:
+        if int(name) in others:
+            continue
         try:
             status = os.fstat(int(name))
         except OSError:

@@ -226,7 +226,7 @@ class _ProcessState:
     def __init__(self, files: ControlFiles, other: int | None = None) -> None:
         self._files = files
         self._state = ProcessState(PROCESS + INTERPRETER)
-        self._descriptors = descriptors(files.open_files)
+        self._descriptors = self._open()
         if other is not None and self._descriptors:
             self._descriptors.remove(identity(other))
 
@@ -234,12 +234,15 @@ class _ProcessState:
         """Restore it.  False where that cannot be, or something is left over."""
         if self._state.restore():
             return False
-        if descriptors(self._files.open_files) != self._descriptors:
+        if self._open() != self._descriptors:
             gc.collect()  # objects that refer to each other still hold files, as a cdb
-            if descriptors(self._files.open_files) != self._descriptors:
+            if self._open() != self._descriptors:
                 return False
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return True
         return False
+
+    def _open(self) -> list[tuple[int, int]]:
+        return descriptors(self._files.open_files, self._files.open_sockets)

@@ -3,7 +3,7 @@
 A store keeps records by their keys, in tables: KINDS.  It does one thing, update(): read
 some records and write what becomes of them, as one step that nobody comes between; what
 they mean is for its users, as counts.py and filters/greylist.py.  SQLite has that as a
-transaction (sqlite.py); a Redis-protocol server has it as WATCH and EXEC.
+transaction (sqlite.py); a Redis-protocol server has it as WATCH and EXEC (redis.py).
 
     self._store = Access(settings, "pass")                 # where a filter is made
     try:                                                   # in a hook
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ...config.settings import PluginSettings, Settings
     from ...facts import Client
+    from .address import Server
 
     T = TypeVar("T")
     #: What becomes of some records: None is one that is not there; the same object is one
@@ -35,8 +36,16 @@ if TYPE_CHECKING:
     Change = Callable[[Sequence["Record | None"]], Sequence["Record | None"]]
 
 #: The tables.  Where the store is full, records of the first go, those first that end first.
-GREYLIST, COUNTS = KINDS = ("greylist", "counts")
+GREYLIST, COUNTS, CLIENTS = KINDS = ("greylist", "counts", "clients")
+#: Of their keys, what is before the first NUL is who it is, and what is behind it no secret.
+NAMED = (COUNTS, CLIENTS)
 FILE, VARIABLE, USUAL = "store", "QSMTPD_STORE", b"/var/lib/qsmtpd/store"
+LOCAL, PREFIX, KEY = "storelocal", "storeprefix", "storekey"
+#: How the keys of an installation begin on a server, and of what that is made.
+USUAL_PREFIX, PREFIX_LIMIT = b"qsmtpd", 64
+_PREFIX = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-{}"
+#: Bytes of a secret (BLAKE2 takes no more).
+SECRET_LEAST, SECRET_MOST = 16, 64
 #: How long a session may wait for its store in all (seconds).
 USUAL_BUDGET, MOST_BUDGET = 3, 60
 #: How large it may get (MB of 1,048,576 bytes).
@@ -65,8 +74,8 @@ class Record:
 class Trouble(Exception):
     """A store cannot say: `word` is for the log, `reason` says more of it.
 
-    The words: busy (others have had it all the time), missing, denied, readonly, full,
-    corrupt, foreign (it is something else), failed (anything else).
+    The words: busy (others have had it all the time, or it has not answered in time), missing,
+    denied, readonly, full, corrupt, foreign (it is something else), failed (anything else).
     """
 
     def __init__(self, word: str, reason: str) -> None:
@@ -84,14 +93,17 @@ if TYPE_CHECKING:
     class Store(Protocol):
         """Where records are kept.  Every method raises Trouble, and nothing else.
 
-        `deadline` (monotonic seconds) is until when the next one may wait; `descriptors`,
-        how many of this process it has open now.
+        `deadline` (monotonic seconds) is until when the next one may wait.  What it has
+        open in this process now: `descriptors` of files, so many, and these `sockets`.
         """
 
         deadline: float
 
         @property
         def descriptors(self) -> int: ...
+
+        @property
+        def sockets(self) -> Sequence[int]: ...
 
         def update(
             self, kind: str, keys: Sequence[bytes], now: int, change: Change
@@ -116,50 +128,113 @@ if TYPE_CHECKING:
 
 
 class StoreSettings:
-    """Which store, and its limits.  Raises ControlError."""
+    """Which store, and its limits.  Raises ControlError.
 
-    __slots__ = ("path", "budget", "size")
+    `server` is where it is, or None.  `path` is that of the file: of the store, or else
+    of what this machine keeps for itself while there is trouble with the server.
+    """
+
+    __slots__ = ("path", "budget", "size", "server", "prefix", "secret")
 
     def __init__(self, settings: Settings) -> None:
         given = settings.line(FILE, VARIABLE)
         if given == b"":
             raise ControlError(place_of(settings), "is empty, and names no file")
+        self.server: Server | None = None
+        self.prefix, self.secret = USUAL_PREFIX, b""
         path = given or USUAL
+        if b":" in path:
+            self._find_server(settings, path)
+        if self.server is not None:
+            local = settings.line(LOCAL, "STORELOCAL")
+            if local == b"":
+                what = "is empty, and names no file"
+                raise ControlError(place_of(settings, LOCAL, "STORELOCAL"), what)
+            path = local or USUAL
         self.path = path if path.startswith(b"/") else settings.files.home + b"/" + path
         self.budget = settings.number(
             "storetimeout", "STORETIMEOUT", USUAL_BUDGET, least=1, most=MOST_BUDGET
         )
         self.size = settings.number("storesize", "STORESIZE", USUAL_SIZE, least=1, most=MOST_SIZE)
 
+    def _find_server(self, settings: Settings, given: bytes) -> None:
+        """Raises ControlError."""
+        from .address import parse
 
-def place_of(settings: Settings) -> str:
-    """What errors call the setting that says where the store is."""
-    found = settings.text(FILE, VARIABLE)
-    return "control/" + FILE if found is None else found[0]
+        try:
+            self.server = parse(given)
+        except ValueError as error:
+            raise ControlError(place_of(settings), str(error)) from error
+        if self.server is None:
+            return
+        prefix = settings.line(PREFIX, "STOREPREFIX")
+        if prefix is not None:
+            if not 0 < len(prefix) <= PREFIX_LIMIT or prefix.strip(_PREFIX):
+                what = f"is no word of 1 to {PREFIX_LIMIT} letters, digits and ._:-{{}}"
+                raise ControlError(place_of(settings, PREFIX, "STOREPREFIX"), what)
+            self.prefix = prefix
+        secret = settings.line(KEY)
+        if secret is not None:
+            if not SECRET_LEAST <= len(secret) <= SECRET_MOST:
+                what = f"has not {SECRET_LEAST} to {SECRET_MOST} bytes"
+                raise ControlError("control/" + KEY, what)
+            self.secret = secret
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What two that are the same store have in common."""
+        server = self.server
+        if server is None:
+            return self.path, self.size
+        return server.name, server.user, server.password, self.prefix, self.secret
+
+    @property
+    def share(self) -> float:
+        """The seconds that a session may wait for the store.
+
+        Of a server that is half of all, so that there is time for what stands in for it.
+        """
+        return self.budget if self.server is None else self.budget / 2
+
+    def of_this_machine(self) -> StoreSettings:
+        """The same, of the file of this machine."""
+        found = StoreSettings.__new__(StoreSettings)
+        for name in self.__slots__:
+            setattr(found, name, getattr(self, name))
+        found.server = None
+        return found
+
+
+def place_of(settings: Settings, file: str = FILE, variable: str = VARIABLE) -> str:
+    """What errors call a setting; without a name, the one that says where the store is."""
+    found = settings.text(file, variable)
+    return "control/" + file if found is None else found[0]
 
 
 class Access:
     """What a filter asks the store by.  Raises ControlError.
 
     All filters of a configuration share one store.  `then` is for the log: what the
-    filter does where the store cannot say.
+    filter does where the store cannot say.  `local`: it is the file of this machine,
+    which stands in for a shared store; `is_shared`: it is a store of several machines.
     """
 
-    __slots__ = ("_store", "_settings", "_then", "_log", "_plugin")
+    __slots__ = ("is_shared", "_store", "_settings", "_then", "_log", "_who")
 
-    def __init__(self, settings: PluginSettings, then: str) -> None:
-        plain = settings.without_options()
-        self._settings = StoreSettings(plain)
+    def __init__(self, settings: PluginSettings, then: str, local: bool = False) -> None:
+        found = StoreSettings(settings.without_options())
+        self._settings = found.of_this_machine() if local else found
+        self.is_shared = self._settings.server is not None
         self._then = then
         self._log = settings.log
-        self._plugin = settings.plugin
+        self._who = settings.plugin + "-local" * local
         kept = settings.files.kept
-        key = (FILE, self._settings.path, self._settings.size)
+        key = (FILE, *self._settings.identity)
         if key not in kept:
             kept[key] = _Lazy(self._settings)
-        found = kept[key]
-        assert isinstance(found, _Lazy)
-        self._store = found
+        lazy = kept[key]
+        assert isinstance(lazy, _Lazy)
+        self._store = lazy
 
     def ask(self, client: Client, question: Callable[[Store], T]) -> T:
         """What the store says to this, within what is left of the session's time.
@@ -169,14 +244,15 @@ class Access:
         """
         spent = client.notes.get(SPENT, 0.0)
         begun = monotonic()
+        share = self._settings.share
         try:
-            if spent >= self._settings.budget:
-                raise Trouble("busy", f"has taken {self._settings.budget} seconds of the session")
+            if spent >= share:
+                raise Trouble("busy", f"has taken {share:g} seconds of the session")
             if client.dry_run:
                 store = open_store(self._settings, read_only=True)
             else:
                 store = self._store.get()
-            store.deadline = begun + self._settings.budget - spent
+            store.deadline = begun + share - spent
             return question(store)
         except Trouble as error:
             self._say(error, client.dry_run)
@@ -188,7 +264,7 @@ class Access:
         from .once import is_due
 
         # A dry run writes nothing, and whoever has asked for it is to see why.
-        if dry_run or is_due(self._settings.path, self._plugin, time()):
+        if dry_run or is_due(self._settings.path, self._who, time()):
             self._log(store=error.word, reason=error.reason, then=self._then)
 
 
@@ -220,6 +296,11 @@ class _Lazy:
         """Of this process; see Store."""
         return 0 if self._store is None else self._store.descriptors
 
+    @property
+    def sockets(self) -> Sequence[int]:
+        """The same."""
+        return () if self._store is None else self._store.sockets
+
 
 _of_others: list[Store] = []
 
@@ -230,8 +311,13 @@ def open_store(settings: StoreSettings, read_only: bool = False) -> Store:
     `read_only`: nothing is made or kept of what an update() says.  Raises Trouble.
     """
     try:
+        if settings.server is not None:
+            from .redis import ReadOnlyRedis, RedisStore
+
+            where = settings.server, settings.prefix, settings.secret
+            return ReadOnlyRedis(*where) if read_only else RedisStore(*where)
         from .sqlite import ReadOnlyStore, SqliteStore
     except (ImportError, OSError) as error:  # a Python without it, or no descriptor to be had
-        raise Trouble("failed", f"SQLite cannot be loaded: {error}") from error
+        raise Trouble("failed", f"it cannot be loaded: {error}") from error
 
     return (ReadOnlyStore if read_only else SqliteStore)(settings.path, settings.size)

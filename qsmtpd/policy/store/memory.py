@@ -16,7 +16,7 @@ class MemoryStore:
     """See Store; there is nothing to wait for, and no trouble."""
 
     __slots__ = ("deadline", "_records")
-    descriptors = 0
+    descriptors, sockets = 0, ()
 
     def __init__(self) -> None:
         self.deadline = 0.0

@@ -90,6 +90,7 @@ class SqliteStore:
     """See Store in __init__.py.  `path` is absolute; `size` how large it may get (MB)."""
 
     __slots__ = ("deadline", "_path", "_pages", "_connection", "_identity")
+    sockets = ()
 
     def __init__(self, path: bytes, size: int) -> None:
         self.deadline = 0.0
