@@ -151,7 +151,9 @@ def test_each_installation_starts_python_isolated(way: str, home: Home, tmp_path
 def test_an_edited_source_counts_at_once(tmp_path: Path) -> None:
     program, package = install("make install", tmp_path / "to")
     text = (package / "main.py").read_text()
-    (package / "main.py").write_text(text.replace('b"qsmtpd "', 'b"another "'))
+    edited = text.replace('f"{program} ', 'f"another ')
+    assert edited != text
+    (package / "main.py").write_text(edited)
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("another ")
 
