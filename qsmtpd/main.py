@@ -34,7 +34,7 @@ usage: qsmtpd [checkpassword-program subprogram ...]
        qsmtpd --explain [ip=ADDRESS] [host=NAME] [helo=NAME] [from=SENDER] to=RECIPIENT ...
                         [user=NAME] [tls=yes] [message=FILE]
                                what every plugin, and then the reply, would be; queues nothing
-       qsmtpd --counts [--json]
+       qsmtpd --counts [--json] [NAME|client:ADDRESS ...]
                                who has sent how much: the counts of control/sendlimits
        qsmtpd --counts --reset NAME|client:ADDRESS ... | --all
                                forget those of these users and clients

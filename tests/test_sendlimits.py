@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import Peer, redis
 from filters import build, client, logged, open_log, say
 from hypothesis import given
 from hypothesis import strategies as st
@@ -338,3 +339,34 @@ def test_what_was_counted_before_the_trouble_counts_too(tmp_path: Path) -> None:
     assert send(broken, client(user=b"joe"))[-1].startswith(b"452 ")
     # What was counted here meanwhile is not in the store.
     assert send(plugin, client(user=b"joe")) == [TAKEN, TAKEN]
+
+
+# -- a store for several machines -------------------------------------------------
+
+
+def test_the_counts_of_this_machine_hold_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file, what the server was told counts as well, and what was taken back does not."""
+    environ = {"QSMTPD_STORE": f"unix:{tmp_path}/redis", "STORELOCAL": str(tmp_path / "local")}
+
+    def process() -> Any:
+        """The filter in a process that has counted nothing itself."""
+        monkeypatch.setattr(sendlimits, "_memory", MemoryStore())
+        return make(tmp_path, "user:* messages=2/hour", **environ)
+
+    with Peer(redis, tmp_path / "redis"):
+        plugin = process()
+        assert send(plugin, client(user=b"joe")) == [TAKEN, TAKEN]
+        assert send(plugin, client(user=b"joe"), queued=False) == [TAKEN, TAKEN]
+        assert not (tmp_path / "log").exists() or "then" not in (tmp_path / "log").read_text()
+    assert send(process(), client(user=b"joe")) == [TAKEN, TAKEN]
+    assert send(process(), client(user=b"joe"))[-1].startswith(b"452 ")
+    (line,) = [line for line in logged(tmp_path / "log") if "store" in line]
+    assert (line["store"], line["then"]) == ("missing", "the counts of this machine hold")
+    environ["STORELOCAL"] = str(tmp_path / "no" / "local")
+    plugin = process()
+    assert [send(plugin, client(user=b"ann"))[-1] for _ in range(2)] == [TAKEN, TAKEN]
+    assert send(plugin, client(user=b"ann"))[-1].startswith(b"452 ")
+    said = [line["then"] for line in logged(tmp_path / "log") if "store" in line]
+    assert "the counts of this process hold" in said

@@ -1,7 +1,8 @@
 """`qsmtpd --counts`: who has sent how much, for people or as JSON; and forgetting it.
 
 A name is shown as text that no terminal takes for anything else: a byte or a character that
-cannot be seen is `\\xNN`, and so is a backslash.  `--reset` takes a name as it is shown.
+cannot be seen is `\\xNN`, and so is a backslash.  A name is given as it is shown.  A shared
+store does not know whose a count is: there it is a digest, unless its name was asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..filters.sendlimitsfile import (
 )
 from ..log import Log
 from ..policy.store import COUNTS, StoreSettings, Trouble, open_store
-from ..policy.store.counts import Counter, listed
+from ..policy.store.counts import Counter, listed, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ..policy.store.counts import Counted
 
 USAGE = """\
-usage: qsmtpd --counts [--json]
+usage: qsmtpd --counts [--json] [[user:]NAME|client:ADDRESS ...]
        qsmtpd --counts --reset [user:]NAME|client:ADDRESS ...
        qsmtpd --counts --reset --all
 """
@@ -46,6 +47,7 @@ usage: qsmtpd --counts [--json]
 BLOCK = 1000
 HEAD = ("who", "window", "messages", "recipients", "more in")
 RESET, ALL, JSON = b"--reset", b"--all", b"--json"
+HIDDEN = b"#"
 
 
 def show_counts(environ: Mapping[bytes, bytes], home: bytes, arguments: Sequence[bytes]) -> int:
@@ -55,7 +57,11 @@ def show_counts(environ: Mapping[bytes, bytes], home: bytes, arguments: Sequence
     Raises OSError where it cannot be printed.
     """
     reset = [*arguments[1:]] if [*arguments[:1]] == [RESET] else []
-    if ([*arguments] not in ([], [JSON]) and not reset) or (ALL in reset and len(reset) > 1):
+    as_json = [*arguments[:1]] == [JSON]
+    names = [] if reset else [*arguments[as_json:]]
+    if any(name[:1] == b"-" for name in [*names, *reset] if name != ALL or names) or (
+        ALL in reset and len(reset) > 1
+    ):
         os.write(2, USAGE.encode())
         return 111
     lookup = Settings(ControlFiles(home), environ)
@@ -66,20 +72,25 @@ def show_counts(environ: Mapping[bytes, bytes], home: bytes, arguments: Sequence
         store = open_store(found, read_only=True)  # which makes none
         store.deadline = monotonic() + found.budget
         if reset:
-            next(iter(store.records(COUNTS, 0)), None)  # Trouble, where there is none
+            if found.server is None:
+                next(iter(store.records(COUNTS, 0)), None)  # Trouble, where there is none
             store.close()
             store = open_store(found)
             store.deadline = monotonic() + found.budget
             return _reset(store, reset)
-        rows = _rows(store, found.budget, _rules(lookup), int(time()))
-        if arguments:
+        rows = _rows(store, found.budget, _rules(lookup), int(time()), names)
+        if as_json:
             _print_json(rows)
         else:
             _print_table(rows)
         store.close()
     except ControlError as error:
         return _fail(f"{error.name}: {error.reason}")
+    except ValueError:
+        return _fail("one of these is no name")
     except Trouble as error:
+        if found.server is not None:  # which is in the reason
+            return _fail(f"{error.reason} ({error.word})")
         owner = _owner(path) if error.word in ("denied", "readonly") else ""
         return _fail(f"{shown(path)}: {error.word}: {error.reason}{owner}")
     return 0
@@ -161,10 +172,12 @@ def _rules(lookup: Settings) -> Rules | None:
     return None
 
 
-def _rows(store: Store, budget: int, rules: Rules | None, now: int) -> Iterator[Row]:
-    """Raises Trouble."""
-    everything = listed(store, now)
-    for who, counted in groupby(everything, lambda each: each[0].rpartition(b"\0")[0]):
+def _rows(
+    store: Store, budget: int, rules: Rules | None, now: int, names: Sequence[bytes]
+) -> Iterator[Row]:
+    """Of these names, or of all.  Raises Trouble, or ValueError of what is no name."""
+    counts = _of_names(store, now, names) if names else listed(store, now)
+    for who, counted in groupby(counts, lambda each: each[0].rpartition(b"\0")[0]):
         found: dict[int, dict[bytes, Counted]] = {span: {} for span in WINDOWS}
         for name, span, what in counted:
             kind = name.rpartition(b"\0")[2]
@@ -176,6 +189,17 @@ def _rows(store: Store, budget: int, rules: Rules | None, now: int) -> Iterator[
                 most = {limit.kind: limit.most for limit in limits if limit.span == span}
                 yield Row(who, span, values, most)
         store.deadline = monotonic() + budget
+
+
+def _of_names(
+    store: Store, now: int, names: Sequence[bytes]
+) -> Iterator[tuple[bytes, int, Counted]]:
+    """As listed() says it."""
+    for name in names:
+        for who in _meant(read(name)):
+            counters = _counters_of(who)
+            for counter, what in zip(counters, look(store, now, counters), strict=True):
+                yield counter.name, counter.span, what
 
 
 def _print_table(rows: Iterable[Row]) -> None:
@@ -223,6 +247,8 @@ def _reset(store: Store, names: Sequence[bytes]) -> int:
 
 def _meant(name: bytes) -> list[bytes]:
     """Who is meant: a client, and the network as which it is counted, or a user."""
+    if name.startswith(HIDDEN):  # as a shared store shows them
+        return [name]
     if not name.startswith(CLIENT):
         return [user_key(name.removeprefix(USER))]
     return [*dict.fromkeys((name, CLIENT + one_client(name.removeprefix(CLIENT))))]
@@ -230,8 +256,11 @@ def _meant(name: bytes) -> list[bytes]:
 
 def _forget(store: Store, who: bytes) -> int:
     """How many records there were of them.  Raises Trouble."""
-    counters = [Counter(counter_name(kind, who), span) for kind in KINDS for span in WINDOWS]
-    return store.remove(COUNTS, [key for counter in counters for key in counter.keys])
+    return store.remove(COUNTS, [key for counter in _counters_of(who) for key in counter.keys])
+
+
+def _counters_of(who: bytes) -> list[Counter]:
+    return [Counter(counter_name(kind, who), span) for kind in KINDS for span in WINDOWS]
 
 
 def _of(value: int | None, limit: int | None) -> str:

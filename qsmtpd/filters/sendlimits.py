@@ -16,7 +16,8 @@ what is counted and what this transaction has already; and at the end of a messa
 others have taken the room for it meanwhile.
 Log keys: by=sendlimits; event=plugin with who=, limit=, count= and left=, for how many seconds
 it will be no less; store=, reason= and then= where the store cannot say: then the counts
-of this process hold.
+of this process hold; or, where it is one of several machines, those of this machine, in
+a file, and those of this process where that cannot say either.
 """
 
 from __future__ import annotations
@@ -32,23 +33,28 @@ from .sendlimitsfile import MESSAGES, Rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
 
     from ..config.settings import PluginSettings
     from ..facts import Client, Envelope
+    from ..policy.store import Store
     from ..policy.store.counts import Counted
     from .sendlimitsfile import Limit
 
+    T = TypeVar("T")
+
 CODES = {"452": (defer, b"4.7.1"), "550": (reject, b"5.7.1")}
 
-#: What this process has counted: it holds where the store cannot say.
+#: What this process has counted: it holds where no store can say.
 _memory = MemoryStore()
+THEN, THEN_LOCAL = "the counts of this process hold", "the counts of this machine hold"
 
 
 class Plugin:
     """Counts messages and recipients.  Raises ControlError."""
 
-    __slots__ = ("rules", "store", "log", "_code", "_extra")
+    __slots__ = ("rules", "stores", "log", "_code", "_extra")
 
     def __init__(self, settings: PluginSettings) -> None:
         if ":" in settings.plugin:
@@ -56,7 +62,11 @@ class Plugin:
                 "control/plugins", f"{settings.plugin} would count each message twice"
             )
         self.rules = Rules(settings)
-        self.store = Access(settings, "the counts of this process hold")
+        #: The first that can say decides; those behind it count along.
+        self.stores = [Access(settings, THEN)]
+        if self.stores[0].is_shared:
+            self.stores[0].then = THEN_LOCAL
+            self.stores.append(Access(settings, THEN, local=True))
         self.log = settings.log
         self._code = settings.choice("sendlimitscode", "SENDLIMITSCODE", tuple(CODES))
         self._extra = settings.worded(b"", "REPLY_SENDLIMITS")
@@ -84,7 +94,7 @@ class Session:
         self._limits: tuple[Limit, ...] = ()
         self._found: list[Counted] = []
         self._logged = False
-        self._counted: tuple[int, list[Counter], bool] | None = None
+        self._counted: tuple[int, list[Counter], list[int]] | None = None
 
     def rcpt(self, client: Client, envelope: Envelope, recipient: bytes) -> Decision:
         if envelope is not self._envelope:
@@ -102,33 +112,24 @@ class Session:
             return DECLINED
         now, recipients = int(time()), len(envelope.recipients)
         counters = _counters(self._who, self._limits, recipients)
-        in_store = True
-        try:
-            counts = self._plugin.store.ask(client, lambda store: count(store, now, counters))
-        except Unavailable:
-            in_store = False
-            counts = count(_memory, now, counters)
+        counts, place = self._ask(client, lambda store: count(store, now, counters))
         if counts.over is not None:
             return self._refuse(self._limits[counts.over], counts.found[counts.over])
-        if in_store:
-            count(_memory, now, _counters(self._who, self._limits, recipients, bounded=False))
-        self._counted = now, counters, in_store
+        along = _counters(self._who, self._limits, recipients, bounded=False)
+        places = [place, *self._tell(client, now, along, range(place + 1, self._places))]
+        self._counted = now, counters, places
         return DECLINED
 
     def queue_failed(self, client: Client, envelope: Envelope) -> None:
         """Take back what was counted for it."""
         if self._counted is None:
             return
-        now, counters, in_store = self._counted
+        now, counters, places = self._counted
         self._counted = None
         for counter in counters:
             counter.amount = -counter.amount
-        count(_memory, now, counters)
-        if in_store:
-            try:
-                self._plugin.store.ask(client, lambda store: count(store, now, counters))
-            except Unavailable:
-                pass  # it is counted too much, until it leaves the window
+        # Where that cannot be, it is counted too much until it leaves the window.
+        self._tell(client, now, counters, places)
 
     def _begin(self, client: Client, envelope: Envelope) -> None:
         """Another transaction: who is it now, and what is counted for them?"""
@@ -140,10 +141,38 @@ class Session:
         if not self._limits:
             return
         now, counters = int(time()), _counters(self._who, self._limits, 0)
-        try:
-            self._found = self._plugin.store.ask(client, lambda store: look(store, now, counters))
-        except Unavailable:
-            self._found = look(_memory, now, counters)
+        self._found, _ = self._ask(client, lambda store: look(store, now, counters))
+
+    @property
+    def _places(self) -> int:
+        """How many places there are with counts: the last is this process."""
+        return len(self._plugin.stores) + 1
+
+    def _ask(self, client: Client, question: Callable[[Store], T]) -> tuple[T, int]:
+        """What the first says that can, and its place."""
+        for place, store in enumerate(self._plugin.stores):
+            try:
+                return store.ask(client, question), place
+            except Unavailable:
+                pass
+        return question(_memory), self._places - 1
+
+    def _tell(
+        self, client: Client, now: int, counters: Sequence[Counter], places: Iterable[int]
+    ) -> list[int]:
+        """Count at these places; at which that could be done."""
+        told = []
+        for place in places:
+            try:
+                if place == self._places - 1:
+                    count(_memory, now, counters)
+                else:
+                    store = self._plugin.stores[place]
+                    store.ask(client, lambda store: count(store, now, counters), quiet=True)
+                told.append(place)
+            except Unavailable:
+                pass
+        return told
 
     def _refuse(self, limit: Limit, found: Counted) -> Decision:
         if not self._logged:

@@ -219,13 +219,13 @@ class Access:
     which stands in for a shared store; `is_shared`: it is a store of several machines.
     """
 
-    __slots__ = ("is_shared", "_store", "_settings", "_then", "_log", "_who")
+    __slots__ = ("is_shared", "then", "_store", "_settings", "_log", "_who")
 
     def __init__(self, settings: PluginSettings, then: str, local: bool = False) -> None:
         found = StoreSettings(settings.without_options())
         self._settings = found.of_this_machine() if local else found
         self.is_shared = self._settings.server is not None
-        self._then = then
+        self.then = then
         self._log = settings.log
         self._who = settings.plugin + "-local" * local
         kept = settings.files.kept
@@ -236,11 +236,11 @@ class Access:
         assert isinstance(lazy, _Lazy)
         self._store = lazy
 
-    def ask(self, client: Client, question: Callable[[Store], T]) -> T:
+    def ask(self, client: Client, question: Callable[[Store], T], quiet: bool = False) -> T:
         """What the store says to this, within what is left of the session's time.
 
         In a dry run it says what it would, and keeps nothing.
-        Raises Unavailable: then the log has said so, at most once a minute.
+        Raises Unavailable: then the log has said so, at most once a minute, unless `quiet`.
         """
         spent = client.notes.get(SPENT, 0.0)
         begun = monotonic()
@@ -255,7 +255,8 @@ class Access:
             store.deadline = begun + share - spent
             return question(store)
         except Trouble as error:
-            self._say(error, client.dry_run)
+            if not quiet:
+                self._say(error, client.dry_run)
             raise Unavailable from error
         finally:
             client.notes[SPENT] = spent + monotonic() - begun
@@ -265,7 +266,7 @@ class Access:
 
         # A dry run writes nothing, and whoever has asked for it is to see why.
         if dry_run or is_due(self._settings.path, self._who, time()):
-            self._log(store=error.word, reason=error.reason, then=self._then)
+            self._log(store=error.word, reason=error.reason, then=self.then)
 
 
 class _Lazy:
@@ -310,14 +311,16 @@ def open_store(settings: StoreSettings, read_only: bool = False) -> Store:
 
     `read_only`: nothing is made or kept of what an update() says.  Raises Trouble.
     """
+    where = "SQLite"
     try:
         if settings.server is not None:
+            where = settings.server.name
             from .redis import ReadOnlyRedis, RedisStore
 
-            where = settings.server, settings.prefix, settings.secret
-            return ReadOnlyRedis(*where) if read_only else RedisStore(*where)
+            what = settings.server, settings.prefix, settings.secret
+            return ReadOnlyRedis(*what) if read_only else RedisStore(*what)
         from .sqlite import ReadOnlyStore, SqliteStore
     except (ImportError, OSError) as error:  # a Python without it, or no descriptor to be had
-        raise Trouble("failed", f"it cannot be loaded: {error}") from error
+        raise Trouble("failed", f"{where} cannot be loaded: {error}") from error
 
     return (ReadOnlyStore if read_only else SqliteStore)(settings.path, settings.size)
