@@ -90,8 +90,9 @@ _LATER = (
 _FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
 #: What filters load with their first client, or their first message: too much for a server
 #: where they are not on.
-_STORE = ("qsmtpd.policy.store.once", "qsmtpd.policy.store.sqlite")
+_STORE = tuple(f"qsmtpd.policy.store.{name}" for name in ("once", "redis", "sqlite"))
 _FOR_FILTERS = {
+    "clientlimit": ("qsmtpd.filters.greylistkey", *_STORE),
     "dkim": ("qsmtpd.filters.dkimkey",),
     "greylist": ("qsmtpd.filters.greylistkey", *_STORE),
     "rspamd": ("json",),

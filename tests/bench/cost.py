@@ -130,6 +130,7 @@ WARM: Rows = {**ASKING, **OTHERS, "greylist": ({}, GREYLIST), "sendlimits": SEND
 ROWS: Rows = {
     PLAIN: ({}, {}),
     "karma": ({}, {"KARMALIMIT": "5"}),
+    "clientlimit": ({}, {"CLIENTLIMIT": "9", "QSMTPD_STORE": "store"}),
     "greetdelay (0 seconds)": ({}, {"GREETDELAY": "0"}),
     "rblsmtpd": ({}, {"RBLSMTPD": ""}),
     "helocheck": ({"badhelo": FEW}, {}),
