@@ -26,7 +26,7 @@ LAYERS = [
     {"facts"},
     {"smtp", "config", "waits"},
     {"net", "child", "probe"},
-    {"tls", "policy.spec", "policy.lines", "policy.store"},
+    {"tls", "policy.spec", "policy.lines", "policy.store", "policy.spool", "policy.held"},
     {"config.session", "checkpassword"},
     {"child.queue"},
     {"filters", "policy", "queue"},
@@ -174,7 +174,7 @@ DATA = """
 OF_SMTP = {"qsmtpd.session.commands", "qsmtpd.session.dialogue", "qsmtpd.smtp.states"}
 QMTP = """
     qmtp qmtp.conversation qmtp.netstring qmtp.package qmtp.qmtp qmtp.qmtpd
-    qmtp.verdict smtp.decoder
+    policy.held qmtp.verdict smtp.decoder
 """
 QMQP = QMTP.replace(
     "qmtp.qmtp qmtp.qmtpd", "net.addresslist net.prefixes qmtp.clients qmtp.qmqp qmtp.qmqpd"
@@ -248,7 +248,8 @@ def test_so_do_the_other_protocols(home: Home, data: bool) -> None:
 QUEUES = {
     "maildir": "",
     "qmqpc": """
-        config config.files config.settings decision facts net net.daemon net.qmqp waits
+        config config.files config.settings decision facts net net.daemon net.qmqp net.qmqphandover
+        policy policy.held waits
     """,
 }
 

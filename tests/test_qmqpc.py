@@ -38,7 +38,9 @@ from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.net import qmqp
 from qsmtpd.net.daemon import NoAnswer
-from qsmtpd.queues import qmqpc
+from qsmtpd.net.qmqphandover import Request
+from qsmtpd.net.qmqphandover import hand_over as hand_over_to_one
+from qsmtpd.policy.held import Held
 
 REQUEST = request(MESSAGE, b"a@b", b"x@ok.example", b"y@ok.example")
 MAIL = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n"
@@ -262,6 +264,7 @@ def test_an_answer_byte_by_byte(home: Home) -> None:
         (6, {}, b"9:Znot now!,", 82, b"Znot now!"),
         (6, {}, b"3:Kok,", 0, b""),
         (6, {}, b"1:D,", 31, b""),
+        (6, {}, b"5:D \r\n\xff,", 31, b""),  # of that qsmtpd makes no text
         (6, {}, b"2:Dx,", 31, b""),  # of less than three bytes qmail-smtpd makes no text
         (6, {}, b"1:Z,", 71, b""),
         (6, {}, netstring(b"D" + b"x" * 1000), 82, b"D" + b"x" * 254),
@@ -553,17 +556,16 @@ def test_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_next_address_of_a_name(home: Home, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one name, as of several hubs; and again not when something was sent."""
-    message, envelope = home.file("message", MESSAGE), home.file("envelope", ENVELOPE)
 
     def hand(*ports: int) -> int:
         found = [(socket.AF_INET, 1, 6, "", ("127.0.0.1", port)) for port in ports]
         monkeypatch.setattr(_socket, "getaddrinfo", lambda *_: found)
         home.control("qmqpservers", "hub.example")
         settings = Settings(ControlFiles(os.fsencode(home.path)), {})
-        request = qmqpc.Request()
-        with message.open("rb") as zero, envelope.open("rb") as one:
-            request.read(zero.fileno(), one.fileno())
-        return qmqpc.hand_over(request, qmqp.HubSettings(settings), -1)
+        request = Request(Held())
+        request.message(MESSAGE)
+        request.envelope([b"a@b", b"x@ok.example"])
+        return hand_over_to_one(request, qmqp.HubSettings(settings), lambda *_: None).code
 
     port = int(hub.where.rpartition(":")[2])
     assert (hand(1, port), len(hub.taken)) == (0, 1)

@@ -119,12 +119,13 @@ class Daemon:
     `sent` is how many bytes were sent in all.
     """
 
-    __slots__ = ("sent", "_socket", "_poll", "_left", "_room", "_input")
+    __slots__ = ("sent", "_socket", "_poll", "_left", "_room", "_input", "_committed")
 
     def __init__(self, address: Address, seconds: float, most: int) -> None:
         import _socket
 
         self.sent = 0
+        self._committed = False
         self._left = seconds
         self._room = most
         self._input = bytearray()
@@ -182,6 +183,13 @@ class Daemon:
             return not poll.poll(0)
         except OSError:
             return False
+
+    def commit(self) -> None:
+        """What is sent from here on may be queued there: it is waited for, as for a queue program.
+
+        A request to end cuts nothing short any more: there is no Shutdown.
+        """
+        self._committed = True
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -311,7 +319,10 @@ class Daemon:
         try:
             self._poll.modify(self._socket, event)
             while True:
-                waits.check()
+                if self._committed:
+                    deadline = waits.verdict(deadline)
+                else:
+                    waits.check()
                 if monotonic() > deadline:  # who is always ready must not evade it
                     self._fail(TIMEOUT)
                 if self._socket.fileno() in waits.wait(self._poll, deadline):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..net.descriptors import CHUNK
+from ..policy.held import Held
 from ..smtp import replies
 from ..smtp.command import BareLF
 from ..smtp.decoder import ChunkDecoder
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ..config.session import SessionSettings
     from ..facts import Reply
     from ..net.channel import Channel
-    from ..policy.spool import Spool
 
 #: A longer message is not read at all: the connection ends (bytes).
 MESSAGE_LIMIT = 1 << 30
@@ -32,44 +32,7 @@ RECIPIENTS_LIMIT = 1 << 20
 AROUND = 8
 #: Of a sender this much is read; one that is longer than addresses may be is refused (bytes).
 SENDER_LIMIT = 65536
-#: A longer message is in a file (bytes).
-MEMORY = 65536
 _LF, _CR = b"\n", b"\r"
-
-
-class Held:
-    """A message that waits.  Methods raise OSError where its file has no place."""
-
-    __slots__ = ("_memory", "_spool")
-
-    def __init__(self) -> None:
-        self._memory = bytearray()
-        self._spool: Spool | None = None
-
-    def write(self, text: bytes) -> None:
-        """Append."""
-        self._memory += text
-        if self._spool is not None or len(self._memory) > MEMORY:
-            if self._spool is None:
-                from ..policy.spool import Spool  # now: most messages are short
-
-                self._spool = Spool()
-            self._spool.write(bytes(self._memory))
-            self._memory = bytearray()
-
-    def chunks(self) -> Iterator[bytes]:
-        """All of it."""
-        if self._spool is not None:
-            yield from self._spool.chunks()
-        else:
-            yield bytes(self._memory)
-
-    def close(self) -> None:
-        """Give its place back."""
-        self._memory = bytearray()
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
 
 
 class Package:

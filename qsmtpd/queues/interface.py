@@ -1,7 +1,7 @@
 """qmail-queue's interface, from the side of the program: what the queue programs of ours share.
 
 The message comes on fd 0 and then the envelope on fd 1; the exit code says what became of
-them (qmail-queue(8), and those of qmail-qmqpc).
+them (qmail-queue(8)).  Those that only qmail-qmqpc has are in net/qmqphandover.py.
 """
 
 from __future__ import annotations
@@ -29,19 +29,13 @@ DEATH = 86400  # seconds: qmail-queue's own limit
 CHUNK = 65536
 
 ADDRESS_TOO_LONG = 11
-REJECTED = 31
 OUT_OF_MEMORY = 51
 TIMEOUT = 52
 WRITE_ERROR = 53  # or disk full
 READ_ERROR = 54  # or an envelope that ends too early
 NO_CONFIGURATION = 55
-NO_NETWORK = 56
 NO_HOME = 61
 NO_FILE = 63
-PUT_OFF = 71
-CONNECT_TIMEOUT = 72
-CONNECT_REJECTED = 73
-COMMUNICATION_FAILED = 74
 BUG = 81
 CUSTOM_TEXT = 82
 BAD_ENVELOPE = 91
