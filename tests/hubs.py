@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from client import PATIENCE
 from daemons import Line, Peer, Script
 from harness import BIN, Home
+from netstrings import split
 
 QMQPC = BIN / "qsmtpd-qmqpc"
 MESSAGE = b"Subject: x\n\n" + bytes(range(256))
@@ -18,30 +19,6 @@ ENVELOPE = b"Fa@b\0Tx@ok.example\0Ty@ok.example\0\0"
 #: A million bytes: more than the buffers of a connection hold.
 LARGE = b"0123456789abcde\n" * 500_000
 NOTHING_THERE = "127.0.0.1:1"  # tcpmux
-
-
-def netstring(data: bytes) -> bytes:
-    return b"%d:%b," % (len(data), data)
-
-
-def request(message: bytes, sender: bytes, *recipients: bytes) -> bytes:
-    """What goes over the wire."""
-    return netstring(b"".join(map(netstring, (message, sender, *recipients))))
-
-
-def netstrings(data: bytes) -> list[bytes]:
-    """All of this is netstrings: their contents."""
-    found = []
-    place = 0
-    while place < len(data):
-        colon = data.index(b":", place)
-        size = int(data[place:colon])
-        assert str(size).encode() == data[place:colon]
-        place = colon + 1 + size
-        assert data[place : place + 1] == b","
-        found.append(data[colon + 1 : place])
-        place += 1
-    return found
 
 
 def take_request(line: Line) -> list[bytes]:
@@ -56,7 +33,7 @@ def take_request(line: Line) -> list[bytes]:
     if len(whole) <= int(digits):
         raise ConnectionError("cut off")
     assert whole[-1:] == b","
-    return netstrings(whole[:-1])
+    return split(whole[:-1])
 
 
 class Hub(Peer):

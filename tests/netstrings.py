@@ -1,4 +1,4 @@
-"""Clients of QMTP and QMQP: what they send, and what they make of the answers."""
+"""Netstrings as others make them: what clients of QMTP and QMQP send, and what they hear."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ def handed(*recipients: bytes, sender: bytes = b"a@b.example", message: bytes = 
     return ns(ns(message) + ns(sender) + b"".join(map(ns, recipients)))
 
 
+def split(data: bytes) -> list[bytes]:
+    """All of this is netstrings, in strict form: their contents."""
+    found = []
+    while data:
+        head = re.match(rb"(0|[1-9][0-9]*):", data)
+        assert head, data
+        end = head.end() + int(head[1])
+        found.append(data[head.end() : end])
+        assert data[end : end + 1] == b",", data
+        data = data[end + 1 :]
+    return found
+
+
 def verdicts(out: bytes) -> list[bytes]:
     """What a server has said, with time and process id masked; nothing is left over."""
-    found = []
-    while out:
-        head = re.match(rb"(0|[1-9][0-9]{0,5}):", out)
-        assert head, out
-        end = head.end() + int(head[1])
-        found.append(re.sub(rb"\AKok \d+ qp \d+\Z", b"Kok", out[head.end() : end]))
-        assert out[end : end + 1] == b",", out
-        out = out[end + 1 :]
-    return found
+    return [re.sub(rb"\AKok \d+ qp \d+\Z", b"Kok", text) for text in split(out)]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from client import PATIENCE, Client
 from harness import BIN, Home, needs, wait_for
-from hubs import LARGE, MESSAGE, QMQPC, hand_over, netstring, netstrings
+from hubs import LARGE, MESSAGE, QMQPC, hand_over
 from listeners import Listener, Server, listening, tcpserver
+from netstrings import ns, split
 from postfix import Postfix
 
 pytestmark = pytest.mark.interop
@@ -208,10 +209,10 @@ def send_qmtp(port: int, *packages: tuple[bytes, bytes, list[bytes]]) -> list[li
     """
     with Client.connect(port) as client:
         for text, sender, recipients in packages:
-            inner = b"".join(map(netstring, recipients))
-            client.send(netstring(text) + netstring(sender) + netstring(inner))
+            inner = b"".join(map(ns, recipients))
+            client.send(ns(text) + ns(sender) + ns(inner))
         client.end_input()
-        answers = netstrings(client.rest())
+        answers = split(client.rest())
     found = []
     for _, _, recipients in packages:
         found.append([answers.pop(0) for _ in recipients])

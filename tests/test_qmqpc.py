@@ -25,13 +25,12 @@ from hubs import (
     Hub,
     closes_after,
     hand_over,
-    netstring,
-    request,
     says,
     silent,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from netstrings import handed, ns
 from test_maildir import ENVELOPES
 
 from qsmtpd.config.files import ControlFiles
@@ -42,7 +41,7 @@ from qsmtpd.net.qmqphandover import Request
 from qsmtpd.net.qmqphandover import hand_over as hand_over_to_one
 from qsmtpd.policy.held import Held
 
-REQUEST = request(MESSAGE, b"a@b", b"x@ok.example", b"y@ok.example")
+REQUEST = handed(b"x@ok.example", b"y@ok.example", sender=b"a@b", message=MESSAGE)
 MAIL = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n"
 
 
@@ -79,7 +78,7 @@ def test_the_bytes_on_the_wire(home: Home) -> None:
     assert heard == REQUEST
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 262143, 262144, 262145, 1_000_000])
 def test_sizes(home: Home, hub: Hub, size: int) -> None:
     """Around the sizes of what is read at once, and of what is held in memory."""
@@ -100,7 +99,7 @@ def test_from_a_file(home: Home, hub: Hub) -> None:
     assert hub.taken == [[MESSAGE, b"a@b", b"x@ok.example", b"y@ok.example"]]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("envelope", "code"),
     [*ENVELOPES, (b"Fa\0\0", 91), (b"F\0\0", 91), (b"\0\0", 91), (b"F" + b"a" * 70_000, 11)],
@@ -139,9 +138,9 @@ def test_memory_is_flat(home: Home, hub: Hub) -> None:
 ANSWERS = [
     (b"1:K,", 0),
     (b"3:Kok,", 0),
-    (netstring(b"K\0\xff\n23456\r"), 0),
+    (ns(b"K\0\xff\n23456\r"), 0),
     (b"2:K,,", 0),
-    (netstring(b"K" + b"x" * 999), 0),
+    (ns(b"K" + b"x" * 999), 0),
     (b"3:Kok,3:Dno,", 0),  # what follows is not read: it has the message
     (b"3:Kok,\r\n", 0),
     (b"3:Kok," + b"x" * 1_000_000, 0),
@@ -185,7 +184,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(16)
 @pytest.mark.parametrize(("answer", "code"), ANSWERS)
 def test_answers(home: Home, answer: bytes, code: int) -> None:
     with Hub(answer) as hub, Hub() as other:
@@ -257,17 +256,18 @@ def test_an_answer_byte_by_byte(home: Home) -> None:
         assert hand_over(home).code == 0
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("channel", "environ", "answer", "code", "text"),
     [
-        (6, {}, netstring(b"Dno such user #5.1.1"), 82, b"Dno such user #5.1.1"),
+        (6, {}, ns(b"Dno such user #5.1.1"), 82, b"Dno such user #5.1.1"),
         (6, {}, b"9:Znot now!,", 82, b"Znot now!"),
         (6, {}, b"3:Kok,", 0, b""),
         (6, {}, b"1:D,", 31, b""),
         (6, {}, b"5:D \r\n\xff,", 31, b""),  # of that qsmtpd makes no text
         (6, {}, b"2:Dx,", 31, b""),  # of less than three bytes qmail-smtpd makes no text
         (6, {}, b"1:Z,", 71, b""),
-        (6, {}, netstring(b"D" + b"x" * 1000), 82, b"D" + b"x" * 254),
+        (6, {}, ns(b"D" + b"x" * 1000), 82, b"D" + b"x" * 254),
         (4, {"ERROR_FD": "4"}, b"4:Dno!,", 82, b"Dno!"),
         (4, {}, b"4:Dno!,", 31, b""),
         (2, {"ERROR_FD": "2"}, b"4:Dno!,", 82, b"Dno!"),
@@ -286,7 +286,7 @@ def test_the_text_of_a_hub(
 
 
 def test_what_a_hub_says_forges_no_line(home: Home) -> None:
-    with Hub(netstring(b'D\nqsmtpd: x="\\\r\0\xff\x7f\x1b[1m')) as hub:
+    with Hub(ns(b'D\nqsmtpd: x="\\\r\0\xff\x7f\x1b[1m')) as hub:
         home.control("qmqpservers", hub.where)
         done = hand_over(home)
     assert done.log == [f'qsmtpd-qmqpc: {hub.where} rejects it: ?qsmtpd: x="\\?????[1m']
@@ -295,6 +295,7 @@ def test_what_a_hub_says_forges_no_line(home: Home) -> None:
 # -- a hub that does not wait for its turn ------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("answer", "code"), [(b"3:Kok,", 74), (b"6:Dnever,", 31), (b"2:Z?,", 71), (b"x", 74), (b"", 74)]
 )
@@ -307,6 +308,7 @@ def test_an_answer_before_all_was_sent(home: Home, answer: bytes, code: int, aft
     assert other.connections == 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("answer", [b"3:Kok,", b"6:Dnever,"])
 def test_a_hub_that_reads_on_after_its_answer(home: Home, answer: bytes) -> None:
     """That it has a message of which it had only the beginning is not believed."""
@@ -369,7 +371,7 @@ def test_no_hub_can_be_reached(home: Home) -> None:
 @pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_never_two_hubs_with_one_message(home: Home, step: int) -> None:
     """Whatever it has read when it closes; it may even have all."""
-    whole = len(request(b"hi\n", b"a@b", b"x@ok.example"))
+    whole = len(handed(b"x@ok.example", sender=b"a@b", message=b"hi\n"))
     for number in [*range(1, whole, step), whole]:
         with Hub(script=closes_after(number)) as hub, Hub() as other:
             home.control("qmqpservers", hub.where, other.where)
@@ -378,6 +380,7 @@ def test_never_two_hubs_with_one_message(home: Home, step: int) -> None:
         assert re.fullmatch(rf".*{hub.where} fails after {whole} bytes: .*", done.log[0])
 
 
+@pytest.mark.slow
 def test_a_hub_that_closes_at_once(home: Home) -> None:
     """Before a byte was sent, or not: so there is another hub, or none."""
     with Hub(script=lambda line: None) as hub, Hub() as other:
@@ -495,6 +498,7 @@ def test_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_rotated(home: Home) -> None:
     """Both are asked: of 40 messages one in 2^39 tests would send all to one."""
     with Hub() as one, Hub() as other:
@@ -640,6 +644,7 @@ def test_lines_of_any_kind(line: bytes) -> None:
 # -- what is wrong here --------------------------------------------------------
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("files", "environ", "words"),
     [
@@ -666,6 +671,7 @@ def test_no_configuration(
     assert len(done.log) == 1 and words in done.log[0], done.log
 
 
+@pytest.mark.slow
 def test_a_servers_file_that_is_none(home: Home) -> None:
     os.mkfifo(home.control_dir / "qmqpservers")
     done = hand_over(home)
@@ -675,6 +681,7 @@ def test_a_servers_file_that_is_none(home: Home) -> None:
     )
 
 
+@pytest.mark.slow
 def test_arguments(home: Home) -> None:
     for argument, said in (("--help", b"usage: "), ("--version", b"qsmtpd-qmqpc ")):
         done = subprocess.run([QMQPC, argument], capture_output=True, check=True)
@@ -698,6 +705,7 @@ def test_no_place_for_a_file(home: Home, hub: Hub) -> None:
     assert len(hub.taken) == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_folder(home: Home, hub: Hub) -> None:
     folder = home.path / "tmp"
     folder.mkdir()
@@ -720,9 +728,9 @@ def test_a_front_end(home: Home) -> None:
         ((text, sender, recipient),) = hub.taken
         assert (sender, recipient) == (b"a@b", b"x@ok.example")
         assert text.startswith(b"Received: ") and text.endswith(b"\nSubject: x\n\nhi\n")
-        hub.answer = netstring(b"Dno such user here #5.1.1")
+        hub.answer = ns(b"Dno such user here #5.1.1")
         assert front(home) == b"554 no such user here #5.1.1"
-        hub.answer = netstring(b"Zthe disk is full #4.3.1")
+        hub.answer = ns(b"Zthe disk is full #4.3.1")
         assert front(home) == b"451 the disk is full #4.3.1"
         assert front(home, ERROR_FD="2") == b"451 the disk is full #4.3.1"
         hub.answer = b"1:D,"
@@ -770,16 +778,17 @@ def test_check(home: Home) -> None:
     assert code == 1 and line.startswith("wrong: control/qmqpservers: is missing")
 
 
+@pytest.mark.slow
 def test_check_of_a_hub_that_takes_nothing_from_here(home: Home) -> None:
     """It says so, also after a second; or it closes, as tcpserver does by a rule."""
 
     def late(line: Line) -> None:
         line.wait_for_end()
-        line.say(netstring(b"Dnot for you 5.7.1"))
+        line.say(ns(b"Dnot for you 5.7.1"))
 
     with Hub(script=late) as hub:
         home.control("qmqpservers", hub.where)
-        for script in (late, says(netstring(b"Dnot for you 5.7.1"))):
+        for script in (late, says(ns(b"Dnot for you 5.7.1"))):
             hub.script = script
             code, lines = check(home)
             assert code == 1 and "refuses this client: 18:Dnot for you 5.7.1," in lines[0]

@@ -37,7 +37,7 @@ def test_a_verdict_for_each_recipient(home: Home) -> None:
     assert (session["messages"], session["refused"]) == ("2", "1")
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("message", "verdict", "queued"),
     [
@@ -74,7 +74,7 @@ def test_a_bare_lf_may_be_normalized(home: Home, program: str) -> None:
     assert home.messages()[0].body == expected
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("recipient", "environ", "verdict", "queued"),
     [
@@ -154,7 +154,7 @@ def test_databytes(home: Home) -> None:
     assert verdicts(run.out) == [too_big]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("clients", "environ", "taken"),
     [
@@ -202,7 +202,7 @@ def test_who_is_a_client(
         assert (run.status, run.event("session")["end"]) == (1, "not-listed")
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(18)
 @pytest.mark.parametrize(
     "entry",
     [

@@ -252,6 +252,7 @@ def test_cut_off_at_every_byte(served: Served, protocol: type[Qmtp | Qmqp]) -> N
 
 @pytest.mark.sample(4)
 @BOTH
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("byte", [b"", b"0", b"9", b":", b",", b" ", b"-", b"\n", b"\r", b"\0"])
 def test_wrong_at_every_byte(served: Served, protocol: type[Qmtp | Qmqp], byte: bytes) -> None:
     """Another byte in the place of each, and in front of each."""

@@ -11,6 +11,7 @@ import pytest
 from child import Child
 from client import client_context
 from harness import BIN, PROGRAMS, Home, wait_for
+from listeners import clocked
 from netstrings import MESSAGE, handed, ns, package, verdicts
 from tls_home import SERVER
 
@@ -87,7 +88,7 @@ def test_the_order(says: Home) -> None:
     ]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(11)
 @pytest.mark.parametrize("stage", ["connect", "mail", "rcpt", "data", "header", "data_post"])
 @pytest.mark.parametrize("verdict", ["reject", "defer", "drop", "raise"])
 def test_refusals(says: Home, stage: str, verdict: str) -> None:
@@ -123,6 +124,7 @@ def test_a_message_that_is_discarded(home: Home) -> None:
     assert home.messages() == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("program", [QMTP, QMQP])
 def test_changes(home: Home, program: str) -> None:
     source = """
@@ -176,7 +178,7 @@ def test_one_verdict_of_many(says: Home) -> None:
     assert [m.recipients for m in says.messages()] == [[OURS]]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("environ", "verdict"),
     [
@@ -210,7 +212,7 @@ def test_settings(home: Home, environ: dict[str, str], verdict: bytes | None) ->
             assert line in home.last.log  # type: ignore[attr-defined]
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("program", [QMTP, QMQP])
 @pytest.mark.parametrize(
     ("script", "verdict"),
@@ -255,6 +257,79 @@ def test_a_long_message(home: Home) -> None:
     assert second.body == lines
 
 
+# -- filters that remember --------------------------------------------------------
+
+
+def several(home: Home, program: str, *packages: tuple[bytes, ...], **environ: Any) -> list[bytes]:
+    """The verdicts on packages, each its recipients; of a client that may relay."""
+    if program == QMTP:
+        sent = b"".join(package(*recipients) for recipients in packages)
+        return verdicts(home.run(sent, program=QMTP, RELAYCLIENT="", **environ).out)
+    said = []
+    for recipients in packages:
+        said += exchange(home, QMQP, *recipients, **environ)
+    return said
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("program", [QMTP, QMQP])
+def test_sendlimits(home: Home, program: str) -> None:
+    """What is queued counts, with the recipients that were taken, and nothing else does."""
+    home.environ["QSMTPD_STORE"] = "store"
+    home.control("sendlimits", "client:* messages=3/day recipients=4/day")
+    over = b"Zsorry, no more than %b a day (#4.7.1)"
+    recipients, messages = over % b"4 recipients", over % b"3 messages"
+    a, b, c = b"a@no.example", b"b@no.example", b"c@no.example"
+    if program == QMTP:
+        # Of the second package only those are taken for whom there is room.
+        assert several(home, QMTP, (a, b), (a, b, c)) == [b"Kok"] * 4 + [recipients]
+    else:
+        # Where there is no room for one, nothing is queued and nothing counts.
+        assert several(home, QMQP, (a, b), (a, b, c), (a, b)) == [b"Kok", recipients, b"Kok"]
+    assert [len(message.recipients) for message in home.messages()] == [2, 2]
+    assert several(home, program, (a,)) == [recipients]
+    other = {"TCPREMOTEIP": "192.0.2.2"}
+    full = home.script("cat >/dev/null; cat <&1 >/dev/null; exit 53\n")
+    said = several(home, program, (a,), (a,), QMAILQUEUE=full, **other)
+    assert said == [b"Zqq write error or disk full (#4.3.0)"] * 2
+    assert several(home, program, (a,), (a,), (a,), (a,), **other) == [b"Kok"] * 3 + [messages]
+    run = home.run(package(OURS) * 5, program=QMTP)  # who may not relay has no limit
+    assert verdicts(run.out) == [b"Kok"] * 5
+
+
+@pytest.mark.slow
+def test_greylist(home: Home) -> None:
+    """For the null sender it answers when the message comes, which here is at the same time."""
+    clock = home.file("clock", "0")
+    home.environ |= {"QSMTPD_STORE": "store", "GREYLIST": "60"}
+    later = b"Zgreylisted, try again in 60 seconds (#4.7.1)"
+    program = clocked(clock, "qsmtpd.qmtp.qmtpd")
+
+    def sent(data: bytes) -> list[bytes]:
+        return verdicts(home.launch(program, home.environ, "pipe").whole([data]).out)
+
+    bounce = package(OURS, OTHERS, b"y@ok.example", sender=b"")
+    mail = package(OURS, OTHERS)
+    assert sent(bounce + mail) == [later, NOT_OURS, later, later, NOT_OURS]
+    clock.write_text("61")
+    # All recipients of a bounce have to be known, and of other mail each by itself.
+    more = package(OURS, b"z@ok.example", sender=b"")
+    other = package(b"z@ok.example", OURS)
+    assert sent(bounce + mail + more + other) == [
+        *(b"Kok", NOT_OURS, b"Kok"),
+        *(b"Kok", NOT_OURS),
+        *(later, later),
+        *(later, b"Kok"),
+    ]
+    assert [(m.sender, m.recipients) for m in home.messages()] == [
+        (b"", [OURS, b"y@ok.example"]),
+        (b"a@b.example", [OURS]),
+        (b"a@b.example", [OURS]),
+    ]
+    home.control("qmqpclients", "192.0.2.1")  # who may relay is not put off
+    assert exchange(home, QMQP, b"new@ok.example") == [b"Kok"]
+
+
 # -- the end -----------------------------------------------------------------
 
 
@@ -263,6 +338,7 @@ def start(home: Home, program: str, **environ: str) -> Child:
     return home.launch([BIN / program], {**home.environ, **environ})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("program", [QMTP, QMQP])
 def test_implicit_tls(home: Home, program: str) -> None:
     SERVER.save(home.control_dir / "servercert.pem")
@@ -305,7 +381,7 @@ def _sleeps(pid: int) -> bool:
 def test_term_while_the_queue_program_has_the_message(home: Home, program: str) -> None:
     go, started = home.path / "go", home.path / "started"
     os.mkfifo(go)
-    queue = home.script(f"echo >{started}; read x <{go}; exec {ORACLE}\n")
+    queue = home.script(f"{ORACLE} && echo >{started} && read x <{go}\n")
     with start(home, program, QMAILQUEUE=queue) as client:
         client.send(package(OURS) if program == QMTP else handed(OURS))
         wait_for(started.exists)

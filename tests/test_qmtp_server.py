@@ -155,7 +155,7 @@ def test_term(home: Home, protocol: str) -> None:
     home.control("qmqpclients", "127.0.0.1")
     go, started = home.path / "go", home.path / "started"
     os.mkfifo(go)
-    home.environ["QMAILQUEUE"] = home.script(f"echo >{started}; read x <{go}; exec {ORACLE}\n")
+    home.environ["QMAILQUEUE"] = home.script(f"{ORACLE} && echo >{started} && read x <{go}\n")
     data = package(b"x@ok.example") if protocol == "qmtp" else handed(b"x@ok.example")
     with Server(home, "--protocol", protocol, "--drain", "30", "--spare", "1") as server:
         idle, sender = server.client(), server.client()
