@@ -95,7 +95,7 @@ debian-tests: $(VENV)/ready-for-tests
 
 # By hand: hours.
 long: $(VENV)/ready-for-tests
-	$(VENV)/bin/python3 tests/tools.py test
+	$(VENV)/bin/python3 tests/tools.py long
 	$(TEST) -n $(JOBS) -m 'long or hypothesis' --hypothesis-profile long --timeout 14400
 
 # QUICK=1: only whether it works; ROUNDS=3: fewer; LOADS=quit,refused: these alone (they are in

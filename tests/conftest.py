@@ -55,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             seen[test] += 1
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests have measured, which they give by record_property."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
+
+
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[None]:
     """The logs of filters that a test has made in this process end with it."""

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import netstrings
 import pytest
@@ -23,7 +24,7 @@ from client import PATIENCE, Client, client_context
 from dkim_signer import RsaKey, sign
 from dns_server import DnsServer
 from harness import BIN, ROOT, Home, needs, wait_for
-from listeners import listening, make_rules
+from listeners import listening, mail, make_rules
 from proxying import v1
 from tls_home import SERVER
 from tools import find
@@ -155,6 +156,35 @@ def test_qsmtpd_server(place: Place) -> None:
     with place.running(run):
         place.mail("x@elsewhere.example")
     place.arrived()
+
+
+@pytest.mark.slow
+def test_several_mx(place: Place) -> None:
+    """A sender who goes through their list is served by the next one where the first is down."""
+    needs("tcprules")
+    (place.home.path / "other").mkdir()
+    other = Place(Home(place.home.path / "other"))
+
+    def run(each: Place) -> Path:
+        changes = (listener(each), rules(each), ("-u qmaild ", ""))
+        return each.adapt("qsmtpd-server/run", *changes)
+
+    def send(*ports: int) -> None:
+        for port in ports:
+            try:
+                mail(port)
+                return
+            except ConnectionRefusedError:
+                pass
+
+    with other.running(run(other)):
+        with place.running(run(place)):
+            for each in (place, other):
+                each.client().quit()
+            send(place.port, other.port)
+            assert (len(place.home.messages()), len(other.home.messages())) == (1, 0)
+        send(place.port, other.port)
+        assert (len(place.home.messages()), len(other.home.messages())) == (1, 1)
 
 
 @pytest.mark.slow
@@ -516,15 +546,33 @@ def test_a_session_without_quit_is_no_failed_unit(home: Home) -> None:
     assert home.run(b"NOOP\r\n").status == int(service["SuccessExitStatus"]) == 1
 
 
+# -- the picture --------------------------------------------------------------
+
+
+def test_the_picture_has_the_machines_of_the_page() -> None:
+    """It is in words, too; every address of the configurations is in it, and no other."""
+    root = ElementTree.parse(EXAMPLES / "many/many.svg").getroot()
+    texts = {element.tag.rpartition("}")[2]: "".join(element.itertext()) for element in root}
+    assert texts["title"] and len(texts["desc"]) > 100
+    shown = "".join(
+        "".join(element.itertext()) + "\n" for element in root if "desc" not in element.tag
+    )
+    files = [EXAMPLES / "haproxy/haproxy.cfg", EXAMPLES / "many/redis.conf"]
+    files += [path for name in ("hubs", "many") for path in (EXAMPLES / name).rglob("control/*")]
+    used = {found for path in files for found in re.findall(r"192\.0\.2\.\d+", path.read_text())}
+    assert set(re.findall(r"192\.0\.2\.\d+", shown)) == used
+    assert used == set(re.findall(r"192\.0\.2\.\d+", texts["desc"]))
+
+
 # -- the list ----------------------------------------------------------------
 
 
 def test_every_example_is_in_the_list() -> None:
     """Or in that of a page of its own, below."""
     linked = set()
-    for page in (EXAMPLES / "README.md", EXAMPLES / "hubs/README.md"):
+    for page in (EXAMPLES / name for name in ("README.md", "hubs/README.md", "many/README.md")):
         for link in re.findall(r"\]\(([^)#]*)[^)]*\)", page.read_text()):
-            if "://" not in link:
+            if "://" not in link and (page.parent / link).resolve().is_relative_to(EXAMPLES):
                 linked.add(os.path.relpath(page.parent / link, EXAMPLES))
     linked.discard("README.md")
     files = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}

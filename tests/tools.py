@@ -1,4 +1,4 @@
-"""Gets the programs of Debian that a level of the tests needs: tools.py check|test|interop|bench.
+"""Gets the programs of Debian that a level of tests needs: tools.py check|test|interop|long|bench.
 
 A package that brings a service is not installed but unpacked below build/peers.  The others
 are installed (by root), unless a package would be removed for them; what will be installed
@@ -87,7 +87,8 @@ BENCH = {
     "qpsmtpd-forkserver": "qpsmtpd",
     "strace": "strace",
 }
-LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "bench": BENCH}
+LONG = {name: INTEROP[name] for name in (*TEST, "haproxy", "redis-cli", "redis-server")}
+LEVELS = {"check": CHECK, "test": TEST, "interop": INTEROP, "long": LONG, "bench": BENCH}
 #: What is unpacked: it brings a service, conflicts with what may be installed, or supervises.
 PEERS = {
     *("dnsmasq-base", "dovecot-core", "exim4-daemon-light", "fail2ban", "openbsd-inetd"),
