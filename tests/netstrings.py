@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_HEAD = re.compile(rb"(0|[1-9][0-9]*):")
 MESSAGE = b"Subject: x\n\nhello\n"
 
 
@@ -27,13 +28,14 @@ def handed(*recipients: bytes, sender: bytes = b"a@b.example", message: bytes = 
 def split(data: bytes) -> list[bytes]:
     """All of this is netstrings, in strict form: their contents."""
     found = []
-    while data:
-        head = re.match(rb"(0|[1-9][0-9]*):", data)
-        assert head, data
+    place = 0
+    while place < len(data):
+        head = _HEAD.match(data, place)
+        assert head, data[place : place + 99]
         end = head.end() + int(head[1])
         found.append(data[head.end() : end])
-        assert data[end : end + 1] == b",", data
-        data = data[end + 1 :]
+        assert data[end : end + 1] == b",", data[end : end + 99]
+        place = end + 1
     return found
 
 
