@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -11,7 +14,7 @@ import pytest
 
 from qsmtpd.policy.store import COUNTS, GREYLIST, Record, Trouble
 from qsmtpd.policy.store.counts import Counter, count, listed
-from qsmtpd.policy.store.sqlite import SqliteStore
+from qsmtpd.policy.store.sqlite import ReadOnlyStore, SqliteStore
 
 NOW = 1_800_000_000
 BUDGET = 20.0  # seconds: on a machine that is busy
@@ -129,3 +132,73 @@ def test_what_is_no_store_is_trouble_and_left_alone(tmp_path: Path, how: str, wo
         opened(path).update(GREYLIST, [b"k"], NOW, keep)
     assert raised.value.word == word, raised.value.reason
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "UPDATE sqlite_master SET sql = CAST(X'435245415445205441424c45a0' AS TEXT)",
+        "INSERT INTO {} VALUES ('text', 1, 1, 9000000000)",
+        "INSERT INTO {} VALUES (7, 1, 1, 9000000000)",
+        "INSERT INTO {} VALUES (X'6b', 'x', 1, 9000000000)",
+        "INSERT INTO {} VALUES (X'6b', 1, 1.5, 9000000000)",
+        "INSERT INTO {} VALUES (X'6b00313233003132330031', 1, 9223372036854775807, 9000000000)",
+        "INSERT INTO {} VALUES (X'00', 1, 1, 9000000000)",
+        "INSERT INTO {} VALUES (X'6b002033363030000031', 1, 1, 9000000000)",
+        "INSERT INTO {} VALUES (X'6b00b2003000', 1, 1, 9000000000)",
+        "INSERT INTO {} VALUES (zeroblob(100000), 1, 1, 9000000000)",
+    ],
+)
+def test_records_and_tables_that_are_none(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "store"
+    store = opened(path)
+    put(store, b"k", Record(NOW, 1, NOW + 9))
+    count(store, NOW, [Counter(b"k\0messages", 3600)])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        for kind in (COUNTS, GREYLIST):
+            connection.execute(command.format(kind).replace("INSERT", "REPLACE"))
+        connection.commit()
+    use_every_way(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_at_random_it_is_trouble_and_nothing_else(tmp_path: Path, seed: int) -> None:
+    """Its first page has the tables, so there is most to go wrong."""
+    rng, path = random.Random(seed), tmp_path / "store"
+    with closing(opened(path)) as store:
+        for place in range(30):
+            put(store, b"%016d" % place, Record(NOW, 1, NOW + 9))
+            count(store, NOW, [Counter(b"user:%d\0messages" % place, 3600)])
+    content = path.read_bytes()
+    for _ in range(8):
+        damaged = bytearray(content)
+        for _ in range(rng.randrange(1, 9)):
+            damaged[rng.randrange(rng.choice((4096, len(damaged))))] = rng.randrange(256)
+        for name in ("store-wal", "store-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        path.write_bytes(damaged[: rng.choice((len(damaged), rng.randrange(len(damaged))))])
+        if rng.randrange(2):
+            (tmp_path / "store-wal").write_bytes(rng.randbytes(5000))
+            (tmp_path / "store-shm").write_bytes(rng.randbytes(rng.choice((0, 9, 32768))))
+        use_every_way(path)
+
+
+def use_every_way(path: Path) -> None:
+    """Whatever there is may be trouble, and is no other exception."""
+    for kind in (SqliteStore, ReadOnlyStore):
+        with closing(kind(os.fsencode(path), 1)) as store:
+            for use in USES:
+                store.deadline = monotonic() + 0.01  # what is damaged may be busy for ever
+                with suppress(Trouble):
+                    use(store)
+
+
+USES: tuple[Callable[[SqliteStore], object], ...] = (
+    lambda store: put(store, b"k", Record(NOW, 1, NOW + 9)),
+    lambda store: count(store, NOW, [Counter(b"k", 123, 1), Counter(b"user:1\0messages", 3600)]),
+    lambda store: list(store.records(GREYLIST, NOW)),
+    lambda store: list(listed(store, NOW)),
+    lambda store: store.remove(COUNTS, [b"k"]),
+)

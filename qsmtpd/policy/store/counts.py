@@ -10,7 +10,7 @@ Each step has a record, in a ring of them: as many as can count at a time, and n
 
 from __future__ import annotations
 
-from . import COUNTS, KEY_LIMIT, Record
+from . import COUNTS, KEY_LIMIT, Record, Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STEPS = 12
 RING = STEPS + 1
 #: Between a counter's name, its span and its place in the ring.
-_BETWEEN = b"\0"
+_BETWEEN, _DIGITS = b"\0", b"0123456789"
 #: Of a key, behind the name.
 _BEHIND = 12  # bytes
 NAME_LIMIT = KEY_LIMIT - _BEHIND
@@ -118,20 +118,22 @@ def listed(store: Store, now: int) -> Iterator[tuple[bytes, int, Counted]]:
     last: tuple[bytes, int] | None = None
     ring: list[Record | None] = []
     for key, record in store.records(COUNTS, now):
-        name, span, _ = _parts(key)
-        if (name, span) != last:
+        found = _name_and_span(key)
+        if found != last:
             if last is not None:
                 yield *last, _sum(ring, Counter(*last), now)
-            last, ring = (name, span), []
+            last, ring = found, []
         ring.append(record)
     if last is not None:
         yield *last, _sum(ring, Counter(*last), now)
 
 
-def _parts(key: bytes) -> tuple[bytes, int, int]:
-    """Name, span and place in the ring."""
-    name, span, place = key.rsplit(_BETWEEN, 2)
-    return name, int(span), int(place)
+def _name_and_span(key: bytes) -> tuple[bytes, int]:
+    """Of whom a record is.  Raises Trouble."""
+    name, *numbers = key.rsplit(_BETWEEN, 2)
+    if len(numbers) != 2 or len(name) > NAME_LIMIT or b"".join(numbers).strip(_DIGITS):
+        raise Trouble("corrupt", "has the key of a count that is none")
+    return name, int(numbers[0][:_BEHIND] or b"0")
 
 
 def _rings(

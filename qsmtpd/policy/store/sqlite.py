@@ -127,15 +127,16 @@ class SqliteStore:
         return self._do(step)
 
     def records(self, kind: str, now: int) -> Iterator[tuple[bytes, Record]]:
-        last: bytes | None = b""
+        last = b""
 
         def step(connection: sqlite.Connection) -> list[tuple[bytes, int, int, int]]:
             return connection.execute(_LIST[kind], (last, now)).fetchall()
 
-        while last is not None:
-            found = self._do(step)
-            last = found[-1][0] if found else None
+        while found := self._do(step):
             for key, *numbers in found:
+                if not isinstance(key, bytes) or key <= last:  # or it would have no end
+                    raise Trouble("corrupt", "has a key that is none, or out of order")
+                last = key
                 yield key, _record(numbers)
 
     def remove(self, kind: str, keys: Sequence[bytes] | None = None) -> int:
@@ -198,6 +199,11 @@ class SqliteStore:
                 if monotonic() + PAUSE + WAIT > self.deadline or waits.requested():
                     raise Trouble("busy", str(error)) from error
                 waits.sleep(PAUSE)
+            except (UnicodeDecodeError, OverflowError, MemoryError) as error:
+                # SQLite's words on a damaged schema; a damaged record.
+                self.close()
+                word = "failed" if isinstance(error, MemoryError) else "corrupt"
+                raise Trouble(word, type(error).__name__) from error
             except OSError as error:
                 self.close()
                 word = _ERRNOS.get(error.errno or 0, "failed")
