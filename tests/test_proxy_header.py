@@ -39,6 +39,8 @@ RIGHT = {
     b"PROXY UNKNOWN ffff::1 \r ::2 1 2\r\n": None,
     V2 + b"\x20\0\0\0": None,
     V2 + b"\x20\x11\0\x0c" + bytes(12): None,
+    V2 + b"\x20\x11\0\x0c" + vector(3, b"\1\2\3\4") + bytes(5): None,  # an address like a CRC32C
+    V2 + b"\x20\x21\0\x0c" + bytes(12): None,
     V2 + b"\x20\xff\0\5trash": None,
     with_checksum(V2 + b"\x20\0\0\7" + vector(3, bytes(4))): None,
     V2 + b"\x21\0\0\0": None,
@@ -115,6 +117,7 @@ WRONG = [
     v2(0x11, *IPV4, vectors=vector(3, bytes(3))),
     with_checksum(v2(0x11, *IPV4, vectors=vector(3, bytes(4)) * 2)),
     V2 + b"\x20\0\0\7" + vector(3, bytes(4)),
+    V2 + b"\x20\x11\0\x13" + bytes(12) + vector(3, bytes(4)),
     v2(0x11, *IPV4, vectors=vector(0x20, bytes(5)) * 2),
 ]
 #: What begins as no header does.

@@ -196,7 +196,7 @@ def _parse_2(data: bytes) -> Header:
     family, transport = data[13] >> 4, data[13] & 15
     if data[12] == _LOCAL or family == 0:  # what follows is not heeded, be it what it is
         try:
-            _check_sum(data, _vectors(data, _FIXED))
+            _check_sum(data, _vectors(data, _FIXED + _SIZES.get(family, 0)))
         except _NoVectors:
             pass
         return Header(LOCAL if data[12] == _LOCAL else UNKNOWN)
