@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 #: For what is no client and no process.
 _OTHERS = 64
+#: So many PROXY headers are awaited at once, and this is the least where there is no room.
+MOST_HEADERS, LEAST_HEADERS = 250, 10
 _before: tuple[int, int] | None = None
 
 
 def wanted(options: Options) -> int:
-    """How many descriptors the master may come to have."""
+    """How many descriptors the master may come to have, without awaited headers."""
     return options.hold + options.limit + options.spare + _OTHERS
 
 
@@ -24,14 +26,15 @@ def raise_limit(options: Options) -> None:
     """Let this process have so many; where that cannot be, hold less, and say so."""
     global _before
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted(options)
+    needed = wanted(options) + MOST_HEADERS
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     problem = too_few(options)
     if problem is not None:
         options.hold = max(0, hard - wanted(options) + options.hold)
         status.say(f"warning: {problem}: {options.hold} are held at most")
-        needed = hard
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
     _before = soft, hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
@@ -42,6 +45,14 @@ def too_few(options: Options) -> str | None:
     if hard == resource.RLIM_INFINITY or hard >= wanted(options):
         return None
     return f"the limit of {hard} descriptors is too low for --hold {options.hold}"
+
+
+def headers(options: Options) -> int:
+    """How many PROXY headers can be awaited at once: not at the cost of clients and processes."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_HEADERS
+    return max(LEAST_HEADERS, min(MOST_HEADERS, soft - wanted(options)))
 
 
 def restore_limit() -> None:

@@ -14,7 +14,7 @@ from time import monotonic
 from .. import waits
 from ..facts import ControlError
 from ..session.plan import Plan
-from . import rules, status
+from . import limits, rules, status
 from .accepted import LOOPBACK, Client, network, own, plain
 from .options import ERRORS, STATUS
 from .pool import PAUSE
@@ -65,7 +65,7 @@ class Listener:
         self._held = held
         self._connections = connections
         self._catch_up = catch_up
-        self._proxied = Proxied(events, pool, self._admit)
+        self._proxied = Proxied(limits.headers(options), events, pool, self._admit)
         #: Does it wait for connections now?
         self.listens = False
         self._by_fd = {each.fileno(): each for each in sockets}
@@ -125,7 +125,8 @@ class Listener:
         except OSError as error:
             if self._options.verbose >= ERRORS:
                 status.say(f"warning: cannot accept: {error.strerror}")
-            if error.errno in _NO_DESCRIPTOR and self._held.make_room():
+            full = error.errno in _NO_DESCRIPTOR
+            if full and (self._proxied.make_room() or self._held.make_room()):
                 return
             if error.errno in _LASTING:  # any other concerns this one connection
                 self.pause()

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from .events import Events
     from .pool import Pool
 
-#: So many headers are awaited at once; with one more, who has been here longest leaves.
-MOST = 250
-
 
 class _Pending:
     """A connection, the facts of it, and what has come of its header."""
@@ -58,14 +55,19 @@ class _Pending:
 
 
 class Proxied:
-    """admit(connection, facts, since) goes on with whom a header names, or with nobody's."""
+    """At most so many wait; with one more, who has been here longest leaves.
+
+    admit(connection, facts, since) goes on with whom a header names, or with nobody's.
+    """
 
     def __init__(
         self,
+        most: int,
         events: Events,
         pool: Pool,
         admit: Callable[[Socket, dict[bytes, bytes], float], object],
     ) -> None:
+        self._most = most
         self._events = events
         self._pool = pool
         self._admit = admit
@@ -80,8 +82,8 @@ class Proxied:
         pending = _Pending(connection, facts)
         if self._read(pending):
             return True
-        if len(self._pending) >= MOST:
-            self._end(next(iter(self._pending.values())), "no-room")
+        if len(self._pending) >= self._most:
+            self.make_room()
         self._pending[connection.fileno()] = pending
         self._events.add(connection.fileno(), self._changed)
         self._timers.set(pending, hosts.timeout)
@@ -107,6 +109,13 @@ class Proxied:
             self._remove(pending)
             self._admit(pending.connection, {**pending.facts, **said}, pending.since)
         return True
+
+    def make_room(self) -> bool:
+        """Who has been here longest leaves; False where there is nobody."""
+        for oldest in self._pending.values():
+            self._end(oldest, "no-room")
+            return True
+        return False
 
     def next_time(self) -> float:
         """When expire() has something to do (monotonic seconds)."""
