@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
-from harness import Home, Variables
-from listeners import make_rules
+from harness import BIN, Home, Variables
+from listeners import listening, make_rules
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +56,14 @@ def test_rules_by_name_and_damaged_ones(home: Home) -> None:
     assert "warning: PROXYRULES: has 1 rules by name" in said(home, PROXYRULES=str(rules))
     rules.write_bytes(b"x" * 3000)
     assert f"wrong: PROXYRULES: {rules}" in said(home, PROXYRULES=str(rules))
+
+
+def test_the_rules_of_the_warm_server_are_for_clients(home: Home) -> None:
+    """Those give what they say: there is nothing to warn of."""
+    home.control("proxyhosts", "192.0.2.1")
+    rules = make_rules(home.path / "rules.cdb", '10.:allow,RELAYCLIENT=""', ":allow")
+    options = ["--check", "-H", "-x", str(rules), "127.0.0.1", "0"]
+    command = [str(BIN / "qsmtpd-server"), *options]
+    checked = subprocess.run(command, env=listening(home), capture_output=True, text=True)
+    assert "RELAYCLIENT = " in checked.stdout
+    assert "is not for clients behind" not in checked.stdout

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from client import Client, client_context
-from harness import BIN, Home, wait_for
+from harness import BIN, Home, needs, wait_for
 from listeners import Server, listening, make_rules, patched
 from proxying import V2, v1, v2, vector
 from test_proxy_child import CLIENTS, IPV4, IPV6, LOCAL, SSL, UNKNOWN
@@ -153,6 +153,19 @@ def test_who_is_not_named_has_no_rights(home: Home, header: bytes, by_name: bool
         assert ended(server)[0]["ip"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
+def test_nor_any_that_everybody_has(home: Home, header: bytes) -> None:
+    """Who is named has what the server itself was started with; a health check has not."""
+    home.environ["RELAYCLIENT"] = ""
+    with Server(home) as server:
+        for sent, code in ((header, b"5"), (of(1), b"2")):
+            with behind(server, sent) as client:
+                client.reply()
+                client.ask(b"HELO x", b"MAIL FROM:<a@b>")
+                assert client.ask(b"RCPT TO:<x@elsewhere.example>").startswith(code)
+                client.quit()
+
+
 def test_the_limit_of_a_client(home: Home) -> None:
     """It counts who is behind the balancer, and not the balancer, nor who has no header yet."""
     run = patched("listener.LOOPBACK = ()")
@@ -267,7 +280,7 @@ def test_a_health_check_where_tls_is_implicit(home: Home, kind: str) -> None:
 
 def test_too_many_headers_are_awaited(home: Home) -> None:
     """Who has been there longest makes room."""
-    with Server(home, run=patched("proxied.MOST = 3")) as server:
+    with Server(home, run=patched("limits.headers = lambda _: 3")) as server:
         clients = [behind(server, b"PROXY ") for _ in range(4)]
         assert clients[0].rest() == b""
         (event,) = ended(server)
@@ -276,6 +289,24 @@ def test_too_many_headers_are_awaited(home: Home) -> None:
             client.send(IPV4[6:])
             assert client.reply() == GREETING
             client.close()
+
+
+def test_headers_take_no_descriptor_of_others(home: Home) -> None:
+    """Where there are few, fewer are awaited: held clients stay, and there are processes."""
+    command = (needs("prlimit"), "--nofile=100:100")
+    with Server(home, "--hold", "10", "-c", "5", command=command) as server:
+        held = [server.client("127.0.2.1") for _ in range(10)]
+        for client in held:
+            assert client.reply() == GREETING
+        silent = [server.client() for _ in range(60)]
+        assert silent[0].rest() == b""
+        with behind(server, of(1)) as client:
+            assert client.reply() == GREETING
+        for client in held[1:]:
+            assert client.ask(b"QUIT") == b"221 mx.example"
+        assert "cannot accept" not in server.log()
+        ends = {event["end"] for event in server.events("session") if event["ip"] == "127.0.0.1"}
+        assert ends == {"no-room"}
 
 
 def test_the_end(home: Home) -> None:

@@ -65,10 +65,12 @@ def examine(
     checkpassword: list[bytes],
     quiet: bool = False,
     protocol: type[Conversation] = Smtp,
+    of_balancer: bool = True,
 ) -> Report:
     """The report on everything that a session in this environment and protocol would use.
 
-    The working directory becomes its QMAILHOME.
+    The working directory becomes its QMAILHOME.  `of_balancer`: where PROXY headers come, it
+    is the environment of who sends them.
     """
     report = Report(quiet)
     attempt = report.attempt
@@ -122,7 +124,7 @@ def examine(
     if queue is not None:
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
-    attempt(lambda: check_proxy(report, plain))
+    attempt(lambda: check_proxy(report, plain, of_balancer))
     has_spf = has_dkim = False
     if policy is not None:
         attempt(lambda: check_filters(report, plain, policy))

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 _IDLE = (("proxytimeout", "PROXYTIMEOUT"), ("proxytls", "PROXYTLS"), (None, "PROXYRULES"))
 
 
-def check_proxy(report: Report, settings: Settings) -> None:
-    """Say what is odd about the settings of the PROXY protocol.  Raises ControlError."""
+def check_proxy(report: Report, settings: Settings, of_balancer: bool) -> None:
+    """Say what is odd about the settings of the PROXY protocol.  Raises ControlError.
+
+    `of_balancer`: is the environment that of connections from who sends the header?
+    """
     hosts = proxy_settings(settings)
     where = "PROXYHOSTS" if settings.is_set("PROXYHOSTS") else "control/proxyhosts"
     if hosts is None or not hosts.count:
@@ -28,7 +31,7 @@ def check_proxy(report: Report, settings: Settings) -> None:
         return
     if hosts.everybody:
         report.warn(where, "names everybody, so every client says who it is, and gets its rights")
-    for name in RIGHTS:
+    for name in RIGHTS if of_balancer else ():
         right = name.decode("ascii")
         if settings.is_set(right):
             report.warn(right, f"is not for clients behind {where}: their rules have to say so")

@@ -37,11 +37,11 @@ def read_peer(environ: Mapping[bytes, bytes], fd: int | None = None) -> Peer:
 
     Where no variable says it, the socket `fd` does.
     """
-    relay = environ.get(b"RELAYCLIENT")
-    if relay is not None:  # it is appended to addresses
-        relay = relay.rstrip(BLANKS)
     proxy = environ.get(b"PROXYREMOTEIP")
     anonymous = proxy is not None and environ.get(b"PROXYHEADER") != b"PROXY"
+    relay = None if anonymous else environ.get(b"RELAYCLIENT")
+    if relay is not None:  # it is appended to addresses
+        relay = relay.rstrip(BLANKS)
     family = _family(environ)
     if family is not None:
         # One family only: a variable of another one is a leftover of some

@@ -79,8 +79,9 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
 
     def examine(variables: Mapping[bytes, bytes]) -> Report:
         os.chdir(place)  # the last one has gone to its QMAILHOME
+        # What is said of PROXY headers is as of clients: their rules are looked for behind them.
         report = child.examine(
-            variables, options.checkpassword, options.quiet_check, options.protocol
+            variables, options.checkpassword, options.quiet_check, options.protocol, False
         )
         by_name = variables.get(b"HELOCHECK", b"").rstrip() == b"="
         nameless = not options.remote_names and b"TCPREMOTEHOST" not in variables
