@@ -57,6 +57,7 @@ def test_the_variable_of_badmimetypes(
     assert told(plugin, PROGRAM) == of_a_stranger
     assert told(plugin, PROGRAM, client(relay=b"")) == of_a_relay_client
     assert told(plugin, PROGRAM, client(user=b"joe")) == of_a_relay_client
+    assert not hasattr(plugin, "immune"), "nobody, as the manual says"
     assert told(plugin, PROGRAM.replace(b"TVqQ", b"tvqq")) == TAKEN
     assert told(plugin, PROGRAM.replace(b"base64", b"7bit")) == TAKEN
 
@@ -102,6 +103,15 @@ def test_blanks_in_base64(control: Path, line: bytes, said: bytes) -> None:
     head = b"Content-Type: multipart/x; boundary=b\n"
     assert told(plugin, head + PROGRAM + line + b"\nAAAA\n") == said
     assert told(plugin, head + PROGRAM.replace(b"base64", b"7bit") + line + b"\nAAAA\n") == TAKEN
+
+
+@pytest.mark.parametrize("text", [b"TQ==WpAAAwAAAAQA", b"TVqQ\n=\n==AAMAAAAE", b"TVo=kAADAAAABAAA",
+                                  b"=TVqQA===AAMAAAAE", b"TQ==Wg==kAADAAAABAAA"])  # fmt: skip
+def test_padding_within_base64(control: Path, text: bytes) -> None:
+    """Some go on behind it, and some do not see it."""
+    (control / "badmimetypes").write_text("TVqQAAMAA\n")
+    plugin = build("badmimetypes", control.parent, BADMIMETYPE="")
+    assert told(plugin, b"Content-Transfer-Encoding: base64\n\n" + text) == NO
 
 
 @pytest.mark.parametrize(

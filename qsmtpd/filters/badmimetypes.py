@@ -10,13 +10,16 @@ Replies: `554 sorry, invalid message content (#5.3.2)`, with what REPLY_CONTENT 
 Log keys: by=badmimetypes; found=, the characters; beyond=.
 
 In SPAMCONTROL they are those of the first line behind an empty one, as it is written; here what
-is no character of base64 does not count, wherever a line ends, as for those who decode it.
+is no character of base64 does not count, wherever a line ends, as for those who decode it; and
+padding between them counts as the end of a piece, and not at all.
 """
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
+
 from .content import ContentFilter, Watcher
-from .signatures import BASE64, NOT_BASE64, Signatures, refusal, switch
+from .signatures import BASE64, Signatures, refusal, switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,41 +56,42 @@ class Plugin(ContentFilter):
 
     def _watch(self, scanner: MimeScanner) -> Watcher:
         assert self._signatures is not None
-        watcher = _Beginnings(self._signatures, self._switch == NO_BLANKS, self._refusal)
-        scanner.listeners.append(watcher.hear)
+        watcher = _Beginnings(self._signatures, self._refusal)
+        if self._switch == NO_BLANKS:
+            scanner.listeners.append(watcher.hear)
         return watcher
 
 
 class _Beginnings(Watcher):
     """What the parts of one message begin with."""
 
-    __slots__ = ("_signatures", "_refusal", "_kept", "_all", "_no_blanks", "_blank", "_blanks")
+    __slots__ = ("_signatures", "_refusal", "_blank", "_blanks")
 
-    def __init__(self, signatures: Signatures, no_blanks: bool, refusal: Decision) -> None:
+    def __init__(self, signatures: Signatures, refusal: Decision) -> None:
         self._signatures = signatures
         self._refusal = refusal
-        self._kept = b""  # of this part
-        self._all: dict[bytes, None] = {}
-        self._no_blanks = no_blanks
         self._blank = b""  # what has come last was one
         self._blanks = False
 
     def hear(self, text: bytes) -> None:
-        """More of a part in base64; b"" where one begins."""
+        """More of a part in base64, for who looks for blanks; b"" where one begins."""
         if not text:
-            self._kept = self._blank = b""
-            return
-        if len(self._kept) < LENGTH:
-            self._kept += text.translate(None, NOT_BASE64)[: LENGTH - len(self._kept)]
-            if len(self._kept) == LENGTH:
-                self._all[self._kept] = None
-        if self._no_blanks and not self._blanks:
+            self._blank = b""
+        elif not self._blanks:
             kinds = self._blank + text.translate(_KINDS, _OTHERS)
             self._blanks = b" x" in kinds
             self._blank = kinds[-1:] if kinds.endswith(b" ") else b""
 
     def found(self, scanner: MimeScanner) -> tuple[bytes, Decision] | None:
-        for beginning in self._all:
-            if beginning in self._signatures:
-                return beginning, self._refusal
+        for beginning in sorted(scanner.beginnings):
+            for letters in (beginning.replace(b"=", b""), _encoded_anew(beginning)):
+                if letters[:LENGTH] in self._signatures:
+                    return letters[:LENGTH], self._refusal
         return (b"blanks in base64", self._refusal) if self._blanks else None
+
+
+def _encoded_anew(text: bytes) -> bytes:
+    """What base64 stands for that has padding within it, in base64 without."""
+    pieces = (piece[: len(piece) - (len(piece) % 4 == 1)] for piece in text.split(b"="))
+    data = (a2b_base64(piece + b"=" * (-len(piece) % 4)) for piece in pieces)
+    return b2a_base64(b"".join(data), newline=False)

@@ -20,8 +20,10 @@ PARAMETERS_LIMIT = 100
 NAME_LIMIT = 1000
 
 _READINGS = 5  # of one value: see _values()
+_DIGITS = 9  # of the number of a piece
 _TOKEN = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _CONTROLS = bytes([*range(32), 127])
+_CONTROLS_BUT_TAB = _CONTROLS.replace(b"\t", b"")
 _BLANKS = b" \t\n"
 #: Characters that are not to be seen, or turn the direction of what is behind them: U+00AD,
 #: U+061C, U+180E, U+200B to U+200F, U+202A to U+202E, U+2060 to U+206F and U+FEFF, in UTF-8.
@@ -48,19 +50,25 @@ class _Parameter:
         self.values = values
 
 
-def values(field: bytes, name: bytes) -> set[bytes]:
+def texts(field: bytes) -> set[bytes]:
+    """What readers may look at who look for parameters in a field."""
+    # A reader may take the blanks of a fold for a part of the value, or not; may drop controls;
+    # and may look into what it has decoded.
+    unfolded = {field.replace(b"\n", b"")}
+    if b"\n" in field:
+        unfolded.add(b"".join(line.strip(b" \t") for line in field.split(b"\n")))
+    unfolded |= {text.translate(None, _CONTROLS_BUT_TAB) for text in unfolded}
+    unfolded |= {decode_words(text, joined) for text in unfolded for joined in (False, True)}
+    return unfolded
+
+
+def values(texts: Iterable[bytes], name: bytes) -> set[bytes]:
     """What readers may take for the value of this parameter (in lower case), decoded.
 
     Of `name`, those of `filename` as well.  Raises BeyondLimit.
     """
-    # A reader may take the blanks of a fold for a part of the value, or not; and may look for
-    # parameters in what it has decoded.
-    unfolded = {field.replace(b"\n", b"")}
-    if b"\n" in field:
-        unfolded.add(b"".join(line.strip(b" \t") for line in field.split(b"\n")))
-    unfolded |= {decode_words(text) for text in unfolded}
     found: set[bytes] = set()
-    for text in unfolded:
+    for text in texts:
         parameters = _find(text, name)
         for one in parameters:  # a piece, too, is all that some readers see
             found.update(_decoded(value, one.encoded) for value in one.values)
@@ -68,6 +76,14 @@ def values(field: bytes, name: bytes) -> set[bytes]:
                 found.update(one.values)
         found |= _joined(parameters)
     return found
+
+
+def boundaries(texts: Iterable[bytes]) -> set[bytes]:
+    """What readers may take for the boundary in a Content-Type.  Raises BeyondLimit."""
+    found = values(texts, b"boundary")
+    found |= {_until_nul(one) for one in found} | {one.translate(None, _CONTROLS) for one in found}
+    found |= {one.strip(b"'") for one in found}
+    return {one.strip(b" \t") for one in found} - {b""}
 
 
 def readings(value: bytes) -> set[bytes]:
@@ -80,13 +96,25 @@ def readings(value: bytes) -> set[bytes]:
     return found - {b""}
 
 
-def uuencoded(line: bytes) -> bytes | None:
-    """The name in a line `begin 644 name`, with which uuencoded data begin; else None."""
-    word, _, rest = line.partition(b" ")
-    mode, blank, name = rest.partition(b" ")
-    if word != b"begin" or not blank or not 3 <= len(mode) <= 4 or mode.strip(b"01234567"):
+#: What a line begins with that may be followed by the name of a file; see inline().
+INLINE = (b"begin", b"=ybegin ")
+
+
+def inline(line: bytes) -> bytes | None:
+    """The name in a line with which a file begins in a text; else None.
+
+    That is `begin 644 name` of uuencode (readers take modes of any length, and blanks and no mode
+    at all), `begin-base64 644 name`, and `=ybegin … name=name` of yEnc.
+    """
+    if line.startswith(b"=ybegin "):
+        return line.partition(b" name=")[2].strip(_BLANKS) or None
+    rest = line.removeprefix(b"begin").removeprefix(b"-base64")
+    words = rest.split(None, 1)
+    if not words or not rest.startswith((b" ", b"\t")):
         return None
-    return name.strip(_BLANKS) or None
+    if not words[0].strip(b"01234567"):
+        return words[1].strip(_BLANKS) if len(words) > 1 else b""
+    return rest.strip(_BLANKS) if rest.startswith(b"  ") else None
 
 
 # -- parameters --------------------------------------------------------------
@@ -117,18 +145,17 @@ def _find(text: bytes, name: bytes) -> list[_Parameter]:
 def _parameter(text: bytes, name: bytes, at: int) -> _Parameter | None:
     """What begins behind its name: `*`, the number of a piece, `*`, and `=`; RFC 2231, 7."""
     piece, encoded = -1, False
+    at = _behind_blanks(text, at + text.startswith(b'"', at))
     if text.startswith(b"*", at):
-        end = at = at + 1
+        end = at = _behind_blanks(text, at + 1)
         while text[end : end + 1].isdigit():
             end += 1
         digits = text[at:end]
-        if len(digits) > 4:
-            return None
         if digits:
-            piece = int(digits)
+            piece = int(digits.lstrip(b"0")[:_DIGITS] or b"0")
+        end = _behind_blanks(text, end)
         encoded = not digits or text.startswith(b"*", end)
-        at = end + (bool(digits) and encoded)
-    at = _behind_blanks(text, at)
+        at = _behind_blanks(text, end + (bool(digits) and encoded))
     if not text.startswith(b"=", at):
         return None
     return _Parameter(name, piece, encoded, _values(text, _behind_blanks(text, at + 1)))
@@ -156,7 +183,7 @@ def _values(text: bytes, at: int) -> list[bytes]:
     if not text.startswith(b'"', at):
         first = up_to_semicolon.split(None, 1)[:1]
         quotes = up_to_semicolon.replace(b'"', b"")
-        found = [*first, up_to_semicolon, _without_comments(up_to_semicolon), quotes]
+        found = [*first, up_to_semicolon, without_comments(up_to_semicolon), quotes]
         found.append(text[at : _semicolon(text, at)].strip(_BLANKS))
     else:
         quoted, end = _quoted(text, at + 1)
@@ -197,7 +224,8 @@ def _semicolon(text: bytes, at: int) -> int:
         at = end + 1
 
 
-def _without_comments(text: bytes) -> bytes:
+def without_comments(text: bytes) -> bytes:
+    """Without what stands in parentheses."""
     parts, depth = [], 0
     for part in text.replace(b"(", b"\0(").replace(b")", b")\0").split(b"\0"):
         depth += part.startswith(b"(")
@@ -234,16 +262,19 @@ def _joined(parameters: list[_Parameter]) -> set[bytes]:
             orders |= {whole: None, whole[:gap]: None}
         for some in orders:
             for reading in range(max((len(one.values) for one in some), default=0)):
-                found.add(_put_together(some, reading))
+                found.add(_put_together(some, reading, 1))
+            if sum(one.encoded for one in some) > 1:
+                found.add(_put_together(some, 0, len(some)))
     return found
 
 
-def _put_together(pieces: Iterable[_Parameter], reading: int) -> bytes:
+def _put_together(pieces: Iterable[_Parameter], reading: int, charsets: int) -> bytes:
+    """In this reading; so many pieces, from the first one, may have a charset before them."""
     charset = b""
     parts = []
     for number, one in enumerate(pieces):
         value = one.values[min(reading, len(one.values) - 1)]
-        if number == 0 and one.encoded and value.count(b"'") >= 2:
+        if number < charsets and one.encoded and value.count(b"'") >= 2:
             charset, _, value = value.split(b"'", 2)
         parts.append(decode_percent(value) if one.encoded else value)
     return to_utf8(b"".join(parts), charset)
@@ -252,13 +283,40 @@ def _put_together(pieces: Iterable[_Parameter], reading: int) -> bytes:
 # -- names -------------------------------------------------------------------
 
 
+def _joined_words(name: bytes) -> bytes:
+    return decode_words(name, joined=True)
+
+
 def _visible(name: bytes) -> bytes:
-    """Without what is not to be seen, such as NULs and marks that turn the direction."""
+    """Without what is not to be seen, such as NULs and marks that turn the direction.
+
+    And without bytes that are no text, which some drop.
+    """
     name = name.translate(None, _CONTROLS)
     if not name.isascii():
+        name = name.decode("utf-8", "ignore").replace("\ufffd", "").encode("utf-8")
         for mark in _UNSEEN:
             name = name.replace(mark, b"")
     return name
+
+
+def _compatible(name: bytes) -> bytes:
+    """With plain characters for wide ones and their like, as code pages of Windows have them."""
+    if name.isascii():
+        return name
+    from unicodedata import normalize  # now: few names
+
+    return normalize("NFKC", name.decode("utf-8", "replace")).encode("utf-8")
+
+
+def _allowed(name: bytes) -> bytes:
+    """Without the characters that no name may have, to Windows, and apostrophes around it."""
+    return name.translate(None, b'<>:"/\\|?*').strip(b"' ")
+
+
+def _cut(name: bytes) -> bytes:
+    """As many systems take it: no more than 255 bytes."""
+    return name[:255]
 
 
 def _until_nul(name: bytes) -> bytes:
@@ -281,5 +339,6 @@ def _trimmed(name: bytes) -> bytes:
 
 
 _READERS: Iterable[Callable[[bytes], bytes]] = (
-    decode_words, _until_nul, _visible, decode_percent, _last_step, _without_stream, _trimmed,
+    decode_words, _joined_words, decode_percent, _until_nul, _visible, _compatible, _last_step,
+    _without_stream, _allowed, _cut, _trimmed,
 )  # fmt: skip
