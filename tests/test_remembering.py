@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness import BIN, ROOT, Home, wait_for
@@ -215,6 +216,25 @@ def test_check_knows_the_file_systems_of_other_machines(
         assert store._remote(os.fsencode(place)) == said, place
     monkeypatch.setattr(store, "MOUNTS", str(home.path / "nowhere"))
     assert store._remote(os.fsencode(folder)) == ""
+
+
+def test_check_says_where_the_disk_is_full(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    report = SimpleNamespace(
+        wrong=lambda where, what: found.append("wrong"),
+        warn=lambda where, what: found.append("warning"),
+    )
+
+    def said(kilobytes: int, files: int, is_there: bool = False) -> list[str]:
+        room = SimpleNamespace(f_bavail=kilobytes, f_frsize=1024, f_files=99, f_favail=files)
+        monkeypatch.setattr(os, "statvfs", lambda path: room)
+        found.clear()
+        store._check_room(report, "store", os.fsencode(home.path), is_there)  # type: ignore[arg-type]
+        return [*found]
+
+    assert said(0, 9) == said(127, 9) == ["wrong"]
+    assert said(9999, 0) == ["wrong"] and said(9999, 0, is_there=True) == []
+    assert said(200, 9) == ["warning"] and said(9999, 9) == []
 
 
 def test_off_it_costs_nothing(home: Home) -> None:

@@ -289,6 +289,7 @@ def test_names_are_safe_and_can_be_said_again(limited: Home) -> None:
     assert len(shown) == len(ODD)
     said = counts(limited, "--reset", *shown)
     assert said.count("reset: ") == len(ODD) and "nothing" not in said
+    assert {line.removeprefix("reset: ") for line in said.splitlines()} == shown
     assert counts(limited) == "nothing is counted\n"
 
 

@@ -235,13 +235,14 @@ def _reset(store: Store, names: Sequence[bytes]) -> int:
     status = 0
     for name in names:
         try:
-            forgotten = sum(_forget(store, who) for who in _meant(read(name)))
+            meant = read(name)
+            forgotten = sum(_forget(store, who) for who in _meant(meant))
         except ValueError:
             status = 1
             _print(f"no name: {shown(name)}")
             continue
         status = status if forgotten else 1
-        _print(f"{'reset' if forgotten else 'nothing was counted'}: {shown(name)}")
+        _print(f"{'reset' if forgotten else 'nothing was counted'}: {shown(meant)}")
     return status
 
 

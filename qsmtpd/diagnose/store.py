@@ -26,6 +26,8 @@ MOUNTS = "/proc/self/mountinfo"
 _REMOTE_LIKE = ("fuse.", "ocfs", "gfs")
 #: What is waited for it (seconds).
 WAIT = 2.0
+#: A new store with its log and its index takes some 70 kB, and the log grows to 4 MB.
+LEAST, GOOD = 128 * 1024, 8 * 1024 * 1024
 
 
 def check_store(report: Report, settings: Settings, policy: PolicySettings) -> None:
@@ -48,6 +50,7 @@ def check_store(report: Report, settings: Settings, policy: PolicySettings) -> N
     if kind := _remote(folder):
         what = f"is on {kind}: SQLite wants a file system of this machine alone"
         report.wrong(where, f"{os.fsdecode(path)} {what}")
+    _check_room(report, where, folder, os.path.lexists(path))
     try:
         store = open_store(wanted, read_only=True)
         store.deadline = monotonic() + WAIT
@@ -80,6 +83,22 @@ def _is_folder(report: Report, where: str, folder: bytes) -> bool:
         what = "belongs to root: sessions of another user cannot make files in it"
         report.warn(where, f"{text} {what}; run this check as that one")
     return True
+
+
+def _check_room(report: Report, where: str, folder: bytes, is_there: bool) -> None:
+    """Is there room on the disk for what filters are to remember?"""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return  # it is not known
+    room = found.f_bavail * found.f_frsize
+    text = f"the file system of {os.fsdecode(folder)} has"
+    if room < LEAST:
+        report.wrong(where, f"{text} no room: {room} bytes")
+    elif found.f_files and not found.f_favail and not is_there:
+        report.wrong(where, f"{text} no room for another file")
+    elif room < GOOD:
+        report.warn(where, f"{text} little room: {room} bytes")
 
 
 def _is_file(report: Report, where: str, path: bytes) -> bool:
