@@ -10,7 +10,14 @@ from client import Client, client_context
 from harness import PROGRAMS, Home, wait_for
 from listeners import Server, make_rules, patched
 from netstrings import MESSAGE, handed, package, verdicts
+from run import parse_events
 from tls_home import SERVER
+
+from qsmtpd.qmtp.qmqp import Qmqp
+from qsmtpd.qmtp.qmtp import Qmtp
+from qsmtpd.server import rehearsal
+from qsmtpd.session.dialogue import Smtp
+from qsmtpd.session.protocol import Conversation
 
 ORACLE = PROGRAMS / "oracle"
 NOT_LISTED = b"Dsorry, you are not one of the clients of this server (#5.7.1)"
@@ -188,3 +195,18 @@ def test_options(home: Home) -> None:
     cdb = make_rules(home.path / "rules.cdb", '192.0.2.1:allow,QMQPCLIENT=""', ":deny")
     run = home.run(b"", "-x", str(cdb), *command, program="qsmtpd-server")
     assert run.status == 0, run.out
+
+
+@pytest.mark.parametrize("protocol", [Smtp, Qmtp, Qmqp])
+def test_rehearsals(monkeypatch: pytest.MonkeyPatch, protocol: type[Conversation]) -> None:
+    """What a server does before it has clients are whole sessions of its own protocol."""
+    lines: list[bytes] = []
+    monkeypatch.setattr(rehearsal._Nothing, "write", lambda _, line: lines.append(line) or True)
+    rehearsal.serve_some(protocol)
+    events = parse_events(b"\n".join(lines).decode())
+    ended = [event for event in events if event["event"] == "session"]
+    assert len(ended) == 16
+    for event in ended:
+        assert (event["end"], event["refused"], event["messages"]) == ("quit", "1", "0")
+    refused = [event for event in events if event["event"] == "refused"]
+    assert {event["command"] for event in refused} == {"RCPT"} and len(refused) == 16

@@ -18,7 +18,6 @@ from ..config.settings import Settings
 from ..diagnose.dryrun import DryRun
 from ..facts import Peer
 from ..log import Log
-from ..session.dialogue import Smtp
 from ..session.plan import Plan
 from . import worker
 from .accepted import Accepted, own
@@ -27,6 +26,7 @@ from .options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..session.protocol import Conversation
     from ..tls.provider import TlsProvider
 
 #: Python specialises a function when it runs for the eighth time.
@@ -46,7 +46,13 @@ _END = [
 ]
 _PLAIN = [*_BEGIN, *_END]
 _THROUGH_TLS = [b"EHLO x", b"STARTTLS", *_BEGIN, *_END]
-_REFUSED = [*_BEGIN[:3], b"QUIT"]
+#: What a client sends of whom nothing is queued, one read after the other.  QMQP has no list of
+#: domains for whom it serves: there it is an address that is none.
+_REFUSED = {
+    b"SMTP": [command + b"\r\n" for command in (*_BEGIN[:3], b"QUIT")],
+    b"QMTP": [b"14:\nSubject: x\n\nx", b",11:a@b.example,15:11:c@d.example,,"],
+    b"QMQP": [b"48:13:Subject: x\n\nx", b",11:a@b.example,12:\0c@d.example,,"],
+}
 
 
 class Nowhere(ControlFiles):
@@ -77,13 +83,13 @@ def warm_up(way: TlsProvider | None = None) -> None:
         os.close(null)
 
 
-def serve_some() -> None:
+def serve_some(protocol: type[Conversation]) -> None:
     """Some sessions as a worker serves them, each with a client that is refused; no log.
 
     Raises OSError or ControlError where there are no descriptors, as when a plugin has set a limit.
     """
-    lookup = Settings(Nowhere(), {})
-    made = Plan(Smtp, SessionSettings.load(lookup), lookup, Log())
+    lookup = Settings(Nowhere(), {b"QMQPCLIENT": b""})
+    made = Plan(protocol, SessionSettings.load(lookup), lookup, Log())
     options = Options(["-H", "-l", "nobody.example", "127.0.0.1", "25"], {})
     configuration = Configuration(options, {}, None, Preloaded(Nowhere(), made, ""))
     facts = {**own(("127.0.0.1", 25)), b"TCPREMOTEIP": b"127.0.0.1", b"TCPREMOTEPORT": b"1"}
@@ -93,8 +99,9 @@ def serve_some() -> None:
             # One read for each command, as if the client waited for the answers.
             server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with server, client:
-                for command in _REFUSED:
-                    client.send(command + b"\r\n")
+                for piece in _REFUSED[protocol.name]:
+                    client.send(piece)
+                client.shutdown(socket.SHUT_WR)
                 accepted = Accepted(server.fileno(), dict(facts), b"", monotonic(), True)
                 worker.serve(configuration, accepted, None)
     finally:

@@ -130,7 +130,7 @@ def preload(
             loaded.expires = context.first_end(made.settings.tls)
             warm_up(made.provider)
     try:
-        serve_some()  # last: what has been specialised for dry runs is now so for this
+        serve_some(protocol)  # last: what has been specialised for dry runs is now so for this
     except (OSError, ControlError):
         pass  # it is only worth time
     return loaded
