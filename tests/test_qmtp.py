@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import odd_files
 import pytest
 from harness import Home
 from netstrings import MESSAGE, handed, package, verdicts
@@ -272,3 +273,22 @@ def test_other_arguments(home: Home, program: str) -> None:
         assert (run.status, run.out) == (111, b"")
         assert run.log.startswith(f"{program}: unknown argument\n")
     assert home.run(b"", "--check", "cat", program=program).status == 111
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [k for k in odd_files.KINDS if k != "unreadable"])
+def test_a_list_of_clients_that_is_none(home: Home, kind: str) -> None:
+    """Nobody is let in; and what cannot be read is not called missing, too."""
+    odd_files.make(kind, home.control_dir / "qmqpclients")
+    run = home.run(handed(b"x@ok.example"), program="qsmtpd-qmqpd")
+    checked = home.run(b"", "--check", "--quiet", program="qsmtpd-qmqpd")
+    assert verdicts(run.out) == [b"Zunable to read controls (#4.3.0)"]
+    faults = [line for line in checked.out.decode().splitlines() if line.startswith("wrong")]
+    assert faults == [f"wrong: control/qmqpclients: {run.event('control')['reason']}"]
+
+
+@pytest.mark.slow
+def test_ten_thousand_clients(home: Home) -> None:
+    home.control("qmqpclients", *(f"10.{n >> 8}.{n & 255}.1" for n in range(10_000)), "192.0.2.1")
+    run = home.run(handed(b"x@no.example"), program="qsmtpd-qmqpd")
+    assert verdicts(run.out) == [b"Kok"]

@@ -201,7 +201,12 @@ def test_options(home: Home) -> None:
 def test_rehearsals(monkeypatch: pytest.MonkeyPatch, protocol: type[Conversation]) -> None:
     """What a server does before it has clients are whole sessions of its own protocol."""
     lines: list[bytes] = []
-    monkeypatch.setattr(rehearsal._Nothing, "write", lambda _, line: lines.append(line) or True)
+
+    def write(_: object, line: bytes) -> bool:
+        lines.append(line)
+        return True
+
+    monkeypatch.setattr(rehearsal._Nothing, "write", write)
     rehearsal.serve_some(protocol)
     events = parse_events(b"\n".join(lines).decode())
     ended = [event for event in events if event["event"] == "session"]

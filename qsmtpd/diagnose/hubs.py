@@ -44,6 +44,7 @@ def check_hubs(report: Report, settings: Settings, queue_timeout: int | None = N
     """Say it of each.  `queue_timeout`: of the qsmtpd in front of it."""
     noted = NotedSettings(settings.files, settings.environ, report)
     try:
+        settings.lines(qmqp.FILE)  # what cannot be read is not called missing
         found = qmqp.HubSettings(noted)
     except ControlError as error:
         report.wrong(error.name, error.reason)
@@ -88,8 +89,14 @@ def _why_not(place: Address, wait: float) -> str | None:
     finally:
         daemon.close()
     if said:
-        return f"refuses this client: {_text(said)}"
+        return f"refuses this client: {_text(_answer(said))}"
     return None if waited else "closes the connection at once: it may not take this client"
+
+
+def _answer(said: bytes) -> bytes:
+    """The text of a netstring, or all that was said where it is none."""
+    head, _, rest = said.partition(b":")
+    return rest[:-1] if rest[-1:] == b"," and head == b"%d" % (len(rest) - 1) else said
 
 
 def _text(text: bytes) -> str:

@@ -69,10 +69,11 @@ class HubSettings:
 def hubs(settings: Settings) -> list[Hub]:
     """The lines of control/qmqpservers.  Raises ControlError, also where there is none."""
     found: list[Hub] = []
-    for line in settings.lines(FILE) or ():
+    lines = settings.lines(FILE) or []
+    if len(lines) > HUBS_LIMIT:
+        raise ControlError("control/" + FILE, f"has {len(lines)} entries, more than {HUBS_LIMIT}")
+    for line in lines:
         try:
-            if len(found) == HUBS_LIMIT:
-                raise ValueError(f"is one more than {HUBS_LIMIT}")
             found.append(parse_hub(line))
         except ValueError as error:
             raise settings.bad_entry(FILE, line, str(error)) from error

@@ -35,10 +35,12 @@ class QmqpClients:
         return self.everybody or (self.listed is not None and ip in self.listed)
 
 
-def check_clients(report: Report, clients: QmqpClients) -> None:
-    """Is there anybody?"""
+def check_clients(report: Report, clients: QmqpClients, is_there: bool) -> None:
+    """Is there anybody?  `is_there`: there is a file; that it cannot be read has been said."""
     if clients.everybody:
         report.warn(VARIABLE, "is set: who is served may send to anybody, so it is for a rule")
+    elif clients.listed is None and is_there:
+        pass
     elif not clients.listed:
         what = "is missing" if clients.listed is None else "has no entry"
         report.wrong("control/" + FILE, f"{what}, so every client is refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config.session import QUIT
 from ..policy import stages
 from ..session.ending import Ending
-from .clients import QmqpClients, check_clients
+from .clients import FILE, QmqpClients, check_clients
 from .conversation import Over, Verdicts, check_settings
 from .netstring import encode
 from .verdict import BAD_ADDRESS, NO_RECIPIENT, NOT_LISTED, TOO_MANY_FOR_ONE, verdict
@@ -34,7 +34,7 @@ class Qmqp(Verdicts):
     @staticmethod
     def check(report: Report, lookup: Settings, settings: SessionSettings) -> None:
         check_settings(report, settings)
-        check_clients(report, QmqpClients(lookup))
+        check_clients(report, QmqpClients(lookup), lookup.files.has(FILE))
 
     @staticmethod
     def alone(reply: Reply) -> bytes:
