@@ -6,10 +6,12 @@ Configurations are the files of the examples, but for addresses, ports, users an
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 from child import session_members
@@ -47,7 +49,8 @@ class Part:
         self._process: subprocess.Popen[bytes] | None = None
         self._sessions: list[int] = []
         self._seen = 0
-        self.kills, self.started = 0, 0.0
+        self.kills: Counter[str] = Counter()
+        self.started = 0.0
 
     def start(self) -> None:
         """Until it accepts a connection."""
@@ -90,6 +93,16 @@ class Part:
         assert self._process is not None
         self._process.kill()
         self._reap()
+
+    def kill_other(self) -> bool:
+        """One of the others by chance: of sessions, or a queue program; False: there is none."""
+        assert self._process is not None
+        others = [pid for pid in session_members(self._process.pid) if pid != self._process.pid]
+        try:
+            os.kill(random.choice(others), signal.SIGKILL)
+        except (IndexError, ProcessLookupError):
+            return False
+        return True
 
     def _reap(self) -> None:
         if self._process is not None:
