@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from child import Child
 from client import client_context
+from daemons import Peer, policy
 from harness import BIN, PROGRAMS, Home, wait_for
 from listeners import clocked
+from milters import ScriptedMilter, packet
 from netstrings import MESSAGE, handed, ns, package, verdicts
 from tls_home import SERVER
 
@@ -328,6 +330,65 @@ def test_greylist(home: Home) -> None:
     ]
     home.control("qmqpclients", "192.0.2.1")  # who may relay is not put off
     assert exchange(home, QMQP, b"new@ok.example") == [b"Kok"]
+
+
+# -- other people's filters ---------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_milter(home: Home) -> None:
+    """It hears of no HELO; its refusal of a recipient, of a message, and what it adds."""
+    answers = {
+        b"R": lambda told: packet(b"r") if told.startswith(b"<no@") else packet(b"c"),
+        b"E": packet(b"h", b"X-Seen", b"yes") + packet(b"c"),
+    }
+    no = b"no@ok.example"
+    with ScriptedMilter(answers) as milter:
+        home.control("milters", milter.address)
+        first, refused, second = exchange(home, QMTP, OURS, no, b"y@ok.example")
+        assert (first, refused[:1], second) == (b"Kok", b"D", b"Kok")
+        assert milter.commands() == "OCMRRRTLNBEQ"
+        assert milter.told(b"C") == [b"client.example\x004\0\x00192.0.2.1\0"]
+        assert milter.told(b"M") == [b"<a@b.example>\0"]
+        assert milter.macros(b"M")[0][b"{mail_addr}"] == b"a@b.example"
+        (message,) = home.messages()
+        assert b"\nX-Seen: yes\n" in message.text and len(message.recipients) == 2
+        assert [text[:1] for text in exchange(home, QMQP, OURS, no)] == [b"D"]
+        milter.answers[b"E"] = packet(b"y", b"451 4.7.1 not now")
+        assert exchange(home, QMTP, OURS, no) == [b"Znot now (#4.7.1)", refused]
+        assert exchange(home, QMQP, OURS) == [b"Znot now (#4.7.1)"]
+    assert len(home.messages()) == 1
+
+
+@pytest.mark.slow
+def test_a_policy_server(home: Home) -> None:
+    """It hears which protocol it is; clients of QMQP may relay, so it is not asked about them."""
+    heard: list[dict[bytes, bytes]] = []
+
+    def answer(facts: dict[bytes, bytes]) -> bytes:
+        heard.append(facts)
+        return b"DUNNO" if facts[b"recipient"] == OURS else b"REJECT go away"
+
+    with Peer(policy(answer)) as server:
+        home.control("policyservers", server.address)
+        assert exchange(home, QMTP, OURS, b"y@ok.example") == [b"Kok", b"Dgo away (#5.7.1)"]
+        assert exchange(home, QMQP, b"y@ok.example") == [b"Kok"]
+    assert [facts[b"recipient"] for facts in heard] == [OURS, b"y@ok.example"]
+    for facts in heard:
+        assert (facts[b"protocol_name"], facts[b"protocol_state"]) == (b"QMTP", b"RCPT")
+        assert facts[b"helo_name"] == b""
+
+
+@pytest.mark.slow
+def test_a_recipient_check(home: Home) -> None:
+    """One that ends the session is the verdict for each recipient, also for those before."""
+    check = home.script("case $RECIPIENT in no*) exit 100;; end*) exit 113;; esac\nexit 0\n")
+    no = b"Dsorry, no mailbox here by that name (#5.1.1)"
+    enough = b"Zyou have exceeded your messaging limits (#4.3.0)"
+    both = package(OURS, b"no@ok.example") + package(OURS, b"end@ok.example") + package(OURS)
+    run = home.run(both, program=QMTP, RCPTCHECK=check)
+    assert verdicts(run.out) == [b"Kok", no, enough, enough]
+    assert len(home.messages()) == 1
 
 
 # -- the end -----------------------------------------------------------------
