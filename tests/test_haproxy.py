@@ -238,7 +238,7 @@ def test_curl(home: Home) -> None:
 
 
 def test_the_example(home: Home) -> None:
-    """As it is, but for addresses and ports, and without the second front end."""
+    """As it is, but for addresses and ports, and without the other front ends."""
     SERVER.save(home.control_dir / "servercert.pem")
     text = (ROOT / "man/examples/haproxy/haproxy.cfg").read_text()
     port, secure = free_port(), free_port()
