@@ -12,7 +12,7 @@ from client import Client, client_context
 from harness import BIN, Home, needs, wait_for
 from listeners import Server, listening, make_rules, patched
 from proxying import V2, v1, v2, vector
-from test_proxy_child import CLIENTS, IPV4, IPV6, LOCAL, SSL, UNKNOWN
+from test_proxy_child import CLIENTS, IPV4, IPV6, LOCAL, SSL, UNKNOWN, drip
 from tls_home import SERVER
 
 pytestmark = pytest.mark.slow
@@ -242,6 +242,14 @@ def test_a_header_that_does_not_come(home: Home, sent: bytes) -> None:
         assert event["bytes_in"] == str(len(sent))
 
 
+def test_a_byte_at_a_time_has_the_same_time(home: Home) -> None:
+    home.control("proxytimeout", "1")
+    with Server(home) as server, server.client() as client:
+        drip(client)
+        assert client.rest() == b""
+        assert ended(server)[0]["end"] == "proxy-timeout"
+
+
 def test_a_health_check_leaves_no_warning(home: Home) -> None:
     with Server(home) as server:
         number = 0
@@ -260,22 +268,31 @@ def test_a_health_check_leaves_no_warning(home: Home) -> None:
         assert "warning" not in server.log() and "trouble" not in server.log()
 
 
-@pytest.mark.parametrize("kind", ["warm", "child"])
-def test_a_health_check_where_tls_is_implicit(home: Home, kind: str) -> None:
-    """As one where it is not: no handshake has failed."""
+SILENT_CHECKS = [b"", LOCAL, UNKNOWN, IPV4]
+
+
+@pytest.fixture
+def implicit(home: Home) -> Home:
     SERVER.save(home.control_dir / "servercert.pem")
     home.environ["SMTPS"] = "1"
-    home.control("proxyhosts", "127.0.0.0/24", "192.0.2.1")
-    for sent in (b"", LOCAL, UNKNOWN, IPV4):
-        if kind == "child":
-            run = home.run(sent, over="socket")
-            assert run.event("session")["end"] == "client-gone"
-            assert run.events("tls") == run.events("proxy") == []
-            continue
-        with Server(home) as server:
+    return home
+
+
+def test_a_health_check_where_tls_is_implicit(implicit: Home) -> None:
+    """As one where it is not: no handshake has failed."""
+    with Server(implicit) as server:
+        for number, sent in enumerate(SILENT_CHECKS, 1):
             behind(server, sent).close()
-            assert ended(server)[0]["end"] == "client-gone"
-            assert server.events("tls") == server.events("proxy") == []
+            assert ended(server, number)[-1]["end"] == "client-gone"
+        assert server.events("tls") == server.events("proxy") == []
+
+
+@pytest.mark.parametrize("sent", SILENT_CHECKS)
+def test_the_same_of_the_child(implicit: Home, sent: bytes) -> None:
+    implicit.control("proxyhosts", "192.0.2.1")
+    run = implicit.run(sent, over="socket")
+    assert run.event("session")["end"] == "client-gone"
+    assert run.events("tls") == run.events("proxy") == []
 
 
 def test_too_many_headers_are_awaited(home: Home) -> None:
