@@ -13,7 +13,7 @@ from client import client_context
 from daemons import Peer, policy
 from harness import BIN, PROGRAMS, Home, wait_for
 from listeners import clocked
-from milters import ScriptedMilter, packet
+from milters import Answer, ScriptedMilter, packet
 from netstrings import MESSAGE, handed, ns, package, verdicts
 from tls_home import SERVER
 
@@ -338,7 +338,7 @@ def test_greylist(home: Home) -> None:
 @pytest.mark.slow
 def test_a_milter(home: Home) -> None:
     """It hears of no HELO; its refusal of a recipient, of a message, and what it adds."""
-    answers = {
+    answers: dict[bytes, Answer] = {
         b"R": lambda told: packet(b"r") if told.startswith(b"<no@") else packet(b"c"),
         b"E": packet(b"h", b"X-Seen", b"yes") + packet(b"c"),
     }
