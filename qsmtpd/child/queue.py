@@ -86,6 +86,9 @@ EXITS: dict[str, dict[int, bytes]] = {
 }
 
 
+_NOTHING: Mapping[str, bytes] = {}
+
+
 class CannotExec(Exception):
     """The queue program could not be started: the reason."""
 
@@ -99,10 +102,11 @@ class Verdict:
 
     `accepted`: it is queued.  Else `permanent` tells 5xx from 4xx and `text`
     is the reply without its code.  `exit` says for the log how the program
-    ended; `ambiguous`, that it may have queued the message all the same.
+    ended; `ambiguous`, that it may have queued the message all the same; `more`,
+    what else the log should know.
     """
 
-    __slots__ = ("accepted", "permanent", "text", "exit", "ambiguous")
+    __slots__ = ("accepted", "permanent", "text", "exit", "ambiguous", "more")
 
     def __init__(
         self,
@@ -111,12 +115,14 @@ class Verdict:
         permanent: bool = False,
         exit: str = "",
         ambiguous: bool = False,
+        more: Mapping[str, bytes] = _NOTHING,
     ) -> None:
         self.accepted = accepted
         self.permanent = permanent
         self.text = text
         self.exit = exit
         self.ambiguous = ambiguous
+        self.more = more
 
 
 class Queue:
@@ -323,7 +329,7 @@ class Queue:
             return Verdict(False, _READ_ERROR, exit="0, but did not read everything")
         if code in self._custom_codes() and len(self._said) > 2:
             permanent = self._said[:1] == b"D"
-            text = _flatten(self._said[1:] if self._said[:1] in b"DZ" else self._said)
+            text = flatten(self._said[1:] if self._said[:1] in b"DZ" else self._said)
             if text:
                 return Verdict(False, text, permanent, exit)
         permanent = 11 <= code <= 40 or code == 115
@@ -376,7 +382,7 @@ def _reading_end(pipe: int) -> int:
         return -1
 
 
-def _flatten(text: bytes) -> bytes:
+def flatten(text: bytes) -> bytes:
     """One line that is safe in a reply: printable ASCII, nothing else."""
     text = bytes(byte if 32 <= byte < 127 else 32 for byte in text)
     return b" ".join(text.split())

@@ -36,7 +36,7 @@ from .dmarc import check_dmarc
 from .dnslists import check_dns_lists
 from .noted import WHITE_SPACE, NotedSettings
 from .patterns import check_lists
-from .programs import check_others, check_queue
+from .programs import check_others, check_queue, takes_all
 from .proxy import check_proxy
 from .report import Report
 from .spool import check_spool
@@ -121,7 +121,7 @@ def examine(
     may_relay = relays or bool(auth and (auth.mechanisms or auth.dovecot))
     attempt(lambda: _check_utf8(report, plain))
     attempt(lambda: _check_rcpthosts(report, plain, relays, may_relay))
-    if queue is not None:
+    if queue is not None and not (policy and attempt(lambda: takes_all(report, plain, policy))):
         attempt(lambda: check_queue(report, queue, plain))
     attempt(lambda: check_others(report, plain))
     attempt(lambda: check_proxy(report, plain, of_balancer))

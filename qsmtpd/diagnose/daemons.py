@@ -116,6 +116,16 @@ def _check_milters(report: Report, settings: PluginSettings) -> None:
         is_place(report)
 
 
+def _check_hubs(report: Report, settings: PluginSettings) -> None:
+    from ..filters import qmqpqueue
+
+    hubs = qmqpqueue.Plugin(settings).hubs
+    if hubs is not None:
+        from .hubs import reach  # now: few have it
+
+        reach(report, hubs)
+
+
 def _ask_each(
     report: Report,
     settings: PluginSettings,
@@ -147,6 +157,7 @@ _ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
     "dovecotusers": _check_dovecotusers,
     "milter": _check_milters,
     "policyserver": _check_policyservers,
+    "qmqpqueue": _check_hubs,
     "rspamd": partial(_check_scanner, name="rspamd"),
     "spamd": partial(_check_scanner, name="spamd"),
     "spp": check_plugins,

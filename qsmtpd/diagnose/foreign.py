@@ -39,7 +39,7 @@ COMPANIONS = {
     "SPFSTAGE": "spf",
 }
 #: The filters that do something where nothing but their line says so.
-ACTIVE = (*spec.ALWAYS, "localmfcheck", "mfdnscheck", "fcrdns", "loop")
+ACTIVE = (*spec.ALWAYS, "localmfcheck", "mfdnscheck", "fcrdns", "loop", "qmqpqueue")
 
 
 def plugins(settings: Settings) -> list[str]:

@@ -52,6 +52,11 @@ def check_hubs(report: Report, settings: Settings, queue_timeout: int | None = N
     if queue_timeout is not None and found.timeout >= queue_timeout:
         what = f"is {found.timeout}, no less than queuetimeout: whoever is ended by that"
         report.warn("qmqpctimeout", f"{what} cannot say whether the hub has the message")
+    reach(report, found)
+
+
+def reach(report: Report, found: qmqp.HubSettings) -> None:
+    """Can a message be handed to them?"""
     if is_place(report):
         report.note("TMPDIR", os.fsdecode(temporary()), "it takes the files of long messages")
     reached = 0

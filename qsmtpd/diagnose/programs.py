@@ -10,10 +10,11 @@ import os
 import stat
 
 from ..filters.sppfile import SHELL
+from ..log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..config.session import QueueSettings
+    from ..config.session import PolicySettings, QueueSettings
     from ..config.settings import PluginSettings, Settings
     from .report import Report
 
@@ -41,6 +42,22 @@ def check_queue(report: Report, queue: QueueSettings, settings: Settings) -> Non
         from .hubs import check_hubs  # now: few have it
 
         check_hubs(report, settings, queue.timeout)
+
+
+def takes_all(report: Report, settings: Settings, policy: PolicySettings) -> bool:
+    """Does the filter qmqpqueue take each message, so that there is no queue program?"""
+    for spec in policy.plugins:
+        if spec.plugin == "qmqpqueue":
+            from ..filters import qmqpqueue  # now: few have it
+
+            own = settings.for_plugin(spec.name, spec.options, Log(2))
+            if own.choice(qmqpqueue.FILE, qmqpqueue.VARIABLE, qmqpqueue.WORDS) == qmqpqueue.ON:
+                if settings.is_set("QMAILQUEUE"):
+                    what = "does nothing: qmqpqueue takes each message"
+                    report.warn("QMAILQUEUE", what)
+                report.note("queue program", "none", "qmqpqueue hands each message to a hub")
+                return True
+    return False
 
 
 def check_others(report: Report, settings: Settings) -> None:

@@ -220,7 +220,9 @@ class Hooks:
         """
         for entry in self._at.get(stages.QUEUE, ()):
             if entry.ours:  # the queue's own exceptions are told apart by its caller
-                found: BackEnd = entry.functions[stages.QUEUE](client, envelope)
+                found: BackEnd | None = entry.functions[stages.QUEUE](client, envelope)
+                if found is None:
+                    continue
                 return found
             said = self._call(entry, stages.QUEUE, client, envelope)
             if isinstance(said, BaseException):

@@ -67,6 +67,7 @@ BUILT_IN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "spamd": (("spamd",), ()),
     "milter": (("milters",), ()),
     "spamcontrollog": ((), ("LOGFORMAT",)),
+    "qmqpqueue": (("qmqpqueue",), ("QMQPQUEUE",)),
     "qmailqueue": ((), ()),
 }
 #: These rules are always there: without them nobody could send anything.

@@ -95,6 +95,7 @@ _FOR_FILTERS = {
     "clientlimit": ("qsmtpd.filters.greylistkey", *_STORE),
     "dkim": ("qsmtpd.filters.dkimkey",),
     "greylist": ("qsmtpd.filters.greylistkey", *_STORE),
+    "qmqpqueue": ("qsmtpd.filters.qmqpbackend",),
     "rspamd": ("json",),
     "sendlimits": _STORE,
     "spf": ("qsmtpd.filters.spfquery",),

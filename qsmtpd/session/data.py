@@ -274,6 +274,7 @@ class Transfer:
         pid = self._back_end.pid
         verdict = self._back_end.commit(self._envelope.sender, self._envelope.recipients)
         self.fields["exit"] = verdict.exit
+        self.fields.update(verdict.more)
         if verdict.accepted:
             if added := self._hooks.with_lines(b"") + self._filled:
                 starts = (line for line in added.split(b"\n") if line[:1] not in b" \t")
