@@ -257,6 +257,8 @@ def test_check_of_qmtp(home: Home) -> None:
     assert home.run(b"", "--check", program="qsmtpd-qmtpd").status == 0
     run = home.run(b"", "--check", program="qsmtpd-qmtpd", SMTPAUTH="!")
     assert b"wrong: SMTPAUTH: wants AUTH" in run.out
+    run = home.run(b"", "--check", program="qsmtpd-qmtpd", DATABYTES="1073741825")
+    assert b"warning: databytes: is more than the 1073741824 bytes above" in run.out
     (home.control_dir / "rcpthosts").unlink()
     run = home.run(b"", "--check", program="qsmtpd-qmtpd")
     assert b"wrong: control/rcpthosts: is missing, so every recipient is refused" in run.out

@@ -16,7 +16,7 @@ from ..session.transaction import Transaction
 from ..smtp import replies
 from ..tls.settings import EXTERNAL, IMPLICIT
 from .netstring import encode
-from .package import Reader
+from .package import MESSAGE_LIMIT, Reader
 from .verdict import BAD_RECIPIENT, BAD_SENDER, NO_TLS, verdict
 
 TYPE_CHECKING = False
@@ -37,6 +37,9 @@ def check_settings(report: Report, settings: SessionSettings) -> None:
         report.wrong(where, "wants TLS, and it can only be there from the first byte: see SMTPS")
     if settings.auth.required:
         report.wrong("SMTPAUTH", "wants AUTH, which there is not, so every sender is refused")
+    if settings.data.databytes > MESSAGE_LIMIT:
+        what = f"is more than the {MESSAGE_LIMIT} bytes above which a message ends the connection"
+        report.warn("databytes", what)
 
 
 class Over(Exception):
