@@ -297,7 +297,7 @@ def test_front_ends_and_hubs(place: Place, tmp_path: Path) -> None:
         with one.running(run(one)), place.running(start):
             for hub_ in (one, other):
                 wait_for(lambda hub_=hub_: connected(hub_)).close()  # type: ignore[misc]
-            check = place.home.run(b"", "--check", QMAILQUEUE=str(BIN / "qsmtpd-qmqpc"))
+            check = place.home.run(b"", "--check", QMAILQUEUE=None)
             assert check.status == 0 and check.out.count(b" (it takes a connection)") == 2
             for number in range(1, 40):
                 assert send().startswith(b"250 ok ")
@@ -309,7 +309,7 @@ def test_front_ends_and_hubs(place: Place, tmp_path: Path) -> None:
             assert b"by hub.example.org with QMQP" in message.text
             assert b"by mx1.example.org with " in message.text
         log = place.log.read_text()
-        assert re.search(rf"qsmtpd-qmqpc: 127.0.0.1:{one.port} has it: ok \d+ qp \d+\n", log)
+        assert re.search(rf' hub=127.0.0.1:{one.port} answer="ok \d+ qp \d+" ', log)
         with place.running(start):  # one hub has ended
             before = counts()
             for number in range(1, 5):

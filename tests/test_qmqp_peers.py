@@ -106,6 +106,20 @@ def test_a_front_end_and_a_hub_of_postfix(home: Home) -> None:
     assert b"Subject: through\n" in message.text and message.text.endswith(b"\n\nhi\n")
 
 
+def test_front_ends_without_a_program(home: Home, mailfront: Listener) -> None:
+    """The filter qmqpqueue, cold and warm, with mailfront as the hub, which then refuses."""
+    del home.environ["QMAILQUEUE"]
+    home.environ["QMQPQUEUE"] = "on"
+    for number, warm in enumerate((False, True)):
+        front: Listener = Server(home) if warm else tcpserver(home, ":allow")
+        with front, front.client() as client:
+            client.reply()
+            assert client.deliver(sender=b"a@b.example").startswith(b"250 ok ")
+            said = client.deliver(sender=b"a@b")
+            assert said == b"554 5.1.2 Address does not contain a fully qualified domain name"
+        assert len(list(home.spool.glob("[0-9]*.message"))) == number + 1
+
+
 @pytest.mark.parametrize(("clients", "takes"), [("127.0.0.1", True), ("192.0.2.1", False)])
 def test_the_clients_of_postfix(home: Home, clients: str, takes: bool) -> None:
     """Where its list has not us, it reads nothing, says so after a second and closes."""

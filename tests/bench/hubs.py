@@ -38,6 +38,8 @@ WARM, COLD = "qsmtpd-server --protocol qmqp", "tcpserver qsmtpd-qmqpd"
 MAILFRONT, POSTFIX = "tcpserver qmqpfront-qmail", "Postfix's qmqpd"
 #: Front ends: to none, the messages come in QMQP.
 DIRECT, OURS, THEIRS = "none", "qsmtpd-server", "tcpserver smtpfront-qmail"
+#: The one that starts no program for a message.
+INSIDE = "qsmtpd-server, by qmqpqueue"
 DISCARD = "default_transport = discard\n"
 
 
@@ -56,7 +58,7 @@ HUBS = {
     COLD: _under_tcpserver(str(BIN / "qsmtpd-qmqpd")),
     MAILFRONT: _under_tcpserver("qmqpfront-qmail"),
 }
-FRONTS = {OURS: _server(), THEIRS: _under_tcpserver("smtpfront-qmail")}
+FRONTS = {INSIDE: _server(), OURS: _server(), THEIRS: _under_tcpserver("smtpfront-qmail")}
 
 
 def row(front: str) -> str:
@@ -100,6 +102,8 @@ class Hubs:
         self, name: str, command: Callable[[int], list[str]], home: Path, queue: str, smtp: bool
     ) -> int:
         environ = {**self._place.environ(home), "QMAILQUEUE": queue}
+        if name == INSIDE:
+            environ["QMQPQUEUE"] = "on"
         who = Contestant(name, "", lambda place, port: (command(port), environ))
         return self._stack.enter_context(Server(who, self._place, greeting=smtp)).port
 
