@@ -810,6 +810,7 @@ def test_check_of_other_settings(home: Home) -> None:
         assert check(home, QMQPCORDER="rotated") == (0, [])
 
 
+@pytest.mark.slow
 def test_check_of_a_front_end(home: Home) -> None:
     environ: Variables = {"QMAILQUEUE": str(QMQPC)}
 

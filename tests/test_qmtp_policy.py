@@ -273,7 +273,7 @@ def several(home: Home, program: str, *packages: tuple[bytes, ...], **environ: A
     return said
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [QMTP, QMQP])
 def test_sendlimits(home: Home, program: str) -> None:
     """What is queued counts, with the recipients that were taken, and nothing else does."""
