@@ -164,7 +164,7 @@ def test_sessions_leave_nothing(made: Plan) -> None:
     """Every session of a kind, with rights and without, to its end or not."""
     names = {spec.plugin for spec in made.settings.policy.plugins}
     asks = {"mfdnscheck", "fcrdns", "dnsbl", "rhsbl", "spf", "dmarc", "dovecotusers"}
-    asks |= {"dkim", "policyserver", "clamd", "rspamd", "spamd", "milter"}
+    asks |= {"dkim", "policyserver", "clamd", "rspamd", "spamd", "milter", "qmqpqueue"}
     asks |= {"greylist", "clientlimit"}  # which puts everybody off; what it keeps is the store
     assert names | asks == set(BUILT_IN)
     talks = [wire(Session("", [*commands, *MESSAGE], "")) for commands in ([c] for c in COMMANDS)]
