@@ -89,7 +89,8 @@ def listening(home: Home) -> dict[str, str]:
 def tcpserver(home: Home, *rules: str, run: Iterable[str | Path] = (BIN / "qsmtpd",)) -> Listener:
     """qsmtpd under tcpserver, which gives it what tcprules(1) has made of these rules."""
     cdb = make_rules(home.path / "rules.cdb", *rules)
-    options = ["-1", "-HRl", "mx.example", "-x", str(cdb), "127.0.0.1", "0"]
+    # Where as many as 20 come at once, its usual -b, one may be connected and never accepted.
+    options = ["-1", "-b", "200", "-HRl", "mx.example", "-x", str(cdb), "127.0.0.1", "0"]
     command: Command = [needs("tcpserver"), *options, *run, *home.arguments]
     return Listener(command, listening(home), home.path / "log")
 

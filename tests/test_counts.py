@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsmtpd.policy.store import COUNTS, Record
+from qsmtpd.policy.store import COUNTS, Record, memory
 from qsmtpd.policy.store.counts import RING, STEPS, Counter, count, listed, look
-from qsmtpd.policy.store.memory import LIMIT, MemoryStore
+from qsmtpd.policy.store.memory import MemoryStore
 
 SPAN = 1200  # seconds; a step has 100
 START = 1_800_000_000
@@ -110,12 +110,16 @@ def test_how_long_a_name_may_be() -> None:
     assert max(map(len, Counter(b"x" * 500, 86400).keys)) <= 512
 
 
+LIMIT = 1000
+
+
 def put(store: MemoryStore, key: bytes, now: int) -> None:
     store.update(COUNTS, [key], now, lambda _: [Record(now, 1, now + SPAN)])
 
 
-def test_the_memory_of_a_process_has_an_end() -> None:
+def test_the_memory_of_a_process_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go; what has ended goes first."""
+    monkeypatch.setattr(memory, "LIMIT", LIMIT)
     store = MemoryStore()
     for number in range(LIMIT + 10):
         put(store, b"%d" % number, START)

@@ -75,6 +75,7 @@ def left(reply: bytes) -> int:
     return int(words[5])
 
 
+@pytest.mark.sample(2)
 def test_greylisting(place: Place) -> None:
     home = place.home
     with place.listening() as server:

@@ -366,6 +366,7 @@ def test_as_another_user() -> None:
     place.cleanup()
 
 
+@pytest.mark.slow
 def test_while_sessions_run(limited: Home) -> None:
     """Somebody writes all the time: what is shown is what there was at some moment."""
     plugin = build("sendlimits", limited.path, QSMTPD_STORE=str(limited.path / "store"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -152,3 +153,20 @@ def test_svc(home: Home) -> None:
         server.signal(signal.SIGTERM)
         server.signal(signal.SIGCONT)
         assert server.wait() == 0
+
+
+def test_who_comes_while_others_are_accepted_is_greeted(home: Home) -> None:
+    """150 at once, before the first is accepted: none is connected and then forgotten."""
+    with Server(home, "-c", "200") as server:
+        server.signal(signal.SIGSTOP)
+        clients = []
+        for _ in range(150):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", server.port))
+            clients.append(client)
+        server.signal(signal.SIGCONT)
+        for client in clients:
+            client.settimeout(20)
+            assert client.recv(999).startswith(b"220 ")
+            client.close()

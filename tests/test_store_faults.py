@@ -182,16 +182,16 @@ def test_the_log_stays_small_where_every_process_ends(
 ) -> None:
     """As cold sessions do, without closing anything."""
     path = tmp_path / "store"
-    monkeypatch.setattr(sqlite, "LOG_LIMIT", 100_000)
+    monkeypatch.setattr(sqlite, "LOG_LIMIT", 40_000)
 
     def put_one(number: int, _: int) -> None:
         put(opened(path), [named(number)], NOW + 60)
 
-    for number in range(50):
+    for number in range(20):
         children(1, partial(put_one, number))
     log = path.with_name("store-wal").stat().st_size
-    assert 0 < log < 150_000, "50 of them would be 400,000"
-    assert rows(path, "greylist") == 50
+    assert 0 < log < 60_000, "20 of them would be 160,000"
+    assert rows(path, "greylist") == 20
 
 
 # -- faults of the system ------------------------------------------------------------

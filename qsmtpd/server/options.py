@@ -27,7 +27,7 @@ usage: qsmtpd-server [-146dDhHoOpPqQrRUvX] [-b backlog] [-c limit] [-C clientlim
 HELP = """
   -1                 print the port, once connections can be made
   -4, -6             listen on an IPv4 address of the host, or on an IPv6 one
-  -b backlog         connections that may wait to be accepted (20)
+  -b backlog         connections that may wait to be accepted (1000)
   -c limit           sessions at once (40); other clients wait
   -C clientlimit     connections of one IPv4 address or IPv6 /64, held or at work (20); more
                      are told 421; 0: no limit; loopback and RELAYCLIENT have none
@@ -74,7 +74,9 @@ class Options:
         self.quiet_check = False
         self.verbose = ERRORS
         self.print_port = False
-        self.backlog = 20
+        #: Of one that does not fit in, Linux forgets the last packet of the handshake: then the
+        #: client is connected, and waits for a greeting that never comes.
+        self.backlog = 1000
         self.limit = 40  # sessions at once
         self.client_limit = 20  # connections of one address or /64; 0: no limit
         self.protocol: type[Conversation] = Smtp
