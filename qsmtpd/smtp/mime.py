@@ -16,16 +16,7 @@ from __future__ import annotations
 
 from .boundary import Boundaries
 from .header import is_name
-from .mimename import (
-    INLINE,
-    BeyondLimit,
-    boundaries,
-    inline,
-    readings,
-    texts,
-    values,
-    without_comments,
-)
+from .mimename import INLINE, BeyondLimit, bare, boundaries, inline, readings, texts, values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +124,8 @@ class MimeScanner:
                 lines, self._held = text + b"\n", b""
             if lines:
                 self._lines(lines)
+            if not self._in_line:
+                self._held = _without_nuls(self._held)
             if len(self._held) > LINE_LIMIT:  # what a line begins with is in its first part
                 held, self._held = self._held, b""
                 self._part_of_line(held)
@@ -153,13 +146,14 @@ class MimeScanner:
     def _lines(self, text: bytes) -> None:
         """Whole lines; the first one may be the rest of one."""
         at = 0
-        nul = b"\0" in text  # which may stand in a line that separates parts
         if self._in_line:
             at = text.find(b"\n") + 1
             self._rest_of_line(text[:at])
             self._in_line = False
+        if b"\0" in text:
+            text, at = b"\n".join(map(_without_nuls, text[at:].split(b"\n"))), 0
         while at < len(text):
-            if self._in_header or nul:
+            if self._in_header:
                 end = text.find(b"\n", at) + 1
                 self._line(text[at:end])
             else:
@@ -183,10 +177,9 @@ class MimeScanner:
     def _line(self, text: bytes) -> None:
         """A line with its end, or more than LINE_LIMIT bytes of one from its beginning."""
         self._dropped = False
-        bare = text[:LINE_LIMIT].replace(b"\0", b"")
-        if bare.startswith(b"--"):
+        if text.startswith(b"--"):
             self._end_of_field()  # which may have named the boundary
-            self._dropped = self._is_separator(bare)
+            self._dropped = self._is_separator(text[:LINE_LIMIT])
         if not self._dropped:
             (self._header_line if self._in_header else self._content)(text)
         self._grow(text)
@@ -279,7 +272,7 @@ class MimeScanner:
             return
         read = texts(value)
         if name == ENCODING:
-            self._base64 = self._base64 or b"base64" in _bare(read)
+            self._base64 = self._base64 or b"base64" in bare(read)
             return
         for one in values(read, b"name"):
             self._add_name(one)
@@ -287,7 +280,7 @@ class MimeScanner:
             self._see_type(read)
 
     def _see_type(self, read: set[bytes]) -> None:
-        kind = _bare(read)
+        kind = bare(read)
         self._typed = True
         self._nested = self._nested or b"message/" in kind
         found = boundaries(read)
@@ -379,15 +372,14 @@ class MimeScanner:
                 listener(text)
 
 
+def _without_nuls(line: bytes) -> bytes:
+    """The same, if it may separate parts, to whom NULs are nothing."""
+    return line.replace(b"\0", b"") if line[:1] in (b"\0", b"-") else line
+
+
 def _has_line_of_blanks(value: bytes) -> bool:
     """Is one of its lines, but for the first, blanks alone?"""
     return b"\n" in value and any(not line.strip(b" \t") for line in value.split(b"\n")[1:])
-
-
-def _bare(read: set[bytes]) -> bytes:
-    """In lower case, without blanks, controls, quotation marks and, once more, comments."""
-    found = {text.lower().translate(None, _CONTROLS + b' "\\') for text in read}
-    return b";".join(found | {without_comments(text) for text in found if b"(" in text})
 
 
 def _with_lf(text: bytes) -> bytes:

@@ -78,6 +78,12 @@ def values(texts: Iterable[bytes], name: bytes) -> set[bytes]:
     return found
 
 
+def bare(read: set[bytes]) -> bytes:
+    """In lower case, without blanks, controls, quotation marks and, once more, comments."""
+    found = {text.lower().translate(None, _CONTROLS + b' "\\') for text in read}
+    return b";".join(found | {_without_comments(text) for text in found if b"(" in text})
+
+
 def boundaries(texts: Iterable[bytes]) -> set[bytes]:
     """What readers may take for the boundary in a Content-Type.  Raises BeyondLimit."""
     found = values(texts, b"boundary")
@@ -183,7 +189,7 @@ def _values(text: bytes, at: int) -> list[bytes]:
     if not text.startswith(b'"', at):
         first = up_to_semicolon.split(None, 1)[:1]
         quotes = up_to_semicolon.replace(b'"', b"")
-        found = [*first, up_to_semicolon, without_comments(up_to_semicolon), quotes]
+        found = [*first, up_to_semicolon, _without_comments(up_to_semicolon), quotes]
         found.append(text[at : _semicolon(text, at)].strip(_BLANKS))
     else:
         quoted, end = _quoted(text, at + 1)
@@ -224,7 +230,7 @@ def _semicolon(text: bytes, at: int) -> int:
         at = end + 1
 
 
-def without_comments(text: bytes) -> bytes:
+def _without_comments(text: bytes) -> bytes:
     """Without what stands in parentheses."""
     parts, depth = [], 0
     for part in text.replace(b"(", b"\0(").replace(b")", b")\0").split(b"\0"):
