@@ -21,6 +21,8 @@ from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
 from qsmtpd.diagnose.programs import why_not
 
+pytestmark = pytest.mark.slow
+
 CHECKPASSWORD = str(BIN / "qsmtpd-checkpassword")
 MESSAGE = b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n.\r\nQUIT\r\n"
 NOBODY = 65534
@@ -44,7 +46,6 @@ def script(home: Home, first: str, mode: int = 0o755) -> Path:
 # -- programs ----------------------------------------------------------------
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -118,7 +119,6 @@ def maildir(home: Home, path: str) -> tuple[list[str], int]:
     return check(home, **environ), home.run(MESSAGE, **environ).codes[4]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", " ", "\n/bin/true"])
 def test_no_program_that_is_asked_about_messages(home: Home, content: str) -> None:
     home.control("messagecheck", content)
@@ -156,7 +156,6 @@ def test_a_full_disk_for_the_files_of_messages(home: Home) -> None:
     assert "wrong: TMPDIR: /tmp takes no file of a message: File too large\n" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_maildir_that_can_be_made(home: Home) -> None:
     for path in (str(home.path / "Maildir"), "relative", f"{home.path}/slash/"):
         assert maildir(home, path) == ([], 250)  # it is made
@@ -164,7 +163,6 @@ def test_a_maildir_that_can_be_made(home: Home) -> None:
     assert (home.path / "relative" / "new").is_dir()
 
 
-@pytest.mark.slow
 def test_a_maildir_that_cannot_be_made(home: Home) -> None:
     above = home.path / "none"
     assert maildir(home, f"{above}/Maildir") == (
@@ -199,7 +197,6 @@ HASHED = "joe:scrypt:14:8:5:" + "00" * 16 + ":" + "00" * 32
 SECRET = "ann:cram:736563726574"
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("lines", "switch", "found"),
     [
@@ -222,7 +219,6 @@ def test_the_users_file(home: Home, lines: list[str] | None, switch: str, found:
     assert all(line.startswith(start) for line, start in zip(said, found, strict=True)), said
 
 
-@pytest.mark.slow
 def test_what_qsmtpd_checkpassword_runs(home: Home) -> None:
     users(home, SECRET)
     environ: Variables = {"SMTPAUTH": "", "AUTHCLEAR": "1", "AUTHDELAY": "0"}
@@ -275,7 +271,6 @@ def certificate(home: Home) -> list[str]:
     return [line for line in lines if "PEM" in line]
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("days", "lines"),
     [
@@ -299,7 +294,6 @@ def test_a_certificate(home: Home, days: int, lines: list[str]) -> None:
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True)), found
 
 
-@pytest.mark.slow
 def test_a_chain_that_has_expired(home: Home) -> None:
     authority = Certificate("ca.example", days=0)
     leaf = Certificate("mx.example", kind="rsa", issuer=authority, address="x@y.example", days=90)
@@ -309,7 +303,6 @@ def test_a_chain_that_has_expired(home: Home) -> None:
     assert bad.startswith("wrong: PEM: the certificate ca.example of its chain has expired on ")
 
 
-@pytest.mark.slow
 def test_a_name_of_sni_that_has_expired(home: Home) -> None:
     Certificate("mx.example", days=60).save(home.control_dir / "servercert.pem")
     folder = home.control_dir / "servercerts" / "mail.example"
@@ -427,7 +420,6 @@ def test_each_rule_is_checked(home: Home) -> None:
     )
 
 
-@pytest.mark.slow
 def test_the_rule_for_all_others_is_the_base(home: Home) -> None:
     """What it sets need not be in the environment of the server, and is said once."""
     del home.environ["QMAILQUEUE"]

@@ -200,6 +200,7 @@ def test_a_cdb_that_is_cut_off_is_an_error(
     assert {key: cdb.get(key) for key in DATA} == DATA
 
 
+@pytest.mark.slow
 @given(st.integers(0, 6000), st.dictionaries(st.sampled_from(sorted(DATA)), st.binary(max_size=9)))
 def test_a_cdb_that_is_copied_over(
     tmp_path_factory: pytest.TempPathFactory, so_far: int, new: dict[bytes, bytes]

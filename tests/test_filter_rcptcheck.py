@@ -197,6 +197,7 @@ def test_whom_it_leaves_behind_is_not_waited_for(home: Home) -> None:
     os.kill(int((home.path / "check.pid").read_text()), 9)
 
 
+@pytest.mark.slow
 def test_whoever_is_interrupted_leaves_no_program(home: Home) -> None:
     pid = home.path / "check.pid"
     program = script(home.path, "trap '' TERM; echo $$ >\"$0.new\"; mv \"$0.new\" \"$0.pid\"\n"
@@ -231,6 +232,7 @@ def test_no_descriptor_is_left_open(home: Home) -> None:
 # -- a whole session; see also transcripts/filters-recipients.txt ---------
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["recipients", "rcptcheck"])
 def test_a_filter_has_a_bound_of_its_own_and_no_timer(home: Home, name: str) -> None:
     home.control("plugins", f"{name} timeout=1")

@@ -14,6 +14,8 @@ from milters import Answer, ScriptedMilter, header, packet, raw
 from run import Run
 from tls_home import SERVER
 
+pytestmark = pytest.mark.slow
+
 BEGIN = b"EHLO c.example\r\nMAIL FROM:<a@b.example> SIZE=9\r\nRCPT TO:<x@ok.example>\r\n"
 MESSAGE = b"DATA\r\nSubject: one\r\nX-Long: a\r\n b\r\nSubject:two\r\n\r\nhello\r\n..\r\n.\r\n"
 TEXT = b"Subject: one\nX-Long: a\n b\nSubject:two\n\nhello\n.\n"
@@ -115,7 +117,6 @@ def test_authenticated_clients_are_shown_and_said_to_be_so(home: Home) -> None:
         (0x40, "OCHMRTLLLBEQ"), (0x200, "OCHMRLLLNBEQ"), (0x27F, "OEQ"),
     ],
 )  # fmt: skip
-@pytest.mark.sample(4)
 def test_steps_that_a_milter_does_not_want(home: Home, steps: int, commands: str) -> None:
     with ScriptedMilter(steps=steps) as milter:
         assert send(home, milter).codes[-2] == 250
@@ -125,7 +126,6 @@ def test_steps_that_a_milter_does_not_want(home: Home, steps: int, commands: str
 @pytest.mark.parametrize(
     "steps", [0x80, 0x1000, 0x2000, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0xFF080]
 )
-@pytest.mark.sample(5)
 def test_answers_that_a_milter_does_not_give(home: Home, steps: int) -> None:
     with ScriptedMilter(steps=steps) as milter:
         said = BEGIN + b"XWHAT\r\n" + MESSAGE + MAIL + MESSAGE
@@ -158,7 +158,6 @@ MANY = packet(b"y", b"452-4.2.2 one\r\n452 4.2.2 two")
     [(raw(b"r"), NO), (raw(b"t"), LATER), (CODED, SAID), (MANY, b"452 two (#4.2.2)")],
 )
 @pytest.mark.parametrize("command", [b"M", b"R", b"T", b"L", b"N", b"B", b"E"])
-@pytest.mark.sample(9)
 def test_refusals(home: Home, command: bytes, answer: bytes, reply: bytes, actions: int) -> None:
     with ScriptedMilter({command: answer}, actions=actions) as milter:
         run = send(home, milter)
@@ -187,7 +186,6 @@ AT = {
         (CODED, SAID),
     ],
 )
-@pytest.mark.sample(2)
 def test_a_refused_connection_ends(home: Home, answer: bytes, reply: bytes) -> None:
     """It is asked at the first command, so that idle clients need no process and no milter."""
     with ScriptedMilter({b"C": answer}) as milter:
@@ -213,7 +211,6 @@ def test_a_refused_helo_refuses_all(home: Home, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", [b"M", b"R", b"T", b"L", b"N", b"B", b"E", b"U"])
-@pytest.mark.sample(4)
 def test_a_shutdown_ends_the_session(home: Home, command: bytes) -> None:
     with ScriptedMilter({command: raw(b"4")}) as milter:
         run = send(home, milter, said=BEGIN + b"XWHAT\r\n" + MESSAGE)
@@ -222,7 +219,6 @@ def test_a_shutdown_ends_the_session(home: Home, command: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", [b"C", b"H", b"M", b"R", b"T", b"L", b"N", b"B", b"E"])
-@pytest.mark.sample(4)
 def test_accepted_is_asked_no_more(home: Home, command: bytes) -> None:
     with ScriptedMilter({command: raw(b"a")}) as milter:
         assert send(home, milter, said=BEGIN + MESSAGE + MAIL + MESSAGE).codes.count(354) == 2
@@ -236,7 +232,6 @@ def test_accepted_is_asked_no_more(home: Home, command: bytes) -> None:
 
 @pytest.mark.parametrize("actions", [0, 0x1FF])
 @pytest.mark.parametrize("command", [b"M", b"R", b"T", b"L", b"N", b"B", b"E"])
-@pytest.mark.sample(5)
 def test_discarded(home: Home, command: bytes, actions: int) -> None:
     with ScriptedMilter({command: raw(b"d")}, actions=actions) as milter, ScriptedMilter() as next:
         run = send(home, milter, next)
@@ -399,7 +394,6 @@ def test_recipients_are_told_without_the_suffix_of_relayclient(home: Home) -> No
 
 
 @pytest.mark.parametrize("verdict", [raw(b"r"), raw(b"t"), raw(b"d"), raw(b"4"), b"\0\0\0\1z"])
-@pytest.mark.sample(3)
 def test_changes_that_come_to_nothing_are_not_logged(home: Home, verdict: bytes) -> None:
     changes = packet(b"h", b"X-A", b"1"), packet(b"+", b"<y@ok.example>")
     answers = {b"E": b"".join(changes) + verdict}
@@ -491,7 +485,6 @@ def test_a_message_without_a_header_gets_one(home: Home) -> None:
         header(b"i", 0, b"X", b"1") * 51,
     ],
 )  # fmt: skip
-@pytest.mark.sample(3)
 def test_changes_that_make_no_sense(home: Home, change: bytes) -> None:
     with ScriptedMilter(end(change)) as milter:
         run = send(home, milter)
@@ -507,7 +500,6 @@ def test_changes_that_make_no_sense(home: Home, change: bytes) -> None:
         (b"", b" "), (b"a\rb", b" a\n\tb"), (b"a\n\n\nBcc: x", b" a\n\tBcc: x"),
     ],
 )  # fmt: skip
-@pytest.mark.sample(3)
 def test_no_value_can_break_the_header(home: Home, value: bytes, line: bytes) -> None:
     changes = packet(b"h", b"X", value), header(b"i", 0, b"X", value)
     with ScriptedMilter(end(*changes)) as milter:
@@ -542,7 +534,6 @@ LONG = {
 
 
 @pytest.mark.parametrize("what", LONG)
-@pytest.mark.sample(4)
 def test_a_header_that_is_too_long_is_not_cut(home: Home, what: str) -> None:
     """The line that is added stands in it somewhere, and nothing is torn apart."""
     text = LONG[what] + b"Last: 1\n\nbody\n"
@@ -599,7 +590,6 @@ BROKEN = {
 @pytest.mark.parametrize("fail", ["defer", "pass"])
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("command", [b"C", b"M", b"R", b"L", b"B", b"E"])
-@pytest.mark.sample(19)
 def test_answers_that_are_none(home: Home, command: bytes, answer: bytes, fail: str) -> None:
     def say(data: bytes) -> bytes:
         milter.answers = {}
@@ -637,7 +627,6 @@ class Once(Line):
             raise OSError("that is all")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [packet(b"+", b"a"), packet(b"-", b"a"), header(b"m", 9, b"b", b""), packet(b"h", b"x", b"")],
@@ -652,7 +641,6 @@ def test_100_000_changes(home: Home, change: bytes) -> None:
     assert home.messages() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["header", "body"])
 def test_10_mb_of_changes(home: Home, what: str) -> None:
     change = packet(b"h", b"X", b"y" * 60000) if what == "header" else raw(b"b", b"y" * 60000)
@@ -665,7 +653,6 @@ def test_10_mb_of_changes(home: Home, what: str) -> None:
     assert home.messages() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [b"C", b"M", b"B", b"E"])
 def test_no_answer_in_time(home: Home, command: bytes) -> None:
     """Once: a session does not wait for it again, but is told so at once."""
@@ -735,7 +722,6 @@ def test_what_nobody_has_asked(home: Home, steps: int) -> None:
         raw(b"O", b"\0\0\0\6" + b"\0" * 8 + b"\0\0\0\x09abc\0"),
     ],
 )  # fmt: skip
-@pytest.mark.sample(4)
 def test_negotiations_that_fail(home: Home, greeting: bytes) -> None:
     with ScriptedMilter(greeting=greeting) as milter:
         run = send(home, milter)
@@ -787,7 +773,6 @@ def test_explain_asks_them(home: Home) -> None:
 # -- many bytes, and clients that say nothing --------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("actions", [0, 0x1FF])
 def test_large_messages_in_flat_memory(home: Home, actions: int) -> None:
     """Shown while it passes, or from the file, and its body replaced."""

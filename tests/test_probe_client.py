@@ -140,6 +140,7 @@ def test_who_gives_nothing_in_peace_is_not_called_safe(authority: str) -> None:
     assert findings(results) == expected
 
 
+@pytest.mark.slow
 def test_no_client() -> None:
     manner = Manner(wait=0.05)
     with listen("127.0.0.1", 0) as listener:

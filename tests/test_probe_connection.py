@@ -115,6 +115,7 @@ def test_silence_and_an_end(pair: tuple[Connection, socket.socket]) -> None:
     assert b"250 half" in [entry.data for entry in link.evidence.entries()]
 
 
+@pytest.mark.slow
 def test_who_says_something_for_ever_is_left_at_the_end_of_the_time() -> None:
     """However the probe listens, and however much is there already."""
     listening: list[Callable[[Connection], object]] = [

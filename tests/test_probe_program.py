@@ -29,6 +29,8 @@ from qsmtpd.probe.evidence import Evidence, printable
 from qsmtpd.probe.main import main as start
 from qsmtpd.probe.report import Text
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
 FAST = ("--rate", "1000", "--timeout", "2")
 
@@ -61,7 +63,6 @@ def test_vulnerable_shows_its_evidence() -> None:
     assert "vulnerable      reply-offset: 1 too many after a clean handshake" in done.stdout
 
 
-@pytest.mark.slow
 def test_evidence_of_an_injection() -> None:
     faults = Faults(survivors=lambda reads: b"EHLO injected.invalid\r\nNOOP\r\n" if reads else b"")
     with serving(faults) as server:
@@ -86,7 +87,6 @@ def test_not_offered_could_not_test() -> None:
     assert "safe            auth-in-clear" in done.stdout
 
 
-@pytest.mark.slow
 def test_json() -> None:
     with serving(Faults(announces_again=True)) as server:
         done = run(*FAST, "--json", f"127.0.0.1:{server.port}")
@@ -102,7 +102,6 @@ def test_json() -> None:
     assert {"who": "probe", "layer": "tls", "bytes": "NOOP\\r\\n"} in evidence
 
 
-@pytest.mark.slow
 def test_lmtp() -> None:
     with serving(Faults()) as server:
         done = run(*FAST, "-v", "--lmtp", f"127.0.0.1:{server.port}")
@@ -122,7 +121,6 @@ def test_the_password_is_not_shown(tmp_path: Path) -> None:
     assert "The password is sent in clear" in " ".join(done.stdout.split())
 
 
-@pytest.mark.slow
 def test_smuggling_sends_only_to_the_recipient() -> None:
     with serving(Faults()) as server:
         done = run(*FAST, "--smuggling", "me@example.invalid", f"127.0.0.1:{server.port}")
@@ -132,7 +130,6 @@ def test_smuggling_sends_only_to_the_recipient() -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.slow
 def test_no_message_unless_asked() -> None:
     faults = Faults(survivors=lambda reads: b"".join(reads).partition(b"\r\n")[2] if reads else b"")
     with serving(faults) as server:
@@ -141,7 +138,6 @@ def test_no_message_unless_asked() -> None:
     assert done.returncode == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -202,7 +198,6 @@ def test_what_cannot_be_used(arguments: tuple[str, ...]) -> None:
         assert word not in done.stderr
 
 
-@pytest.mark.slow
 def test_what_fails_later_is_said_in_one_line() -> None:
     done = run("--listen", "192.0.2.1:0")
     reason = os.strerror(errno.EADDRNOTAVAIL)
@@ -210,7 +205,6 @@ def test_what_fails_later_is_said_in_one_line() -> None:
     assert done.stderr == expected
 
 
-@pytest.mark.slow
 def test_a_report_that_cannot_be_written() -> None:
     for options in ((), ("--json",)):
         with serving(Faults()) as server, open("/dev/full", "w") as full:
@@ -228,7 +222,6 @@ def test_a_report_that_cannot_be_written() -> None:
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_what_was_asked_for_has_to_be_tested(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_bytes(b"wrong\n")
@@ -263,7 +256,6 @@ def test_the_announcement_is_true() -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_interrupted(options: tuple[str, ...]) -> None:
     """What is there is shown."""
@@ -289,7 +281,6 @@ def test_interrupted(options: tuple[str, ...]) -> None:
         assert output.endswith("\n1 safe\n")
 
 
-@pytest.mark.slow
 def test_a_link_of_another_name_is_the_program_it_leads_to(tmp_path: Path) -> None:
     """Step by step: where the programs are links themselves the last name is always qsmtpd."""
     copy = tmp_path / "bin" / "starttls-probe"
@@ -348,7 +339,6 @@ def test_a_part_of_it_that_is_missing_is_no_verdict(
     assert capsys.readouterr().err.startswith("starttls-probe: error: ")
 
 
-@pytest.mark.slow
 def test_without_the_package_cryptography() -> None:
     """Only --listen, and a word about the certificate, need it."""
     code = (
@@ -373,7 +363,6 @@ def test_list_names_everything() -> None:
         assert f"\n{name}\n" in done.stdout
 
 
-@pytest.mark.slow
 def test_one_scenario_is_one_message() -> None:
     done = run("--listen", "0", "--scenario", "sound", "--wait", "0.01")
     assert "Let the client send 1 message, one after the other" not in done.stdout
@@ -398,7 +387,6 @@ def test_listen(tmp_path: Path) -> None:
     assert program.returncode == 0
 
 
-@pytest.mark.slow
 def test_colour_on_a_terminal() -> None:
     master, slave = pty.openpty()
     with socket.create_server(("127.0.0.1", 0)) as listener:

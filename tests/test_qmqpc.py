@@ -758,6 +758,7 @@ def check(home: Home, *, ok: bool = False, **environ: str) -> tuple[int, list[st
     return done.returncode, [line for line in lines if line.startswith("ok: ") == ok]
 
 
+@pytest.mark.slow
 def test_check(home: Home) -> None:
     with Hub(script=silent) as hub:
         home.control("qmqpservers", hub.where)

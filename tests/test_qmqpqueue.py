@@ -18,6 +18,8 @@ from listeners import Server, make_rules, state, tcpserver
 from netstrings import ns, split
 from test_qmqpc import ANSWERS, full
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["full"]
 
 ENVELOPE = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@ok.example>\r\n"
@@ -386,7 +388,6 @@ WRONG = {
 }
 
 
-@pytest.mark.sample(6)
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n in WRONG for v in WRONG[n]])
 def test_what_makes_no_sense(home: Home, hub: Hub, name: str, value: str) -> None:
     """No session begins, and --check says why."""

@@ -169,6 +169,7 @@ def test_whatever_the_store_is_mail_flows(place: Place, how: str) -> None:
         holder.close()
 
 
+@pytest.mark.slow
 def test_what_check_and_explain_say(home: Home) -> None:
     place = Place(home, warm=False)
     arguments = ["--explain", "ip=192.0.2.1", "from=a@b.example", "to=x@ok.example"]

@@ -344,6 +344,7 @@ def test_what_was_counted_before_the_trouble_counts_too(tmp_path: Path) -> None:
 # -- a store for several machines -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_counts_of_this_machine_hold_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from qsmtpd.facts import Envelope
 from qsmtpd.policy.store.counts import listed
 from qsmtpd.policy.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY = 3600 + 300, 86400 + 7200
 JOE = b"AUTH PLAIN AGpvZQBzZWNyZXQ="
 MAIL = (b"MAIL FROM:<a@b.example>", b"RCPT TO:<c@d.example>")
@@ -55,7 +57,6 @@ def rows(home: Home) -> dict[str, tuple[int | None, int | None]]:
     return {f"{row['who']} {row['window']}": (row["messages"], row["recipients"]) for row in found}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("warm", [False, True])
 def test_hours_and_days_later(limited: Home, warm: bool) -> None:
     clock = limited.file("clock", "0")
@@ -95,7 +96,6 @@ def test_hours_and_days_later(limited: Home, warm: bool) -> None:
         assert listener.events("trouble") == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("warm", [False, True])
 def test_fifty_sessions_at_once(limited: Home, warm: bool) -> None:
     """Each that was told 250 is queued and counted, and none is beyond the limit."""
@@ -118,7 +118,6 @@ def test_fifty_sessions_at_once(limited: Home, warm: bool) -> None:
     assert rows(limited) == {"client:127.0.0.1 hour": (20, None)}
 
 
-@pytest.mark.slow
 def test_fifty_processes_count_what_is_queued(tmp_path: Path) -> None:
     """Also where half of it fails behind the count; nothing twice, nothing not at all."""
     (tmp_path / "control").mkdir()
@@ -195,7 +194,6 @@ def test_killed_at_the_worst_time(limited: Home) -> None:
     assert rows(limited) == {"client:192.0.2.1 day": (1, None)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("warm", [False, True])
 def test_without_a_store(limited: Home, warm: bool) -> None:
     """What a process has counted holds: for its sessions in turn, or for the only one."""
@@ -366,7 +364,6 @@ def test_as_another_user() -> None:
     place.cleanup()
 
 
-@pytest.mark.slow
 def test_while_sessions_run(limited: Home) -> None:
     """Somebody writes all the time: what is shown is what there was at some moment."""
     plugin = build("sendlimits", limited.path, QSMTPD_STORE=str(limited.path / "store"))

@@ -552,6 +552,7 @@ def test_every_row_is_in_the_manual() -> None:
     assert known() - named == set()
 
 
+@pytest.mark.slow
 def test_every_setting_that_is_looked_up_has_a_row(quiet_home: Home) -> None:
     """Of a session with each setting in turn, and so with each filter."""
     asked: set[str] = set()

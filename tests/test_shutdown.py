@@ -23,6 +23,8 @@ from qsmtpd import waits
 from qsmtpd.net import sockets
 from qsmtpd.server import worker
 
+pytestmark = pytest.mark.slow
+
 LAST = b"421 shutting down, try again later (#4.3.2)"
 IN_DATA = (b"MAIL FROM:<a@b>", b"RCPT TO:<x@ok.example>", b"DATA")
 #: It has message and envelope, says so, and waits to be told to go on.
@@ -141,7 +143,6 @@ def test_a_queue_program_that_takes_nothing(home: Home) -> None:
     assert run.children == []
 
 
-@pytest.mark.slow
 def test_a_client_that_does_not_read(home: Home) -> None:
     """It has some seconds for it."""
     talk = begin(home, MAXJUNK="99999999")
@@ -177,7 +178,6 @@ def test_a_delay_is_cut_short(home: Home, setting: Variables) -> None:
     assert talk.ended().lines[-1] == LAST
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("data", [False, True])
 def test_inside_tls(inside: Home, data: bool) -> None:
     """It is said there, with close_notify behind it."""
@@ -190,7 +190,6 @@ def test_inside_tls(inside: Home, data: bool) -> None:
     assert run.event("session")["end"] == "shutdown"
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("implicit", [False, True])
 def test_in_the_handshake_nothing_is_said(inside: Home, implicit: bool) -> None:
     talk = inside.talk(QSMTPD_TLS="implicit") if implicit else begin(inside, b"STARTTLS")
@@ -200,7 +199,6 @@ def test_in_the_handshake_nothing_is_said(inside: Home, implicit: bool) -> None:
     shut_down(talk.ended(), [])
 
 
-@pytest.mark.slow
 def test_at_any_moment(home: Home) -> None:
     """Before it is ready for it, TERM just ends it; and never is one missed."""
     for step in range(40):
@@ -217,7 +215,6 @@ def test_at_any_moment(home: Home) -> None:
 WAYS = pytest.mark.parametrize("options", [(), ("--sessions", "9")], ids=["one", "several"])
 
 
-@pytest.mark.sample(2)
 @WAYS
 def test_a_worker_with_a_session(home: Home, options: tuple[str, ...]) -> None:
     with Server(home, "--spare", "0", *options) as server, server.client() as client:
@@ -279,7 +276,6 @@ def test_no_time_is_too_long(inside: Home) -> None:
     assert run.events("trouble") == []
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("seconds", ["3000000", "99999999"])
 def test_a_long_drain(home: Home, seconds: str) -> None:
     with Server(home, "--drain", seconds) as server, server.client() as client:
@@ -380,7 +376,6 @@ def test_a_maildir_of_such_a_parent(home: Home) -> None:
         os.close(fd)
 
 
-@pytest.mark.slow
 def test_whom_a_checkpassword_of_such_a_parent_becomes(home: Home) -> None:
     program = str(BIN / "qsmtpd-checkpassword")
     subprocess.run([program, "--add", "joe"], input=b"secret\n", env=home.environ, check=True)

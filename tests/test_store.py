@@ -59,6 +59,7 @@ def test_a_store_has_the_mode_0600(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()} == {0o600}
 
 
+@pytest.mark.slow
 def test_many_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each opens the store for each of its steps, as cold sessions do, or keeps it open."""
     path, times, many = tmp_path / "store", 4, 20  # of 50, see test_store_faults

@@ -103,6 +103,7 @@ def test_many_at_once_decide_right_and_count_each_once(tmp_path: Path) -> None:
     assert is_sound(path)
 
 
+@pytest.mark.slow
 def test_a_limit_holds_for_many_at_once(tmp_path: Path) -> None:
     path = tmp_path / "store"
 
@@ -178,6 +179,7 @@ def test_a_store_that_is_full_loses_what_ends_first(tmp_path: Path) -> None:
     assert is_sound(path)
 
 
+@pytest.mark.slow
 def test_the_log_stays_small_where_every_process_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,7 @@ def test_nobody_is_there(path: Path) -> None:
         assert raised.value.word == "missing" and "secret" not in raised.value.reason
 
 
+@pytest.mark.slow
 def test_a_connection_that_has_died_is_opened_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

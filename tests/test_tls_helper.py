@@ -172,6 +172,7 @@ def test_forged_reports_change_nothing(home: Home, report: bytes) -> None:
     assert run.event("tls")["verdict"] == "on"
 
 
+@pytest.mark.slow
 def test_a_report_without_end(home: Home) -> None:
     helper = Helper(SERVER.save(home.path / "certificate"), b"SSL_X=" + b"A" * 200_000)
     with home.talk(helper=helper, UCSPITLS="") as talk:

@@ -16,9 +16,10 @@ from warm_home import WarmHome
 
 
 def cases() -> Iterator[Any]:
+    """Each transcript in its modes; one mode of every third one is fast."""
     for number, transcript in enumerate(load()):
         whole = [mode for mode in transcript.modes if not mode[1]]
-        fast = whole[number % len(whole)]
+        fast = None if number % 3 else whole[number // 3 % len(whole)]
         for over, dribble in transcript.modes:
             yield pytest.param(
                 transcript,
