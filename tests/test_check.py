@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cdbs import make_cdb
 from certificates import Certificate
 from harness import BIN, Home, Variables
 
@@ -25,6 +26,20 @@ def test_all_is_well(home: Home) -> None:
     assert "ok: maxhops = 50 (MAXHOPS)" in lines
     assert "ok: timeoutsmtpd = 1200 (default)" in lines
     assert "ok: rcpthosts = 2 entries (control/rcpthosts)" in lines
+
+
+def test_an_empty_list_of_what_is_looked_for(home: Home) -> None:
+    """Its filter is on, and finds nothing."""
+    names = ["badattachments", "badheaders", "badloadertypes", "badmimetypes"]
+    for name in names:
+        home.control(name, "# none yet")
+    make_cdb(home.control_dir / "badmimetypes.cdb", {})
+    status, lines = check(home, BADMIMETYPE="", BADLOADERTYPE="")
+    assert status == 0
+    for name in names[:3]:
+        assert f"warning: control/{name}: has no entry, so nothing is looked for" in lines
+    said = "warning: control/badmimetypes.cdb: has no key, so nothing is looked for"
+    assert said in lines, lines
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,14 @@ def test_off_it_costs_nothing(home: Home) -> None:
 
     assert loaded() == ""
     assert "_sqlite3" in loaded(GREYLIST="", QSMTPD_STORE="store").split()
+
+
+@pytest.mark.slow
+def test_check_of_what_stands_in_for_a_server(home: Home) -> None:
+    """Without that file each process counts by itself while the server is away."""
+    home.control("sendlimits", "client:* messages=2/hour")
+    home.environ |= {"QSMTPD_STORE": "redis://127.0.0.1:1", "STORELOCAL": "/no/such/folder/store"}
+    run = home.run(b"", "--check")
+    said = run.out.decode().splitlines()
+    assert "warning: storelocal: /no/such/folder: No such file or directory" in said, said
+    assert any(line.startswith("wrong: QSMTPD_STORE: ") for line in said), said

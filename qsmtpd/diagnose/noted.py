@@ -25,6 +25,8 @@ WHITE_SPACE = "ends in white space, which is not part of it"
 SAID_LIMIT = 10
 #: Settings that are not to be read by others; of an address, its password is not shown.
 _SECRETS = ("storekey",)
+#: Lists of what is looked for in messages: an empty one finds nothing, though its filter is on.
+LOOKED_FOR = ("badattachments", "badheaders", "badloadertypes", "badmimetypes")
 
 
 class _Noted(Settings):
@@ -77,6 +79,8 @@ class _Noted(Settings):
             self._look_at_entries(file, name)
             if not entries and file == "recipients":
                 self._refuses_all("control/" + name, "entry")
+            elif not entries and file in LOOKED_FOR:
+                self.report.warn("control/" + name, "has no entry, so nothing is looked for")
         return entries
 
     def cdb(self, file: str) -> Cdb | None:
@@ -161,6 +165,8 @@ class _Noted(Settings):
             self.report.ok(where.removeprefix("control/"), _count(number, "key", "keys"), where)
             if not number and file in entries.RECIPIENTS:
                 self._refuses_all(where, "key")
+            elif not number and file.removesuffix(".cdb") in LOOKED_FOR:
+                self.report.warn(where, "has no key, so nothing is looked for")
         _say(self.report.wrong, where, problems)
 
 

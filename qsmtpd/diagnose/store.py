@@ -10,7 +10,7 @@ from ..config.files import open_regular
 from ..facts import ControlError
 from ..filters import greylist, sendlimitsfile
 from ..log import Log
-from ..policy.store import GREYLIST, StoreSettings, Trouble, open_store, place_of
+from ..policy.store import GREYLIST, LOCAL, StoreSettings, Trouble, open_store, place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,18 @@ def check_store(report: Report, settings: Settings, policy: PolicySettings) -> N
         return
     wanted = StoreSettings(settings)
     where = place_of(settings)
-    if wanted.server is not None:
-        from .sharedstore import check_shared
-
-        check_shared(report, settings, wanted, wanted.server, where)
+    if wanted.server is None:
+        _check_file(report, where, wanted)
         return
+    from .sharedstore import check_shared
+
+    check_shared(report, settings, wanted, wanted.server, where)
+    if any(spec.plugin == "sendlimits" for spec in policy.plugins):
+        with report.mildly():  # it is for while the server is away
+            _check_file(report, LOCAL, wanted.of_this_machine())
+
+
+def _check_file(report: Report, where: str, wanted: StoreSettings) -> None:
     path = wanted.path
     folder = os.path.dirname(path)
     if not _is_folder(report, where, folder):
