@@ -248,6 +248,7 @@ def attached(connection: socket.socket, most: int) -> Daemon:
     import select
 
     daemon = Daemon.__new__(Daemon)
+    daemon._committed = False
     daemon._socket = _socket.socket(fileno=os.dup(connection.fileno()))
     daemon._socket.setblocking(False)
     daemon._left, daemon._room, daemon._input = PATIENCE, most, bytearray()

@@ -230,7 +230,7 @@ SIGNED = {
     "future": ({"more": f" t={NOW + 3600};"}, "policy", "of the future"),
     "a clock that is wrong": ({"more": f" t={NOW + 200};"}, "pass", ""),
     "expired": ({"more": f" x={NOW - 3600};"}, "policy", "expired"),
-    "not yet expired": ({"more": f" t={NOW}; x={NOW + 9};"}, "pass", ""),
+    "not yet expired": ({"more": f" t={NOW}; x={NOW + 36000};"}, "pass", ""),
     "expires too early": ({"more": " t=5; x=5;"}, "neutral", "before it begins"),
     "a time of 13 digits": ({"more": " x=1234567890123;"}, "neutral", "x= is no number"),
     "a time that is none": ({"more": " t=-1;"}, "neutral", "t= is no number"),

@@ -213,7 +213,8 @@ class OptionsOf:
 
     def __init__(self) -> None:
         self.found: list[bytes] = []
-        self.configuration = self
+        self.configuration = self.preloaded = self
+        self.proxies = None
 
     def plan(self, rule: bytes) -> None:
         return None

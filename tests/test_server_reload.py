@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from certificates import Certificate
@@ -189,7 +191,8 @@ def test_what_was_wrong_before_keeps_nobody_from_a_reload(home: Home) -> None:
 
 def test_what_is_worse() -> None:
     def state(serves: bool, *problems: str) -> Configuration:
-        preloaded = Preloaded(None, None, "")  # type: ignore[arg-type]
+        plan: Any = SimpleNamespace(protocol=None)
+        preloaded = Preloaded(None, plan, "")  # type: ignore[arg-type]
         preloaded.serves, preloaded.problems = serves, list(problems)
         return Configuration(None, {}, None, preloaded)  # type: ignore[arg-type]
 
