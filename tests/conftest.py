@@ -17,7 +17,7 @@ from tls_home import S6, SERVER, SSLSERVER, Start
 from ucspitls import Helper
 
 # No deadline: beside other tests on a busy machine an example takes any time.
-settings.register_profile("default", deadline=None)
+settings.register_profile("default", deadline=None, max_examples=60)
 settings.register_profile("fast", deadline=None, max_examples=30)
 settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile("default")
