@@ -27,7 +27,7 @@ UNSURE = (b"communication with mail server failed (#4.4.2)", b"qq crashed (#4.3.
 GREYLISTED = re.compile(rb"451 greylisted, try again in (\d+) seconds? \(#4\.7\.1\)")
 #: With so many that wait for their time there is nothing new.
 WAITING = 40
-SIZES = (200, 1000, 3000, 20_000, 400_000)  # the last one is held in a file by qsmtpd-qmqpc
+SIZES = (200, 1000, 3000, 20_000, 400_000)  # the last one is held in a file by qmqpqueue
 WEIGHTS = (20, 20, 20, 5, 1)
 
 

@@ -90,7 +90,7 @@ def test_quick_run_of_hubs() -> None:
     )
     assert done.returncode == 0, done.stderr
     table = [line.split("|")[2:-1] for line in done.stdout.splitlines() if "messages/s" in line]
-    assert len(table) == 3
+    assert len(table) == 4
     assert all(float(value) > 0 for line in table for value in line)
 
 
