@@ -19,6 +19,7 @@ from harness import Home
 from hypothesis import given
 from hypothesis import strategies as st
 from test_end_of_data import Model, chunks
+from wire import Wire
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.session import SessionSettings
@@ -155,26 +156,6 @@ class Server:
 
 
 # -- the real one, without a process -----------------------------------------
-
-
-class Wire:
-    """A transport: the pieces of what a client sends, and what it hears."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self.heard = b""
-
-    def read(self, deadline: float) -> bytes:
-        return next(self._pieces, b"")
-
-    def write(self, data: bytes, deadline: float) -> None:
-        self.heard += data
-
-    def close(self, deadline: float) -> None:
-        pass
-
-    def drain(self, wait: bool, rate: int) -> None:
-        pass
 
 
 class Served:

@@ -13,10 +13,9 @@ import pytest
 from client import PATIENCE
 from daemons import Line
 from harness import Home, wait_for
-from hubs import LARGE, NOTHING_THERE, Hub, closes_after, says, silent, take_request
+from hubs import ANSWERS, LARGE, NOTHING_THERE, Hub, closes_after, full, says, silent, take_request
 from listeners import Server, make_rules, state, tcpserver
 from netstrings import ns, split
-from test_qmqpc import ANSWERS, full
 
 pytestmark = pytest.mark.slow
 

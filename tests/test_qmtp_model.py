@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netstrings import handed, ns, package
 from run import parse_events
+from wire import Wire
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.session import SessionSettings
@@ -172,26 +173,6 @@ class QmqpModel(Model):
 
 
 # -- the real ones, without a process -----------------------------------------
-
-
-class Wire:
-    """A transport: the pieces of what a client sends, and what it hears."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self.heard = b""
-
-    def read(self, deadline: float) -> bytes:
-        return next(self._pieces, b"")
-
-    def write(self, data: bytes, deadline: float) -> None:
-        self.heard += data
-
-    def close(self, deadline: float) -> None:
-        pass
-
-    def drain(self, wait: bool, rate: int) -> None:
-        pass
 
 
 class Served:

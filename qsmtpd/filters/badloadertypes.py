@@ -15,43 +15,32 @@ entries that begin with a `+`.
 from __future__ import annotations
 
 from ..facts import ControlError
-from .content import ContentFilter, Watcher
-from .signatures import BASE64, NOT_BASE64, Signatures, refusal, switch
+from .content import Watcher
+from .signatures import BASE64, NOT_BASE64, NOT_RELAY, SignatureFilter, Signatures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision
-    from ..facts import Client
     from ..smtp.mime import MimeScanner
 
 FILE, VARIABLE, LENGTH = "badloadertypes", "BADLOADERTYPE", 5
 
 
-class Plugin(ContentFilter):
+class Plugin(SignatureFilter):
     """Knows attachments by what is in them.  Raises ControlError."""
 
-    __slots__ = ("_switch", "_signatures", "_refusal")
+    __slots__ = ()
+    variable = VARIABLE
 
-    def __init__(self, settings: PluginSettings) -> None:
-        self._refusal = refusal(settings)
-        self._switch = switch(settings, VARIABLE)
-        self._signatures: Signatures | None = None
-        if self._switch is not None:
-            if self._switch not in BASE64:
-                raise ControlError(VARIABLE, "is no character of base64, with which entries begin")
-            self._signatures = Signatures(settings, FILE, LENGTH)
-        super().__init__(settings)
-
-    def _is_on(self) -> bool:
-        return self._signatures is not None
-
-    def _spares(self, client: Client) -> bool:
-        return self._switch == b"+" and client.relay is not None
+    def _read(self, settings: PluginSettings, switch: bytes) -> Signatures:
+        if switch not in BASE64:
+            raise ControlError(VARIABLE, "is no character of base64, with which entries begin")
+        return Signatures(settings, FILE, LENGTH)
 
     def _watch(self, scanner: MimeScanner) -> Watcher:
         assert self._signatures is not None
-        first = b"" if self._switch == b"+" else self._switch or b""
+        first = b"" if self._switch == NOT_RELAY else self._switch or b""
         watcher = _Search(self._signatures, first, self._refusal)
         scanner.listeners.append(watcher.hear)
         return watcher

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
-from .content import ContentFilter, Watcher
-from .signatures import BASE64, Signatures, refusal, switch
+from .content import Watcher
+from .signatures import BASE64, SignatureFilter, Signatures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import PluginSettings
     from ..decision import Decision
-    from ..facts import Client
     from ..smtp.mime import MimeScanner
 
 FILE, VARIABLE, LENGTH = "badmimetypes", "BADMIMETYPE", 9
@@ -35,24 +34,14 @@ _KINDS = bytes(0x78 if byte in BASE64 else 0x20 if byte in b" \t" else byte for 
 _OTHERS = bytes(byte for byte in range(256) if byte not in BASE64 + b" \t\n")
 
 
-class Plugin(ContentFilter):
+class Plugin(SignatureFilter):
     """Knows attachments by what they begin with.  Raises ControlError."""
 
-    __slots__ = ("_switch", "_signatures", "_refusal")
+    __slots__ = ()
+    variable = VARIABLE
 
-    def __init__(self, settings: PluginSettings) -> None:
-        self._refusal = refusal(settings)
-        self._switch = switch(settings, VARIABLE)
-        self._signatures: Signatures | None = None
-        if self._switch is not None:
-            self._signatures = Signatures(settings, FILE, LENGTH, self._switch != NO_BLANKS)
-        super().__init__(settings)
-
-    def _is_on(self) -> bool:
-        return self._signatures is not None
-
-    def _spares(self, client: Client) -> bool:
-        return self._switch == b"+" and client.relay is not None
+    def _read(self, settings: PluginSettings, switch: bytes) -> Signatures:
+        return Signatures(settings, FILE, LENGTH, needed=switch != NO_BLANKS)
 
     def _watch(self, scanner: MimeScanner) -> Watcher:
         assert self._signatures is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..config.settings import shown
 from ..decision import reject
 from ..facts import ControlError
+from .content import ContentFilter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,29 +13,12 @@ if TYPE_CHECKING:
 
     from ..config.cdb import Cdb, State
     from ..config.settings import PluginSettings
-    from ..decision import Decision
+    from ..facts import Client
 
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 NOT_BASE64 = bytes(byte for byte in range(256) if byte not in BASE64)
 ENTRIES_LIMIT = 1000
-OFF = b"-"
-
-
-def switch(settings: PluginSettings, variable: str) -> bytes | None:
-    """What a variable says that is at most one character, or None where the filter is off.
-
-    Raises ControlError.
-    """
-    value = settings.line(None, variable)
-    if value is not None and len(value) > 1:
-        raise ControlError(variable, f"is {shown(value)}, and has to be one character, or none")
-    return None if value == OFF else value
-
-
-def refusal(settings: PluginSettings) -> Decision:
-    """As SPAMCONTROL says it.  Raises ControlError."""
-    text = settings.worded(b"sorry, invalid message content", "REPLY_CONTENT")
-    return reject(text, 554, b"5.3.2")
+OFF, NOT_RELAY = b"-", b"+"
 
 
 class Signatures:
@@ -78,3 +62,34 @@ class Signatures:
             self._known = [key for key, _ in self._cdb.items() if len(key) == self._length]
             self._state = state
         return self._known
+
+
+class SignatureFilter(ContentFilter):
+    """A filter with such a list, and a variable of one character at most.  Raises ControlError."""
+
+    __slots__ = ("_switch", "_signatures", "_refusal")
+    #: The name of the variable.
+    variable = ""
+
+    def __init__(self, settings: PluginSettings) -> None:
+        text = settings.worded(b"sorry, invalid message content", "REPLY_CONTENT")
+        self._refusal = reject(text, 554, b"5.3.2")  # as SPAMCONTROL says it
+        value = settings.line(None, self.variable)
+        if value is not None and len(value) > 1:
+            what = f"is {shown(value)}, and has to be one character, or none"
+            raise ControlError(self.variable, what)
+        self._switch = None if value == OFF else value
+        self._signatures: Signatures | None = None
+        if self._switch is not None:
+            self._signatures = self._read(settings, self._switch)
+        super().__init__(settings)
+
+    def _read(self, settings: PluginSettings, switch: bytes) -> Signatures:
+        """The list, where the variable says this.  Raises ControlError."""
+        raise NotImplementedError
+
+    def _is_on(self) -> bool:
+        return self._signatures is not None
+
+    def _spares(self, client: Client) -> bool:
+        return self._switch == NOT_RELAY and client.relay is not None

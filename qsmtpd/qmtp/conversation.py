@@ -29,6 +29,17 @@ if TYPE_CHECKING:
     from .package import Package
 
 
+#: Of the program of a protocol.
+USAGE = """\
+usage: {program}         serve the {protocol} client on fds 0 and 1 (see {program}(8))
+       {program} --check [--quiet]
+                            read every control file, and say what is set and what is wrong
+       {program} --hooks print which plugin sits at which stage, in order
+       {program} --version
+       {program} --help
+"""
+
+
 def check_settings(report: Report, settings: SessionSettings) -> None:
     """What these protocols have not, and is demanded, refuses everybody."""
     tls = settings.tls

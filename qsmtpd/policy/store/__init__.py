@@ -127,6 +127,21 @@ if TYPE_CHECKING:
             """Let go of what is open; a later question opens it again."""
 
 
+class NothingKept:
+    """Of a store for a dry run: what becomes of its records is said, and not kept."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]: ...
+
+    def update(
+        self, kind: str, keys: Sequence[bytes], now: int, change: Change
+    ) -> list[Record | None]:
+        return [*change(self.look(kind, keys, now))]
+
+
 class StoreSettings:
     """Which store, and its limits.  Raises ControlError.
 

@@ -21,7 +21,7 @@ from ... import waits
 from ...facts import Shutdown
 from ...net.daemon import CLOSED, TIMEOUT, TOO_LONG, Daemon, Ended, NoAnswer
 from ...net.resp import Failure, Nonsense, command, read_reply
-from . import NAMED, Record, Trouble
+from . import NAMED, NothingKept, Record, Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -288,15 +288,10 @@ class RedisStore:
                 return names
 
 
-class ReadOnlyRedis(RedisStore):
-    """The same for a dry run: what it changes is not kept."""
+class ReadOnlyRedis(NothingKept, RedisStore):
+    """The same for a dry run."""
 
     __slots__ = ()
-
-    def update(
-        self, kind: str, keys: Sequence[bytes], now: int, change: Change
-    ) -> list[Record | None]:
-        return [*change(self.look(kind, keys, now))]
 
     def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]:
         try:

@@ -17,7 +17,7 @@ import posix as os
 from time import monotonic
 
 from ... import waits
-from . import COUNTS, GREYLIST, KINDS, Record, Trouble
+from . import COUNTS, GREYLIST, KINDS, NothingKept, Record, Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,15 +247,10 @@ class SqliteStore:
         _get(connection, GREYLIST, [b""], 0)  # the log is opened with the first read
 
 
-class ReadOnlyStore(SqliteStore):
-    """The same for a dry run: what it changes is not kept, and no file is made."""
+class ReadOnlyStore(NothingKept, SqliteStore):
+    """The same for a dry run: no file is made, either."""
 
     __slots__ = ()
-
-    def update(
-        self, kind: str, keys: Sequence[bytes], now: int, change: Change
-    ) -> list[Record | None]:
-        return [*change(self.look(kind, keys, now))]
 
     def look(self, kind: str, keys: Sequence[bytes], now: int) -> list[Record | None]:
         try:
