@@ -173,8 +173,8 @@ DATA = """
 #: What the children of QMTP and QMQP import instead of SMTP's own.
 OF_SMTP = {"qsmtpd.session.commands", "qsmtpd.session.dialogue", "qsmtpd.smtp.states"}
 QMTP = """
-    qmtp qmtp.conversation qmtp.netstring qmtp.package qmtp.qmtp qmtp.qmtpd
-    policy.held qmtp.verdict smtp.decoder
+    qmtp qmtp.conversation qmtp.package qmtp.qmtp qmtp.qmtpd qmtp.verdict
+    policy.held smtp.decoder smtp.netstring
 """
 QMQP = QMTP.replace(
     "qmtp.qmtp qmtp.qmtpd", "net.addresslist net.prefixes qmtp.clients qmtp.qmqp qmtp.qmqpd"
@@ -249,7 +249,7 @@ QUEUES = {
     "maildir": "",
     "qmqpc": """
         config config.files config.settings decision facts net net.daemon net.qmqp net.qmqphandover
-        policy policy.held waits
+        policy policy.held smtp smtp.netstring waits
     """,
 }
 

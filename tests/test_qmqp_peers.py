@@ -207,7 +207,7 @@ def test_nullmailer_that_is_refused(home: Home, qmqpd: Listener) -> None:
         qmqpd.reload()
     done = nullmailer(home, qmqpd.port, b"Subject: x\n\nhi\n")
     assert done.returncode != 0
-    said = b"sorry, you are not one of the clients of this server (#5.7.1)"
+    said = b"sorry, you are not one of the clients of this server (#4.7.1)"
     assert said in done.stdout + done.stderr
     assert home.messages() == []
 

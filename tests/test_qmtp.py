@@ -197,7 +197,7 @@ def test_who_is_a_client(
         assert (run.status, run.event("session")["end"]) == (0, "quit")
     else:
         assert verdicts(run.out) == [
-            b"Dsorry, you are not one of the clients of this server (#5.7.1)"
+            b"Zsorry, you are not one of the clients of this server (#4.7.1)"
         ]
         assert home.messages() == []
         assert (run.status, run.event("session")["end"]) == (1, "not-listed")

@@ -26,11 +26,11 @@ from qsmtpd.log import Log
 from qsmtpd.net.channel import Channel
 from qsmtpd.policy import stages
 from qsmtpd.policy.spec import Entry
-from qsmtpd.qmtp.netstring import Malformed, encode, split
 from qsmtpd.qmtp.qmqp import Qmqp
 from qsmtpd.qmtp.qmtp import Qmtp
 from qsmtpd.session import run
 from qsmtpd.session.plan import Plan
+from qsmtpd.smtp.netstring import Malformed, encode, split
 
 DATABYTES, ADDRESS, RECIPIENTS = 40, 256, 4
 MESSAGE_LIMIT, SENDER_LIMIT, RECIPIENTS_LIMIT = 1073741824, 65536, 1048576

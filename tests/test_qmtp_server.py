@@ -20,7 +20,7 @@ from qsmtpd.session.dialogue import Smtp
 from qsmtpd.session.protocol import Conversation
 
 ORACLE = PROGRAMS / "oracle"
-NOT_LISTED = b"Dsorry, you are not one of the clients of this server (#5.7.1)"
+NOT_LISTED = b"Zsorry, you are not one of the clients of this server (#4.7.1)"
 
 
 def answer(client: Client) -> bytes:

@@ -15,6 +15,7 @@ from ..config.settings import Settings
 from ..facts import ControlError
 from ..net import qmqp
 from ..net.daemon import TIMEOUT, Daemon, NoAnswer
+from ..smtp.netstring import Malformed, split
 from .noted import NotedSettings
 from .report import Report
 from .spool import is_place
@@ -68,40 +69,47 @@ def reach(report: Report, found: qmqp.HubSettings) -> None:
             report.warn("control/" + qmqp.FILE, f"{_text(hub.text)} is not found: {error}")
             continue
         for place in places:
-            problem = _why_not(place, wait)
+            problem, said = _try(place, wait)
             if problem is None:
                 reached += 1
                 report.note("hub", _text(place.text), "it takes a connection")
-            else:
-                report.warn("control/" + qmqp.FILE, f"{_text(place.text)} {problem}")
+                continue
+            # What a hub has answered is what becomes of a message: no other one is asked.
+            tell = report.wrong if said else report.warn
+            tell("control/" + qmqp.FILE, f"{_text(place.text)} {problem}")
     if not reached:
         report.wrong("control/" + qmqp.FILE, "names no hub that can be reached")
 
 
-def _why_not(place: Address, wait: float) -> str | None:
-    """Why nothing could be handed to it, as far as that is to be seen, or None."""
+def _try(place: Address, wait: float) -> tuple[str | None, bool]:
+    """(why nothing could be handed to it, as far as that is to be seen, or None; has it said so)"""
     try:
         daemon = Daemon(place, wait, _TEXT_LIMIT)
     except NoAnswer as error:
-        return f"cannot be reached: {error}"
+        return f"cannot be reached: {error}", False
     try:
         daemon.renew(WAIT, _TEXT_LIMIT)
         waited = daemon.keeps_still(LITTLE)
         daemon.end_input()
         said = daemon.rest()
     except NoAnswer as error:
-        return None if str(error) == TIMEOUT else f"does not wait for a message: {error}"
+        problem = None if str(error) == TIMEOUT else f"does not wait for a message: {error}"
+        return problem, False
     finally:
         daemon.close()
     if said:
-        return f"refuses this client: {_text(_answer(said))}"
-    return None if waited else "closes the connection at once: it may not take this client"
+        return f"refuses this client: {_text(_answer(said))}", True
+    if waited:
+        return None, False
+    return "closes the connection at once: it may not take this client", False
 
 
 def _answer(said: bytes) -> bytes:
     """The text of a netstring, or all that was said where it is none."""
-    head, _, rest = said.partition(b":")
-    return rest[:-1] if rest[-1:] == b"," and head == b"%d" % (len(rest) - 1) else said
+    try:
+        return next(split(said), said)
+    except Malformed:
+        return said
 
 
 def _text(text: bytes) -> str:

@@ -9,7 +9,7 @@ import posix as os
 
 from ..child.queue import TEXTS, Verdict, flatten
 from ..net.qmqphandover import PUT_OFF, REJECTED, TAKEN, Request, hand_over
-from ..policy.held import Held
+from ..policy.held import Held, is_full
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class QmqpBackEnd:
     def _no_room(self, error: OSError) -> Verdict:
         """The file cannot be made, or not be written to."""
         self._held.close()
-        return self._trouble(_WRITE_ERROR if error.filename is None else _NO_FILE, error)
+        return self._trouble(_WRITE_ERROR if is_full(error) else _NO_FILE, error)
 
     def _trouble(self, code: int, error: OSError) -> Verdict:
         self._settings.log(result=str(error))

@@ -10,6 +10,7 @@ from time import monotonic
 
 from ..config.settings import BYTE_ORDER_MARK
 from ..facts import ControlError
+from ..smtp.netstring import Malformed, parse_head
 from .daemon import INET, INET6, TIMEOUT, Address, NoAnswer
 
 TYPE_CHECKING = False
@@ -24,10 +25,10 @@ PORT = 628
 #: Each may be tried for every message.
 HUBS_LIMIT = 50
 LISTED, ROTATED = ORDERS = ("listed", "rotated")
-#: Of the text of an answer; more than any hub says.
-_DIGITS_LIMIT = 5
+#: The text of an answer: more than any hub says (bytes).
+TEXT_LIMIT = 99_999
 #: An answer, and what one read can bring behind it (bytes).
-ANSWER_LIMIT = 10**_DIGITS_LIMIT + 2 * 65536
+ANSWER_LIMIT = TEXT_LIMIT + 2 * 65536
 #: What the first byte of an answer says.
 TAKEN, PUT_OFF, REJECTED = b"K", b"Z", b"D"
 NO_ANSWER = "gives an answer that is none of QMQP"
@@ -36,7 +37,7 @@ _LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 
 class Hub:
-    """A line of control/qmqpservers: `host` is a name, or an IP address; `text` is the line."""
+    """A line of control/qmqpservers: `host` is a name, or an IP address; `text` is for the log."""
 
     __slots__ = ("text", "host", "port", "family")
 
@@ -141,7 +142,7 @@ def _look_up(hub: Hub, seconds: float) -> list[Address]:
     import _thread
 
     found: list[Any] = []
-    error = TIMEOUT
+    error = "has no address"
     done = _thread.allocate_lock()
     done.acquire()
 
@@ -169,7 +170,7 @@ def _look_up(hub: Hub, seconds: float) -> list[Address]:
             text = b"%b (%b)" % (hub.text, where % host.encode("ascii"))
             addresses.append(Address(text, families[number], (host, port)))
     if not addresses:
-        raise NoAnswer(error if error != TIMEOUT else "has no address")
+        raise NoAnswer(error)
     return addresses
 
 
@@ -207,14 +208,13 @@ def read_answer(exactly: Callable[[int], bytes]) -> tuple[bytes, bytes]:
     says none of these, and what exactly() raises.  What follows it is not read: a hub that has
     said that it has the message, has it.
     """
-    digits = b""
-    while (byte := exactly(1)) != b":":
-        if not byte.isdigit() or digits == b"0" or len(digits) == _DIGITS_LIMIT:
-            raise NoAnswer(NO_ANSWER)
-        digits += byte
-    if digits in (b"", b"0"):
-        raise NoAnswer(NO_ANSWER)
-    text = exactly(int(digits) + 1)
+    head = b""
+    try:
+        while (found := parse_head(head, TEXT_LIMIT)) is None:
+            head += exactly(1)
+    except Malformed:
+        raise NoAnswer(NO_ANSWER) from None
+    text = exactly(found[0] + 1)
     if text[-1:] != b"," or text[:1] not in (TAKEN, PUT_OFF, REJECTED):
         raise NoAnswer(NO_ANSWER)
     return text[:1], text[1:-1]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+from .. import waits
+from ..smtp.netstring import encode
 from . import qmqp
 from .daemon import TIMEOUT, Daemon, NoAnswer
 
@@ -64,7 +66,7 @@ class Request:
         self._message_size = self._size
         found = bytearray(b",")
         for address in addresses:
-            found += b"%d:%b," % (len(address), address)
+            found += encode(address)
             if len(found) > _CHUNK:
                 self.message(bytes(found))
                 found.clear()
@@ -120,6 +122,7 @@ def hand_over(request: Request, settings: qmqp.HubSettings, log: Log) -> Outcome
     deadline = qmqp.Deadline(settings)
     failed = Outcome(CONNECT_TIMEOUT)
     for hub in qmqp.in_order(settings.hubs, settings.order):
+        waits.check()  # a name is looked up where no request to end is heard
         if not deadline.left():
             return Outcome(CONNECT_TIMEOUT, failed.hub)
         try:
@@ -135,8 +138,7 @@ def hand_over(request: Request, settings: qmqp.HubSettings, log: Log) -> Outcome
                 daemon = Daemon(place, deadline.to_connect(), qmqp.ANSWER_LIMIT)
             except NoAnswer as error:
                 log(place.text, f"cannot be reached: {error}", b"")
-                late = str(error) == TIMEOUT
-                failed = Outcome(CONNECT_TIMEOUT if late else CONNECT_REJECTED, place.text)
+                failed = _not_reached(place.text, error)
                 continue
             try:
                 daemon.renew(deadline.left(), qmqp.ANSWER_LIMIT)
@@ -151,7 +153,7 @@ def hand_over(request: Request, settings: qmqp.HubSettings, log: Log) -> Outcome
                     ambiguous = daemon.sent == request.size
                     return Outcome(COMMUNICATION_FAILED, place.text, b"", ambiguous)
                 log(place.text, f"fails before anything was sent: {error}", b"")
-                failed = Outcome(CONNECT_REJECTED, place.text)
+                failed = _not_reached(place.text, error)
                 continue
             finally:
                 daemon.close()
@@ -160,3 +162,7 @@ def hand_over(request: Request, settings: qmqp.HubSettings, log: Log) -> Outcome
                 return Outcome(COMMUNICATION_FAILED, place.text)
             return Outcome(_ANSWERED[verdict], place.text, text)
     return failed
+
+
+def _not_reached(hub: bytes, error: NoAnswer) -> Outcome:
+    return Outcome(CONNECT_TIMEOUT if str(error) == TIMEOUT else CONNECT_REJECTED, hub)

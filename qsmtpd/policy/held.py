@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .spool import Spool
 
-#: A longer text is in a file (bytes), unless whoever holds it says otherwise.
+#: A longer text is in a file (bytes).
 MEMORY = 65536
 
 
+def is_full(error: OSError) -> bool:
+    """What a Held has raised: is there no room for its file, or could none be made?"""
+    return error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 class Held:
-    """A text; more than `memory` bytes of it are in a file.
+    """A text.  Methods raise OSError: see is_full()."""
 
-    Methods raise OSError where the file has no place; with its path where it cannot be made.
-    """
+    __slots__ = ("_memory", "_spool")
 
-    __slots__ = ("_limit", "_memory", "_spool")
-
-    def __init__(self, memory: int = MEMORY) -> None:
-        self._limit = memory
+    def __init__(self) -> None:
         self._memory = bytearray()
         self._spool: Spool | None = None
 
     def write(self, text: bytes) -> None:
         """Append."""
-        self._memory += text
-        if self._spool is not None or len(self._memory) > self._limit:
-            if self._spool is None:
-                from .spool import Spool  # now: most messages are short
+        if self._spool is None:
+            self._memory += text
+            if len(self._memory) <= MEMORY:
+                return
+            from .spool import Spool  # now: most messages are short
 
-                self._spool = Spool()
-            self._spool.write(bytes(self._memory))
-            self._memory = bytearray()
+            self._spool = Spool()
+            text, self._memory = bytes(self._memory), bytearray()
+        self._spool.write(text)
 
     def chunks(self) -> Iterator[bytes]:
         """All of it."""

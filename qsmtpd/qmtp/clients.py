@@ -25,10 +25,12 @@ class QmqpClients:
         self.everybody = settings.flag(VARIABLE)
         entries = settings.lines(FILE)
         #: None where there is no file.
-        self.listed = None if entries is None else AddressList()
-        for entry in entries or ():
-            if self.listed is not None and not self.listed.add(entry):
-                raise settings.bad_entry(FILE, entry, WHAT)
+        self.listed: AddressList | None = None
+        if entries is not None:
+            self.listed = AddressList()
+            for entry in entries:
+                if not self.listed.add(entry):
+                    raise settings.bad_entry(FILE, entry, WHAT)
 
     def __contains__(self, ip: bytes, /) -> bool:
         """Is this address, in its canonical spelling, one of theirs?"""

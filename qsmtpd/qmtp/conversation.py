@@ -14,8 +14,8 @@ from ..session.envelope import address_of
 from ..session.protocol import Conversation
 from ..session.transaction import Transaction
 from ..smtp import replies
+from ..smtp.netstring import encode
 from ..tls.settings import EXTERNAL, IMPLICIT
-from .netstring import encode
 from .package import MESSAGE_LIMIT, Reader
 from .verdict import BAD_RECIPIENT, BAD_SENDER, NO_TLS, verdict
 

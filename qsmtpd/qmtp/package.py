@@ -13,7 +13,7 @@ from ..policy.held import Held
 from ..smtp import replies
 from ..smtp.command import BareLF
 from ..smtp.decoder import ChunkDecoder
-from .netstring import Malformed, TooLong, head_limit, parse_head, split
+from ..smtp.netstring import Malformed, TooLong, head_limit, parse_head, split
 from .verdict import BAD_MESSAGE
 
 TYPE_CHECKING = False

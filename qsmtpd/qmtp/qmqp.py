@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..config.session import QUIT
 from ..policy import stages
 from ..session.ending import Ending
+from ..smtp.netstring import encode
 from .clients import FILE, QmqpClients, check_clients
 from .conversation import Over, Verdicts, check_settings
-from .netstring import encode
 from .verdict import BAD_ADDRESS, NO_RECIPIENT, NOT_LISTED, TOO_MANY_FOR_ONE, verdict
 
 TYPE_CHECKING = False
@@ -45,6 +45,7 @@ class Qmqp(Verdicts):
         client, clients = self.client, self.session.plan.clients
         if clients is None or client.peer.anonymous or client.peer.ip not in clients:
             self.transaction.log_refusal(None, NOT_LISTED, is_open=False)
+            self.transaction.tell(NOT_LISTED, stages.CONNECT)
             return Ending.by(NOT_LISTED)
         if client.relay is None:
             client.relay = b""
@@ -59,25 +60,25 @@ class Qmqp(Verdicts):
         """The package.  Raises Over, and what the reader and the channel raise."""
         with self.reader.qmqp() as package:
             self.channel.end_data()
-            reply = self._reply(package)
+            refusal = self._refusal(package)
+            reply = refusal or self.message(package)
         self.owed = 0
         self.session.counters.refused += reply.refused
         self.channel.write(encode(verdict(reply)))
         self.channel.flush()  # what then goes wrong cannot take it back
-        if self.transaction.envelope.recipients:
+        if refusal is None:
             self.transaction.tell(reply, stages.DATA)
         self.close()
 
-    def _reply(self, package: Package) -> Reply:
+    def _refusal(self, package: Package) -> Reply | None:
         """Where one recipient is refused, all are: there is but one verdict."""
         number = len(package.recipients)
         if number == 0 or number > self.settings.limits.recipients:
             reply = TOO_MANY_FOR_ONE if number else NO_RECIPIENT
             self.transaction.about = {"from": package.sender}
             self.transaction.log_refusal(b"RCPT", reply, is_open=False)
+            self.transaction.tell(reply, stages.RCPT)
             return reply
         refused = [reply for reply in self.envelope(package) if reply.refused]
         for_good = [reply for reply in refused if not reply.temporary]
-        if refused:
-            return (for_good or refused)[0]
-        return self.message(package)
+        return (for_good or refused)[0] if refused else None

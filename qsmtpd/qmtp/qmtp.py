@@ -7,8 +7,8 @@ from ..config.session import QUIT
 from ..net.descriptors import Gone
 from ..policy import stages
 from ..session.ending import Ending
+from ..smtp.netstring import encode
 from .conversation import Over, Verdicts, check_settings
-from .netstring import encode
 from .verdict import verdict
 
 TYPE_CHECKING = False

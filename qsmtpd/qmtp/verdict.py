@@ -13,8 +13,9 @@ BAD_MESSAGE = Reply(554, b"5.6.0", b"the message begins neither with LF nor with
 NO_RECIPIENT = Reply(554, b"5.5.1", b"sorry, there is no recipient")
 TOO_MANY_FOR_ONE = Reply(550, b"5.5.3", b"sorry, too many recipients")
 NO_TLS = Reply(550, b"5.7.0", b"sorry, TLS is required")
+# Not for good: a list that is wrong is no reason to give a message back.
 NOT_LISTED = Reply(
-    550, b"5.7.1", b"sorry, you are not one of the clients of this server", end="not-listed"
+    450, b"4.7.1", b"sorry, you are not one of the clients of this server", end="not-listed"
 )
 
 

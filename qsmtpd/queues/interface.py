@@ -135,24 +135,6 @@ def _address(field: bytes, letter: bytes) -> bytes:
     return field[1:]
 
 
-def nameless(directory: bytes) -> int:
-    """A file without a name in this directory, of which an exit leaves nothing.  Raises OSError."""
-    try:
-        return os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-    except (AttributeError, OSError):  # not Linux, or a file system that cannot
-        path = directory + b"/qsmtpd-" + os.urandom(16).hex().encode()
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.unlink(path)
-        return fd
-
-
-def write(fd: int, data: bytes | bytearray) -> None:
-    """All of it.  Raises NotQueued."""
-    view = memoryview(data)
-    while view:
-        view = view[checked(WRITE_ERROR, "cannot write", os.write, fd, view) :]
-
-
 def checked(code: int, what: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call it; an OSError is NotQueued with this code (a full disk: WRITE_ERROR)."""
     try:

@@ -22,9 +22,7 @@ from .interface import (
     addresses,
     checked,
     chunks,
-    nameless,
     run,
-    write,
 )
 
 SEEK_SET = 0  # posix has no name for it
@@ -64,9 +62,9 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
     """
     for part in (b"", b"/tmp", b"/new", b"/cur"):
         checked(NO_HOME, "cannot make the Maildir", _make_directory, home + part)
-    spool = checked(NO_FILE, "cannot make a file in tmp/", nameless, home + b"/tmp")
+    spool = checked(NO_FILE, "cannot make a file in tmp/", _nameless, home + b"/tmp")
     for chunk in chunks(message):
-        write(spool, chunk)
+        _write(spool, chunk)
     sender, *recipients = addresses(envelope)
     header = _header(sender, recipients)
     name = _name()
@@ -74,10 +72,10 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     file = checked(NO_FILE, "cannot make a file in tmp/", os.open, path, flags, 0o600)
     try:
-        write(file, header)
+        _write(file, header)
         os.lseek(spool, 0, SEEK_SET)
         for chunk in chunks(spool):
-            write(file, chunk)
+            _write(file, chunk)
         checked(WRITE_ERROR, "cannot sync the file", os.fsync, file)
         checked(WRITE_ERROR, "cannot close the file", os.close, file)
         checked(WRITE_ERROR, "cannot move to new/", _move, path, home + b"/new/" + name)
@@ -88,6 +86,24 @@ def deliver(home: bytes, message: int, envelope: int) -> None:
     except BaseException:
         _remove(path)
         raise
+
+
+def _nameless(directory: bytes) -> int:
+    """A file without a name in this directory, of which an exit leaves nothing.  Raises OSError."""
+    try:
+        return os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):  # not Linux, or a file system that cannot
+        path = directory + b"/qsmtpd-" + os.urandom(16).hex().encode()
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        return fd
+
+
+def _write(fd: int, data: bytes | bytearray) -> None:
+    """All of it.  Raises NotQueued."""
+    view = memoryview(data)
+    while view:
+        view = view[checked(WRITE_ERROR, "cannot write", os.write, fd, view) :]
 
 
 def _name() -> bytes:

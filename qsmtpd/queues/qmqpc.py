@@ -7,7 +7,6 @@ queued there, whatever we hear of it.
 
 from __future__ import annotations
 
-import errno
 import posix as os
 
 from ..config.files import ControlFiles, home, temporary
@@ -15,7 +14,7 @@ from ..config.settings import Settings
 from ..facts import ControlError
 from ..net.qmqp import HubSettings
 from ..net.qmqphandover import PUT_OFF, REJECTED, TAKEN, Outcome, Request, hand_over
-from ..policy.held import Held
+from ..policy.held import Held, is_full
 from .interface import (
     BAD_ENVELOPE,
     CUSTOM_TEXT,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 NAME = "qsmtpd-qmqpc"
-#: A longer message waits in a file.
-HELD_LIMIT = 256 * 1024  # bytes
 #: qmail-queue's convention for the text on the error descriptor.
 TEXT_LIMIT = 255  # bytes
 
@@ -84,7 +81,7 @@ def _work(arguments: list[str]) -> int:
 
 def _no_room(error: OSError) -> NotQueued:
     """What is wrong with the file of a long message."""
-    if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return NotQueued(WRITE_ERROR, f"cannot write: {error.strerror}")
     place = temporary().decode("ascii", "backslashreplace")
     return NotQueued(NO_FILE, f"cannot make a file in {place}: {error.strerror}")
@@ -104,7 +101,7 @@ def _channel(fd: int) -> int:
 
 def _read(message: int, envelope: int) -> Request:
     """What both descriptors have, to their ends.  Raises NotQueued."""
-    request = Request(Held(HELD_LIMIT))
+    request = Request(Held())
     for chunk in chunks(message):
         request.message(chunk)
     recipients = -1

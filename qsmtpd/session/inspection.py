@@ -64,11 +64,6 @@ class Inspection:
         self._gap = b"\n"  # the empty line between header and body is not shown
         self._removals: Removals | None = None
 
-    @property
-    def ends_session(self) -> bool:
-        """Is there a refusal with which the session ends?"""
-        return self.refusal is not None and self.refusal.end is not None
-
     def header(self, text: bytes, whole: bool) -> None:
         """The header; `whole`: no more of it will come as body."""
         self._message.header, length = split_header(text)
