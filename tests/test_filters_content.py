@@ -266,6 +266,7 @@ def test_names_that_are_listed(control: Path, entries: str, name: str, refused: 
         ("*viagra*\n!Subject: *", (b"Keywords", b"Viagra"), True),
         ("Subject: *\u0444*", (b"Subject", b"=?koi8-r?Q?=C6?="), True),
         ("Subject: =?*", (b"Subject", b"=?koi8-r?Q?=C6?="), True),
+        ("*viagra*", (b"Subject", b"=?utf-8?b?YnV5IHZ?= =?utf-8?b?pYWdyYSBub3c=?="), True),
         ("re:subject:x.*", (b"Subject", b"x"), False),
         ("re:subject:[ ]x.*", (b"Subject", b"  x"), True),
     ],

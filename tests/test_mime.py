@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import encodings
 import functools
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from qsmtpd.session.message import BODY, HEADER, MessageStream
 from qsmtpd.smtp import boundary, mime
+from qsmtpd.smtp.encodedword import to_utf8
 from qsmtpd.smtp.header import split_header
 from qsmtpd.smtp.mime import MimeScanner
 
@@ -140,6 +142,8 @@ MESSAGES = st.lists(_PIECES, max_size=30).map(b"".join)
 @given(MESSAGES, st.lists(st.integers(0, 5000), max_size=8), st.sampled_from([1, 7, mime.BATCH]))
 @example(b"\n--\n" + b"x" * 5000 + b"\n", [4098], 1)
 @example(b"Content-Transfer-Encoding: base64\n\0", [], 1)
+@example(b"\n" + b"x" * 16381 + b"\n\0begin 644 a.exe\0.txt\n", [16390], mime.BATCH)
+@example(b"Content-Transfer-Encoding: base64\n" + b" " * 9000 + b"QQQQQQ\nTVqQ\n", [4200], 1)
 def test_it_does_not_matter_where_it_is_cut(message: bytes, places: list[int], batch: int) -> None:
     def cut(body: bytes) -> list[bytes]:
         edges = sorted({0, len(body), *(place % (len(body) + 1) for place in places)})
@@ -246,6 +250,10 @@ def test_a_thousand_multiparts_in_each_other() -> None:
         ),
         (HEAD + b"Content-Type: " + b"name*0=" * 90 + b"\n", b"too many parameters"),
         (
+            HEAD + b"Content-Type: a; " + b"name(" * 1600 + b")" + b" " * 8000 + b"\n",
+            b"too many parameters",
+        ),
+        (
             HEAD + b"".join(b"Content-Type: x; name=a%d\n" % n for n in range(2000)),
             b"too many names",
         ),
@@ -295,3 +303,14 @@ def test_steps_grow_as_the_message_does(
     sizes = [steps(head + unit * (size // len(unit))) for size in (2_000, 4_000, 8_000)]
     assert sizes[2] < 40 * 8_000
     assert sizes[2] - sizes[1] < 2.2 * (sizes[1] - sizes[0]) + 500
+
+
+def test_charsets_that_are_none_take_no_memory() -> None:
+    """Python keeps every name of a codec that it has looked for."""
+    before = len(encodings._cache)
+    for number in range(100):
+        assert to_utf8(b"x", b"iso-%06d" % number) == b"x"
+    assert len(encodings._cache) == before
+    names = b"iso-8859-5 x-mac-cyrillic KOI8-U cp1006 utf-16-be ks_c_5601-1987"
+    for name in names.split():
+        assert to_utf8(b"\xd0\xd1", name) != b"\xd0\xd1", name

@@ -65,9 +65,9 @@ class Plugin:
 
 
 def _decoded(words: bytes) -> list[bytes]:
-    """The same with its encoded words decoded, if it has such."""
+    """The same with its encoded words decoded, if it has such: one by one, and joined."""
     if b"=?" not in words:
         return []
     from ..smtp.encodedword import decode_words  # now: few lines have them
 
-    return [b" ".join(decode_words(words).split())]
+    return [b" ".join(decode_words(words, joined).split()) for joined in (False, True)]

@@ -37,8 +37,9 @@ class Verdict:
     def __init__(self, settings: PluginSettings) -> None:
         self._settings = settings
         self._action = settings.choice("contentaction", "CONTENTACTION", (REFUSE, MARK))
-        usual = [self._action, *{REFUSE: [MARK], MARK: [REFUSE]}[self._action], PASS]
-        self._beyond = settings.choice("contentbeyond", "CONTENTBEYOND", tuple(usual))
+        other = MARK if self._action == REFUSE else REFUSE
+        usual = self._action, other, PASS
+        self._beyond = settings.choice("contentbeyond", "CONTENTBEYOND", usual)
         self.marks = MARK in (self._action, self._beyond)
 
     def found(self, what: bytes, refusal: Decision) -> Decision:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 NOT_BASE64 = bytes(byte for byte in range(256) if byte not in BASE64)
-ENTRIES_LIMIT = 1000
 OFF, NOT_RELAY = b"-", b"+"
 
 

@@ -53,7 +53,12 @@ class Boundaries:
         length = self._lengths[-1] if self._lengths else 0
         at = at if text.startswith(b"--", at) else text.find(b"\n--", at) + 1 or len(text)
         while at < len(text):
-            if any_of_them or text[at + 2 : at + 2 + length] in self._starts:
+            if any_of_them:
+                break
+            # Most lines that begin with `--` are told by the first look.
+            if text[at + 2 : at + 2 + length] in self._starts and (
+                self.longest(text[at + 2 : at + 2 + self._lengths[0]]) is not None
+            ):
                 break
             at = text.find(b"\n--", at) + 1 or len(text)
         return at

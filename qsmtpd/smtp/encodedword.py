@@ -7,6 +7,8 @@ blanks in it, and what makes no sense stays as it is.  What it takes is in propo
 from __future__ import annotations
 
 from binascii import Error, a2b_base64
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 #: What the names of the charsets begin with that are decoded.  Python has codecs besides that
 #: are none, or take longer for long texts than in proportion.
@@ -14,6 +16,11 @@ _CHARSETS = (
     "ascii", "big5", "cp", "ebcdic", "euc", "gb", "hz", "ibm", "iso", "johab", "koi8", "ks_c",
     "latin", "mac", "ms", "shift", "sjis", "tis", "us-ascii", "utf", "windows-",
 )  # fmt: skip
+#: The modules of Python's codecs: those of which there are aliases, and the others.
+_CODECS = frozenset(aliases.values()).union(
+    ("cp1006", "cp720", "cp737", "cp856", "cp874", "cp875", "koi8_t", "koi8_u"),
+    ("mac_arabic", "mac_croatian", "mac_farsi", "mac_romanian", "utf_8_sig"),
+)
 _CHARSET_LIMIT = 40  # bytes of its name
 _HEX = b"0123456789abcdefABCDEF"
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -73,12 +80,18 @@ def to_utf8(text: bytes, charset: bytes) -> bytes:
         name = "utf-7"
     elif name in ("utf-16", "utf16") and text[::2].count(0) > text[1::2].count(0):
         name = "utf-16-be"  # RFC 2781, 4.3; most others take what has no mark for the other one
-    if not name.startswith(_CHARSETS):
+    if not name.startswith(_CHARSETS) or not _is_known(name):
         return text
     try:
         return text.decode(name, "replace").encode("utf-8", "replace")
     except (LookupError, ValueError):
         return text
+
+
+def _is_known(name: str) -> bool:
+    """Has Python such a codec?  It keeps each name for good that it has looked for in vain."""
+    plain = normalize_encoding(name)
+    return plain in aliases or plain in _CODECS
 
 
 def _word(text: bytes, at: int) -> tuple[bytes, bytes, bytes, int] | None:

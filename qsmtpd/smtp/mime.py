@@ -215,7 +215,7 @@ class MimeScanner:
         if self._headers_size > HEADERS_LIMIT:
             raise BeyondLimit("too many header lines")
         if line.startswith(_BLANKS):
-            if not self._unnamed and not line.strip(b" \t\n"):
+            if not self._unnamed and not line[:LINE_LIMIT].strip(b" \t\n"):
                 if self._field is not None:
                     self._see(self._field, b"".join(self._value))
                 self._body_may_begin()
@@ -336,10 +336,8 @@ class MimeScanner:
 
     def _content(self, text: bytes) -> None:
         """Lines of the body of a part, or the beginning of one."""
-        if self._base64:
-            self._tell(text)
-            return
-        for mark in INLINE:
+        self._tell(text)
+        for mark in INLINE:  # also where it is base64 to some reader: to another it is not
             at = 0 if text.startswith(mark) else text.find(b"\n" + mark) + 1 or len(text)
             while at < len(text):
                 end = text.find(b"\n", at, at + LINE_LIMIT)
@@ -374,7 +372,8 @@ class MimeScanner:
 
 def _without_nuls(line: bytes) -> bytes:
     """The same, if it may separate parts, to whom NULs are nothing."""
-    return line.replace(b"\0", b"") if line[:1] in (b"\0", b"-") else line
+    line = line.lstrip(b"\0")
+    return line.replace(b"\0", b"") if line.startswith(b"-") else line
 
 
 def _has_line_of_blanks(value: bytes) -> bool:

@@ -135,21 +135,24 @@ def _find(text: bytes, name: bytes) -> list[_Parameter]:
     while at >= 0:
         end = at + len(name)
         start = at - 4 if name == b"name" and lower[at - 4 : at] == b"file" and at >= 4 else at
-        parameter = None
         if start == 0 or lower[start - 1] not in _TOKEN:
-            parameter = _parameter(text, lower[start:end], end)
-        if parameter is not None:
-            found.append(parameter)
-            size += sum(map(len, parameter.values))
-            # Values that are no part of each other have the length of the field, in each reading.
+            parameter, behind = _parameter(text, lower[start:end], end)
+            size += behind - end
+            if parameter is not None:
+                found.append(parameter)
+                size += sum(map(len, parameter.values))
+            # What is no part of each other has the length of the field, in each reading.
             if len(found) > PARAMETERS_LIMIT or size > _READINGS * len(text):
                 raise BeyondLimit("too many parameters")
         at = lower.find(name, end)
     return found
 
 
-def _parameter(text: bytes, name: bytes, at: int) -> _Parameter | None:
-    """What begins behind its name: `*`, the number of a piece, `*`, and `=`; RFC 2231, 7."""
+def _parameter(text: bytes, name: bytes, at: int) -> tuple[_Parameter | None, int]:
+    """What begins behind its name: `*`, the number of a piece, `*`, and `=`; RFC 2231, 7.
+
+    And where that ends, or where it is seen to be none.
+    """
     piece, encoded = -1, False
     at = _behind_blanks(text, at + text.startswith(b'"', at))
     if text.startswith(b"*", at):
@@ -163,8 +166,9 @@ def _parameter(text: bytes, name: bytes, at: int) -> _Parameter | None:
         encoded = not digits or text.startswith(b"*", end)
         at = _behind_blanks(text, end + (bool(digits) and encoded))
     if not text.startswith(b"=", at):
-        return None
-    return _Parameter(name, piece, encoded, _values(text, _behind_blanks(text, at + 1)))
+        return None, at
+    at = _behind_blanks(text, at + 1)
+    return _Parameter(name, piece, encoded, _values(text, at)), at
 
 
 def _behind_blanks(text: bytes, at: int) -> int:
