@@ -105,8 +105,13 @@ def requested() -> bool:
     return _requested or (_finishing and not _in_transaction)
 
 
+def cut_short() -> bool:
+    """The same, and has the end not begun?"""
+    return requested() and not _ending
+
+
 def check() -> None:
-    """Raise Shutdown where one has come, and the end has not begun."""
+    """Raise Shutdown where that is so."""
     if (_requested or (_finishing and not _in_transaction)) and not _ending:
         raise Shutdown("asked to end")
 

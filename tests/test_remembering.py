@@ -271,5 +271,5 @@ def test_check_of_what_stands_in_for_a_server(home: Home) -> None:
     home.environ |= {"QSMTPD_STORE": "redis://127.0.0.1:1", "STORELOCAL": "/no/such/folder/store"}
     run = home.run(b"", "--check")
     said = run.out.decode().splitlines()
-    assert "warning: storelocal: /no/such/folder: No such file or directory" in said, said
+    assert "warning: STORELOCAL: /no/such/folder: No such file or directory" in said, said
     assert any(line.startswith("wrong: QSMTPD_STORE: ") for line in said), said

@@ -318,6 +318,7 @@ def test_addresses(text: bytes, name: str) -> None:
         *(b"redis://127.0.0.1/x", b"redis://127.0.0.1/1/2", b"redis://user@127.0.0.1"),
         *(b"redis://:@127.0.0.1", b"redis://:%4@127.0.0.1", b"redis://127.0.0.1:6379x"),
         *(b"redis://127.0.0.1 ", b"redis://::1", b"unix:", b"unix://", b"unix:///a?x=1"),
+        *(b"unix:user:secret@/p", b"unix:a@b", b"unix://secret@/p", b"redis:/:secret@127.0.0.1"),
         *(b"rediss://127.0.0.1", b"http://127.0.0.1", b"sqlite:///x"),
     ],
 )

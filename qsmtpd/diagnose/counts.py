@@ -183,7 +183,8 @@ def _rows(
             kind = name.rpartition(b"\0")[2]
             if span in found and kind in KINDS and what.value:
                 found[span][kind] = what
-        limits = () if rules is None else rules.of_key(who)
+        # Whom a shared store hides may be anybody.
+        limits = () if rules is None or who.startswith(HIDDEN) else rules.of_key(who)
         for span, values in found.items():
             if values:
                 most = {limit.kind: limit.most for limit in limits if limit.span == span}

@@ -175,10 +175,12 @@ def _shown(name: str, value: bytes) -> str:
     if name in _SECRETS:
         return "..."
     text = value.decode("ascii", "backslashreplace")
-    scheme, slashes, rest = text.partition("://")
-    given, at, place = rest.rpartition("@")
-    user, colon, _ = given.partition(":")
-    return f"{scheme}{slashes}{user}:...@{place}" if at and colon else text
+    given, at, place = text.rpartition("@")
+    if not at or ":" not in given:
+        return text
+    scheme, slashes, words = given.partition("://")
+    user, colon, _ = words.partition(":")
+    return f"{scheme}://{user}:...@{place}" if slashes and colon else f"...@{place}"
 
 
 def _say(say: Callable[[str, str], None], where: str, said: list[str]) -> None:

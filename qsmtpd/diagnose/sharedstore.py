@@ -1,4 +1,4 @@
-"""For `qsmtpd --check`: a store on a server: does it answer, does it write, does it forget?"""
+"""For `qsmtpd --check`: a store on a server: does it answer, does it write, may it forget?"""
 
 from __future__ import annotations
 

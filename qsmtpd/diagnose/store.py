@@ -44,7 +44,7 @@ def check_store(report: Report, settings: Settings, policy: PolicySettings) -> N
     check_shared(report, settings, wanted, wanted.server, where)
     if any(spec.plugin == "sendlimits" for spec in policy.plugins):
         with report.mildly():  # it is for while the server is away
-            _check_file(report, LOCAL, wanted.of_this_machine())
+            _check_file(report, place_of(settings, LOCAL, "STORELOCAL"), wanted.of_this_machine())
 
 
 def _check_file(report: Report, where: str, wanted: StoreSettings) -> None:

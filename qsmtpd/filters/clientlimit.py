@@ -6,8 +6,9 @@ limit.  A client is an IPv4 address, or the /64 of an IPv6 one; of this machine,
 Each session takes one of as many places as a client may have, and gives it back at its end.
 A place that is not given back, as by a machine that lost its power, is free again 2 minutes
 after the longest time that a session waits for its client (timeoutsmtpd); one that is in use
-is taken anew before.  What qsmtpd-server holds that has said nothing yet has no place: of
-that its own -C knows.
+is taken anew before, by each command of a mail transaction: a session that for so long says only
+others, as NOOP, has none any more, and goes on.  What qsmtpd-server holds that has said
+nothing yet has no place: of that its own -C knows.
 Replies: `421 too many connections from your address (#4.7.0)`, and the connection is closed.
 Log keys: by=clientlimit; event=plugin with store, reason, then, where the store cannot say:
 then nobody is refused.
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 #: Of an address: so many bits are a client.
 IPV4, IPV6 = 32, 64
-LOOPBACK = (b"127.", b"::1")
 MOST = 100
 TOO_MANY = drop(b"too many connections from your address", 421, b"4.7.0")
 #: A place is taken anew after so long, and so long it is kept beyond the longest wait for a
@@ -62,7 +62,7 @@ class Session:
     has greeted; and after STARTTLS, which has given it back.
     """
 
-    __slots__ = ("_plugin", "_token", "_key", "_until")
+    __slots__ = ("_plugin", "_token", "_key", "_until", "_admitted")
     #: For qsmtpd-server: there is nothing to decide before the greeting.
     silence = 0.0
 
@@ -71,6 +71,7 @@ class Session:
         self._token = 0
         self._key: bytes | None = None  # of the place that we have
         self._until = 0.0  # monotonic: nothing to do before
+        self._admitted = False
 
     def connect(self, client: Client) -> Decision:
         return self._hold(client)
@@ -119,16 +120,16 @@ class Session:
 
         ip = client.peer.ip
         who = network(ip, IPV4, IPV6)
-        if who is None or ip.startswith(LOOPBACK):
+        if who is None or ip.startswith(b"127.") or ip == b"::1":
             self._until = float("inf")
             return DECLINED
-        had = self._key is not None
         try:
             found = self._plugin.store.ask(client, lambda store: self._take(store, who))
         except Unavailable:
             found = True
-        if not found and not had:
+        if not found and not self._admitted:
             return TOO_MANY
+        self._admitted = True
         self._until = monotonic() + RENEWAL
         return DECLINED
 
@@ -142,7 +143,9 @@ class Session:
         def change(records: Sequence[Record | None]) -> Sequence[Record | None]:
             nonlocal place
             ours = [n for n, each in enumerate(records) if self._is_ours(each)]
-            free = [n for n, each in enumerate(records) if each is None]
+            # One of a time to come is that of a clock that was ahead: nobody's.
+            ahead = now + SPARE
+            free = [n for n, each in enumerate(records) if each is None or each.since > ahead]
             place = next(iter(ours + free), None)
             return [mine if n == place else each for n, each in enumerate(records)]
 

@@ -43,11 +43,13 @@ FILE, VARIABLE, USUAL = "store", "QSMTPD_STORE", b"/var/lib/qsmtpd/store"
 LOCAL, PREFIX, KEY = "storelocal", "storeprefix", "storekey"
 #: How the keys of an installation begin on a server, and of what that is made.
 USUAL_PREFIX, PREFIX_LIMIT = b"qsmtpd", 64
-_PREFIX = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-{}"
+_PREFIX = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-{}"
 #: Bytes of a secret (BLAKE2 takes no more).
 SECRET_LEAST, SECRET_MOST = 16, 64
 #: How long a session may wait for its store in all (seconds).
 USUAL_BUDGET, MOST_BUDGET = 3, 60
+#: An answer within so long is none that was waited for (seconds).
+PROMPT = 0.05
 #: How large it may get (MB of 1,048,576 bytes).
 USUAL_SIZE, MOST_SIZE = 256, 65536
 #: A key has at most so many bytes.
@@ -259,6 +261,7 @@ class Access:
         """
         spent = client.notes.get(SPENT, 0.0)
         begun = monotonic()
+        failed = True
         share = self._settings.share
         try:
             if spent >= share:
@@ -268,13 +271,17 @@ class Access:
             else:
                 store = self._store.get()
             store.deadline = begun + share - spent
-            return question(store)
+            answer = question(store)
+            failed = False
+            return answer
         except Trouble as error:
             if not quiet:
                 self._say(error, client.dry_run)
             raise Unavailable from error
         finally:
-            client.notes[SPENT] = spent + monotonic() - begun
+            # Else who asks often enough would have used it up.
+            if failed or monotonic() - begun > PROMPT:
+                client.notes[SPENT] = spent + monotonic() - begun
 
     def _say(self, error: Trouble, dry_run: bool) -> None:
         from .once import is_due

@@ -43,18 +43,21 @@ def parse(text: bytes) -> Server | None:
     """
     scheme = next((each for each in SCHEMES if text.startswith(each)), None)
     if scheme is None:
-        if b"://" in text:
+        # A password in the name of a file would be in the log.
+        if b"://" in text or (b"@" in text and text.startswith((b"redis", b"valkey"))):
             raise ValueError("names neither a file nor a server")
         return None
     if scheme in _TLS:
         raise ValueError("wants TLS, which is not done: let stunnel do it, see qsmtpd-filters(5)")
     rest = text[len(scheme) :]
     if scheme in _LOCAL and not rest.startswith(b"//"):
-        return Server(parse_address(scheme + _decoded(rest)), b"", None, 0)
+        if b"@" in rest:  # a password in the name of a socket would be in the log
+            raise ValueError("has no // before user and password; an @ of a path is %40")
+        return Server(parse_address(b"unix:" + _decoded(rest)), b"", None, 0)
     given, at, place = rest.removeprefix(b"//").rpartition(b"@")
     user, colon, secret = given.partition(b":")
     if at and not (colon and secret):
-        raise ValueError("has no password before the @")
+        raise ValueError("has no :PASSWORD before the @; an @ of a path is %40")
     password = _decoded(secret) if at else None
     if scheme in _LOCAL:
         path, mark, query = place.partition(b"?")

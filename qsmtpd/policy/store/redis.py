@@ -43,6 +43,8 @@ _FIRST, _LONGEST = 0.001, 0.05
 _ROOM, _PER_KEY = 65536, 128
 #: A listing asks for so many keys at once, and SCAN looks at about so many.
 BATCH = 500
+#: And ends after so many times.
+_SCANS = 100_000
 _DIGEST, _MARK, _HEX = 16, b"#", b"0123456789abcdef"
 _NUMBER = 19  # digits
 #: The first word of an error reply, and what it is for our log.
@@ -162,7 +164,7 @@ class RedisStore:
                 self.close()
                 first = self._first_words()
                 self._daemon = Daemon(self._server.address, self._left(), room)
-                replies = self._talk(self._daemon, [*first, *wire])[len(first) :]
+                replies = self._talk(self._daemon, [*first, *wire], len(first))
         except Shutdown as error:
             self.close()
             raise Trouble("busy", "this process is asked to end") from error
@@ -188,11 +190,16 @@ class RedisStore:
                 raise
             return None
 
-    def _talk(self, daemon: Daemon, wire: list[bytes]) -> list[Reply]:
+    def _talk(self, daemon: Daemon, wire: list[bytes], first: int = 0) -> list[Reply]:
+        """The replies, but for those to the `first` words."""
         daemon.send(b"".join(wire))
         replies = [read_reply(daemon) for _ in wire]
-        self._expect_no_failure(replies)
-        return replies
+        for each in replies[:first]:
+            if isinstance(each, Failure):  # its text may quote the password
+                word = _WORDS.get(each.word, "failed")
+                raise self._trouble(word, "refuses the user, the password or the database")
+        self._expect_no_failure(replies[first:])
+        return replies[first:]
 
     def _records(self, reply: Reply, number: int, now: int) -> list[Record | None]:
         """So many records, which have not ended."""
@@ -273,7 +280,9 @@ class RedisStore:
         """Of all records of a table."""
         budget = self.deadline - monotonic()
         names: set[bytes] = set()
-        cursor, pattern = b"0", self._begin(kind) + b"*"
+        seen: set[bytes] = set()
+        begin = self._begin(kind)
+        cursor, pattern = b"0", begin + b"*"
         while True:
             self.deadline = monotonic() + budget
             words = b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % BATCH
@@ -282,10 +291,15 @@ class RedisStore:
             following, found = self._list(said, 2)
             if not isinstance(following, bytes) or not isinstance(found, list):
                 raise self._strange()
-            names.update(each for each in found if isinstance(each, bytes))
+            names.update(
+                each for each in found if isinstance(each, bytes) and each.startswith(begin)
+            )
             cursor = following
             if cursor == b"0":
                 return names
+            if cursor in seen or len(seen) > _SCANS:
+                raise self._strange()  # or it would have no end
+            seen.add(cursor)
 
 
 class ReadOnlyRedis(NothingKept, RedisStore):

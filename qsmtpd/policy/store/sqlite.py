@@ -196,7 +196,7 @@ class SqliteStore:
                     self.close()
                     if code != _MOVED:
                         raise _trouble(code, error) from error
-                if monotonic() + PAUSE + WAIT > self.deadline or waits.requested():
+                if monotonic() + PAUSE + WAIT > self.deadline or waits.cut_short():
                     raise Trouble("busy", str(error)) from error
                 waits.sleep(PAUSE)
             except (UnicodeDecodeError, OverflowError, MemoryError) as error:
