@@ -193,7 +193,8 @@ def test_a_refusal_before_the_session(home: Home) -> None:
 @pytest.mark.slow
 def test_it_counts_until_it_is_closed(home: Home) -> None:
     home.environ["MINDATARATE"] = "0"
-    with Server(home, "-c", "1") as server, server.client() as first:
+    run = patched(f"drain.SECONDS = {PATIENCE}", package="qsmtpd.net")
+    with Server(home, "-c", "1", run=run) as server, server.client() as first:
         first.reply()
         first.socket.sendall(b"GET / HTTP/1.0\r\n")
         assert first.reply().startswith(b"421 ")

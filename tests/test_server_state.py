@@ -222,7 +222,7 @@ def test_old_plugins_are_let_go(home: Home) -> None:
             sizes.append(size(server.pid))
             files.append(open_files(server.pid))
         mail(server.port)
-        assert len(set(files)) == 1
+        assert min(files[5:]) <= files[0]  # one may be of a process not yet reaped
         # malloc keeps what does not lie at the end: so it is not seen at once.
         assert max(sizes[5:]) - min(sizes[5:]) < 10_000_000
         assert max(sizes) - sizes[0] < 50_000_000
@@ -249,7 +249,7 @@ def test_a_refused_reload_is_let_go(home: Home) -> None:
             server.signal(signal.SIGHUP)
             wait_for(lambda said=said: server.log().count("not read anew") > said)  # type: ignore[misc]
             mail(server.port)
-        assert open_files(server.pid) == files
+        wait_for(lambda: open_files(server.pid) <= files)  # one may be of a process not yet reaped
         assert size(server.pid) - before < 50_000_000
 
 
