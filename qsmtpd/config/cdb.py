@@ -65,7 +65,7 @@ class Cdb:
 
         Raises ControlError, at the latest in the end, where one cannot be read or found.
         """
-        if self._look() != self._state:
+        if self.state() != self._state:
             self._look_again()
         tables = [self._table(number) for number in range(256)]
         end = min((table for table, slots in tables if slots), default=_HEADER)
@@ -82,10 +82,6 @@ class Cdb:
         if position != end:
             raise ControlError(self._name, _DAMAGED)
 
-    def state(self) -> State:
-        """What it is now: not the same where it has changed since."""
-        return self._look()
-
     def _load(self) -> None:
         """Read the header of what is open now."""
         state = _state(os.fstat(self._fd))
@@ -100,8 +96,8 @@ class Cdb:
             raise ControlError(self._name, _DAMAGED)
         self._state, self._header = state, header
 
-    def _look(self) -> State:
-        """(size, when it has changed, device, inode)"""
+    def state(self) -> State:
+        """What it is now, (size, when it has changed, device, inode).  Raises ControlError."""
         try:
             try:
                 return _state(os.stat(self._path))
@@ -123,10 +119,10 @@ class Cdb:
             try:
                 found = self._find(key, data)
             except ControlError:
-                if self._look() == self._state:
+                if self.state() == self._state:
                     raise
             else:
-                if self._look() == self._state:
+                if self.state() == self._state:
                     return found
             self._look_again()
         raise ControlError(self._name, "is being written")

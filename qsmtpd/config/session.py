@@ -51,7 +51,6 @@ class SessionSettings:
         "auth",
         "policy",
         "immune",
-        "proxy",
         "chunking",
         "enhanced",
     )
@@ -81,7 +80,7 @@ class SessionSettings:
         if not any(spec.plugin == FORMATS[self.log_format][2] for spec in self.policy.plugins):
             self.log_format = "qsmtpd"  # the plugin that writes the other form is switched off
         self.immune = ImmuneClients(settings)
-        self.proxy = proxy_settings(settings)
+        proxy_settings(settings)  # nobody is served where it cannot be told who sends headers
         self.chunking = settings.choice("chunking", "CHUNKING", ("on", "off")) == "on"
         codes = settings.choice("enhancedstatuscodes", "ENHANCEDSTATUSCODES", ("off", "on"))
         self.enhanced = codes == "on"  # RFC 2034

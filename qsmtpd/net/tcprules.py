@@ -20,6 +20,9 @@ BEFORE = (b"QMAILHOME", b"PROXYHOSTS", b"PROXYTIMEOUT", b"PROXYTLS", b"PROXYRULE
 #: What a rule gives an address, and nobody has that is not known by its own.
 RIGHTS = (b"RELAYCLIENT", b"IMMUNE", b"QMQPCLIENT")
 
+#: tcpserver's exit status for a client that the rules refuse, and the word in the log.
+DENIED, DENIED_END = 100, "denied"
+
 
 def find(cdb: Cdb, ip: bytes, host: bytes | None) -> bytes:
     """The instructions for a client, b"" if there are none.  Raises ControlError.

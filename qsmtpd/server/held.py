@@ -15,6 +15,7 @@ from .. import waits
 from ..facts import Counters, Reply
 from ..log import Log
 from ..net import ucspi
+from ..net.descriptors import Gone
 from ..session.ending import Ending, log_session
 from ..session.plan import Plan
 from ..smtp import replies
@@ -26,7 +27,6 @@ from .timers import Timers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from .accepted import Connections
     from .events import Events
@@ -115,7 +115,7 @@ class Held:
             if greeting:
                 client.bytes_out = client.connection.send(greeting, MSG_DONTWAIT)
         except OSError:
-            self.end(client, Ending("client-gone"))
+            self.end(client, Ending(Gone.end))
             return
         client.greeted = True
         limits = plan.settings.limits
@@ -129,7 +129,7 @@ class Held:
         client = self._clients[fd]
         if client.waiting or client.over:
             if flags & GONE:
-                self.end(client, Ending("client-gone"))
+                self.end(client, Ending(Gone.end))
             return
         try:
             data = client.connection.recv(client.line, MSG_PEEK | MSG_DONTWAIT)
@@ -145,7 +145,7 @@ class Held:
         elif is_line:
             self._wait(client)
         elif not data or flags & ENDED:
-            self.end(client, Ending("client-gone"))
+            self.end(client, Ending(Gone.end))
 
     # -- a process for it --------------------------------------------------
 
@@ -200,9 +200,8 @@ class Held:
             text = protocol.text(ending.reply) if words else None
         peer = ucspi.read_peer(environ, client.fd)
         log.begin(pid=os.getpid(), ip=peer.ip)
-        facts: Any = client  # of which the line has the bytes that came and went
         counters = Counters(client.since)
-        log_session(log, facts, peer, counters, ending.word, text, protocol.name)
+        log_session(log, client, peer, counters, ending.word, text, protocol.name)
         part(client.connection, words)
 
     def make_room(self) -> bool:

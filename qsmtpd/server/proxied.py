@@ -1,7 +1,8 @@
 """Connections that balancers pass on: each waits here for its PROXY header, then it is admitted.
 
 Of the socket no byte is taken that stands behind the header.  Who it was that connected has no
-rights any more, and counts nowhere: the rules and limits are those of whom the header names.
+rights any more: rules and limits are those of whom the header names; where it names nobody, those
+of the balancer's address.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from time import monotonic
 
 from ..facts import Counters
 from ..net import proxy, ucspi
+from ..net.descriptors import Gone
 from ..session.ending import SHUTDOWN, log_session
 from .accepted import part
 from .timers import Timers
@@ -104,7 +106,7 @@ class Proxied:
         except proxy.Refused as error:
             self._end(pending, error.end, str(error))
         except (OSError, EOFError):
-            self._end(pending, "client-gone")
+            self._end(pending, Gone.end)
         else:
             self._remove(pending)
             self._admit(pending.connection, {**pending.facts, **said}, pending.since)

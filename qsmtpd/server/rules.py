@@ -14,8 +14,6 @@ from . import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..config.cdb import Cdb
 
 _TLS = (b"SSL_PROTOCOL", b"SSL_CIPHER")
@@ -84,16 +82,17 @@ class Rules:
         return self._cdb
 
 
-def rule_of(found: bytes, facts: Mapping[bytes, bytes]) -> bytes:
+def rule_of(found: bytes, facts: dict[bytes, bytes]) -> bytes:
     """The instructions for a client that has come with these facts of a header.
 
-    Whom it does not name has no rights; TLS in front makes another plan.
+    Whom it does not name has no rights; TLS in front makes another plan, and is then no
+    fact any more: the plan says whether it counts.
     """
     if facts[b"PROXYHEADER"] != proxy.PROXY:
         found = without_rights(found)
     if found and not found.endswith(b"\0"):
         found += b"\0"
-    return found + b"".join(b"+%b=%b\0" % (name, facts[name]) for name in _TLS if name in facts)
+    return found + b"".join(b"+%b=%b\0" % (name, facts.pop(name)) for name in _TLS if name in facts)
 
 
 def report(error: ControlError) -> None:

@@ -26,7 +26,6 @@ from ..policy.spec import BUILT_IN
 from ..policy.stages import CONNECT
 from ..policy.timelimit import TimeLimit
 from ..session import plan
-from ..session.dialogue import Smtp
 from ..session.plan import NoPlan, Plan
 from ..smtp import utf8
 from ..smtp.sasl import MECHANISMS
@@ -104,7 +103,7 @@ _FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 
 
 def preload(
-    environ: dict[bytes, bytes], checkpassword: list[bytes], protocol: type[Conversation] = Smtp
+    environ: dict[bytes, bytes], checkpassword: list[bytes], protocol: type[Conversation]
 ) -> Preloaded:
     """Read, import and build what each session would, before the first one and on HUP.
 

@@ -22,6 +22,7 @@ import sys
 from .. import waits
 from ..facts import TLS_FAILED, ControlError, Outcome
 from ..net.sockets import SocketTransport
+from ..net.tcprules import DENIED, DENIED_END
 from ..policy.running import Running
 from ..policy.timelimit import TimeLimit
 from ..session import connection
@@ -49,13 +50,11 @@ GARBAGE = 10_000
 PACKED_LIMIT = 65536  # bytes of a packed connection
 #: What a worker says after a session, where the master waits for one (see board.py).
 DONE = b"."
-DENIED = 100  # tcpserver's exit status for a client that the rules refuse
 #: After these ends, in which something was not as it should be, the process is not used again.
 _UNSOUND_ENDS = frozenset(
     ("trouble", "memory", "control", "plugin-hangs", "shutdown")
     + (TLS_FAILED, "tls-unavailable", "tls-without-text")
 )
-_DENIED_END = "denied"
 
 
 def work(
@@ -171,7 +170,7 @@ def serve(
             rule = configuration.rules.find(facts[b"TCPREMOTEIP"], facts.get(b"TCPREMOTEHOST"))
         except ControlError as error:
             rules.report(error)
-            return Outcome(_DENIED_END, 111), False
+            return Outcome(DENIED_END, 111), False
         if b"PROXYHEADER" in facts:
             rule = rules.rule_of(rule, facts)
     denied = rules.denies(rule)
@@ -182,7 +181,7 @@ def serve(
         status.say(f"pid {pid} from {_text(environ, b'TCPREMOTEIP')}")
         status.verdict("deny" if denied else "ok", pid, environ)
     if denied:
-        return Outcome(_DENIED_END, DENIED), False
+        return Outcome(DENIED_END, DENIED), False
     limit = None
     external = isinstance(plan, NoPlan) or plan.plugins.external
     if running is not None and external:

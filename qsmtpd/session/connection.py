@@ -14,6 +14,7 @@ from ..facts import ControlError, Lost, Outcome
 from ..log import log_hang, log_trouble
 from ..net import ucspi
 from ..net.channel import Channel
+from ..net.descriptors import Gone
 from ..smtp import replies
 from ..tls.settings import EXTERNAL
 from . import run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..tls.provider import TlsProvider
     from ..tls.settings import TlsSettings
     from .plan import Plan
+    from .protocol import Conversation
 
 
 _pid = os.getpid()  # of this process: once, and not for each session
@@ -115,7 +117,7 @@ def _serve(
             return _refuse(channel, plan, replies.NO_CONTROLS, 1)
         log_trouble(log, error)
         if implicit:
-            return _end(log, "trouble", 111)
+            return _end(plan, "trouble", 111)
         return _refuse(channel, plan, replies.TROUBLE, 111)
 
     if isinstance(plan, NoPlan):
@@ -134,15 +136,15 @@ def _serve(
         tls = None
         if implicit:
             if plan.provider is None:
-                return _end(log, "tls-unavailable", 111)
+                return _end(plan, "tls-unavailable", 111)
             from ..tls.errors import HandshakeFailed, NeverSpoke
 
             try:
                 tls = _handshake(channel, plan.provider, log)
             except NeverSpoke:
-                return _end(log, "client-gone", 1)
+                return _end(plan, Gone.end, 1)
             except HandshakeFailed as error:
-                return _end(log, ending_of(error, log).word, 1)
+                return _end(plan, ending_of(error, log).word, 1)
             implicit = False
         elif settings.tls.mode == EXTERNAL:
             tls = _external_tls(settings.tls, peer, log)
@@ -184,7 +186,8 @@ def _refuse(channel: Channel, plan: Plan | NoPlan, reply: Reply, status: int) ->
     waits.end_session()
     protocol = plan.protocol
     words = protocol.alone(reply)
-    plan.log.line("session", end=reply.end, reply=protocol.text(reply) if words else None)
+    text = protocol.text(reply) if words else None
+    plan.log.line("session", end=reply.end, reply=text, proto=_in_log(protocol))
     try:
         if words:
             channel.write(words)
@@ -194,7 +197,11 @@ def _refuse(channel: Channel, plan: Plan | NoPlan, reply: Reply, status: int) ->
     return Outcome(reply.end or "", status)
 
 
-def _end(log: Log, end: str, status: int) -> Outcome:
+def _end(plan: Plan | NoPlan, end: str, status: int) -> Outcome:
     """The same without one."""
-    log.line("session", end=end)
+    plan.log.line("session", end=end, proto=_in_log(plan.protocol))
     return Outcome(end, status)
+
+
+def _in_log(protocol: type[Conversation]) -> bytes | None:
+    return protocol.name if protocol.name != b"SMTP" else None

@@ -109,7 +109,7 @@ class Dialogue:
             else:
                 verb, argument = parse_command(line)
                 counters.commands += 1
-                if line == states.SIGNATURE_LINE and counters.commands == 3 == counters.unknown + 1:
+                if line == states.SIGNATURE_LINE and counters.commands == 3 == counters.refused + 1:
                     return Ending(states.PROXY_END)
                 chunk = self._is_chunk(verb)
                 refusal = self._refusal(line, verb)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Conversation:
     """A protocol, as it is spoken with one client; the class alone is the protocol.
 
-    `name` is what a Received line calls it.  `at_once`: a client is for a process of
-    qsmtpd-server from the beginning.  `asks_passwords`: there is AUTH, so that a program
-    has checkpassword's arguments; `explained`: --explain walks through it; `relays`:
-    whoever is served may send to anybody.
+    `name` is what a Received line calls it, and the log, of all but SMTP.  `at_once`: a
+    client is for a process of qsmtpd-server from the beginning.  `asks_passwords`: there is
+    AUTH, so that a program has checkpassword's arguments; `explained`: --explain walks
+    through it; `relays`: whoever is served may send to anybody.
     """
 
     name = b"SMTP"
@@ -71,7 +71,7 @@ class Conversation:
         raise NotImplementedError
 
     def in_form(self, reply: Reply) -> Reply:
-        """The last reply as this session says it."""
+        """A last reply that it has not found itself, as this session says it."""
         return reply
 
     def goodbye(self, reply: Reply) -> bytes:

@@ -16,8 +16,9 @@ from ..config.settings import Settings
 from ..facts import ControlError, Counters, Shutdown
 from ..log import Log
 from ..net import proxy, ucspi
+from ..net.descriptors import Gone
 from ..net.proxyhosts import ProxySettings
-from ..net.tcprules import RIGHTS, denies, find
+from ..net.tcprules import DENIED, DENIED_END, RIGHTS, denies, find
 from ..net.tcprules import variables as set_by
 from .ending import SHUTDOWN, log_session
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
     from ..config.files import ControlFiles
     from ..facts import Peer
-
-#: tcpserver's exit status for a client that the rules refuse, and the word in the log.
-DENIED, DENIED_END = 100, "denied"
 
 
 def admit(files: ControlFiles, environ: dict[bytes, bytes], fd: int, protocol: bytes) -> int | None:
@@ -59,7 +57,7 @@ def admit(files: ControlFiles, environ: dict[bytes, bytes], fd: int, protocol: b
     except Shutdown:
         return end(SHUTDOWN)
     except (OSError, EOFError):
-        return end("client-gone")
+        return end(Gone.end)
     _replace(environ, said, peer)
     if b"TCPREMOTEIP" not in said or hosts.rules is None:
         return None

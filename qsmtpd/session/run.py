@@ -86,6 +86,8 @@ class Session:
             ending = conversation.converse()
         except Exception as error:
             ending = ending_of(error, self.plan.log)
+            if ending.reply is not None:  # what the conversation says by itself has its form
+                ending.reply = conversation.in_form(ending.reply)
         words, text = self._last(ending)
         self.counters.refused += ending.reply is not None and ending.reply.refused
         say_goodbye(self.channel, ending, words)
@@ -113,7 +115,6 @@ class Session:
         conversation = self._conversation
         if ending.reply is None or conversation is None:
             return b"", None
-        ending.reply = conversation.in_form(ending.reply)
         words = conversation.goodbye(ending.reply)
         return words, conversation.text(ending.reply) if words else None
 
@@ -131,7 +132,10 @@ class Session:
     def _stop(self, plugin: str, hook: str) -> None:
         """A plugin does not stop at its time limit: this is the end, from within it."""
         log_hang(self.plan.log, plugin, hook)
-        ending = Ending.by(replies.PLUGIN_HANGS) if not self._over else Ending("plugin-hangs")
+        reply, conversation = replies.PLUGIN_HANGS, self._conversation
+        if conversation is not None:
+            reply = conversation.in_form(reply)
+        ending = Ending.by(reply) if not self._over else Ending("plugin-hangs")
         words, text = self._last(ending)
         # Now: a goodbye can take too long.
         self._log(ending, text)
