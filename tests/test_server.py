@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -238,7 +239,7 @@ def test_ip_options(host: str, family: str, switch: str) -> None:
     options = Options([switch, "-H", *filter(None, [family]), host, "0"], {})
     found = OptionsOf()
     (listener,) = sockets.listen(options, {})
-    with listener, socket.socket() as client, socket.socket(socket.AF_INET6) as other:
+    with closing(listener), socket.socket() as client, socket.socket(socket.AF_INET6) as other:
         client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, RECORD_ROUTE)
         for each, place in ((client, "127.0.0.1"), (other, "::1")):
             if each is client or listener.family == socket.AF_INET6:

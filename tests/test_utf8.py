@@ -234,8 +234,7 @@ def test_the_forms_are_the_same_from_each_side(label: str) -> None:
 
 
 def test_the_library_is_asked_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    utf8.forms.cache_clear()
-    utf8._with_a_labels.cache_clear()
+    utf8.forget()
     monkeypatch.setitem(sys.modules, "idna", None)
     utf8.check_address("ü@ok.example".encode())
     assert utf8.spellings(b"X@OK.example") == (b"x@ok.example",)

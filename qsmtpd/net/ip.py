@@ -1,14 +1,14 @@
-"""IP addresses as text, and whether one of them is ours.
-
-Imported where an address is not plain IPv4, or an address literal occurs: both
-libraries used here would cost a plain session several milliseconds.
-"""
+"""IP addresses as text, and whether one of them is ours."""
 
 from __future__ import annotations
 
-import ipaddress
+# ipaddress.py and socket.py cost a session several milliseconds, and a server half a megabyte.
+import _socket as socket
 
 from ..smtp.address import split_literal
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+_ALLOWED = frozenset(b"0123456789abcdefABCDEF:.")
 
 
 def canonical(text: bytes) -> bytes | None:
@@ -17,15 +17,23 @@ def canonical(text: bytes) -> bytes | None:
     An IPv4-mapped address (`::ffff:192.0.2.1`) becomes the IPv4 address that
     it is.  There are no brackets and no zone (`%eth0`).
     """
-    if b"%" in text:
+    packed = packed_of(text)
+    if packed is None:
         return None
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return socket.inet_ntop(family, packed).encode("ascii")
+
+
+def packed_of(text: bytes) -> bytes | None:
+    """The same address as 4 or 16 bytes in network order, or None."""
+    if not _ALLOWED.issuperset(text):
+        return None
+    family = socket.AF_INET6 if b":" in text else socket.AF_INET
     try:
-        address = ipaddress.ip_address(text.decode("ascii"))
-    except ValueError:  # UnicodeDecodeError is one
+        packed = socket.inet_pton(family, text.decode("ascii"))
+    except OSError:
         return None
-    if address.version == 6 and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return str(address).encode("ascii")
+    return packed[12:] if len(packed) == 16 and packed.startswith(_MAPPED) else packed
 
 
 def is_literal(domain: bytes) -> bool:
@@ -40,26 +48,31 @@ def is_local(text: bytes) -> bool:
     The kernel knows: a datagram socket connected to one of its own addresses
     has that address itself.  Nothing is sent.  0.0.0.0 counts, as in qmail.
     """
-    import socket
-
-    address = canonical(text)
-    if address is None:
+    packed = packed_of(text)
+    if packed is None:
         return False
-    if address in (b"0.0.0.0", b"::"):
+    if not any(packed):
         return True
-    name = address.decode("ascii")
-    family = socket.AF_INET6 if b":" in address else socket.AF_INET
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    name = socket.inet_ntop(family, packed)
     places: list[tuple[str | int, ...]] = [(name, 9)]
-    if family == socket.AF_INET6 and ipaddress.IPv6Address(name).is_link_local:
+    if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:  # link-local: RFC 4291, 2.5.6
         # It is an address of one interface, and a literal does not say of which.
         places = [(name, 9, 0, index) for index, _ in socket.if_nameindex()]
-    for place in places:
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect(place)
-                own: str = probe.getsockname()[0]
-        except OSError:
-            continue
-        if canonical(own.partition("%")[0].encode("ascii")) == address:
-            return True
-    return False
+    return any(_own_end(family, place) == packed for place in places)
+
+
+def _own_end(family: int, place: tuple[str | int, ...]) -> bytes | None:
+    """The address of ours from which a datagram would go there, or None."""
+    try:
+        probe = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    try:
+        probe.connect(place)
+        own: str = probe.getsockname()[0]
+    except OSError:
+        return None
+    finally:
+        probe.close()
+    return packed_of(own.partition("%")[0].encode("ascii"))

@@ -8,10 +8,10 @@ and others only where a deadline is nearer.
 
 from __future__ import annotations
 
+import _socket as socket
 import os
 import select
-import socket
-import struct
+import sys
 from time import monotonic
 
 from .. import waits
@@ -21,6 +21,7 @@ from .drain import drain
 #: How long a system call waits where nothing says less (seconds): a request to end
 #: that came at the very moment at which it began is noticed when it is over.
 PATIENCE = 30.0
+_LONG = (sys.maxsize.bit_length() + 1) // 8  # bytes of a long, of which timeval has two
 _LEAST = 0.001  # 0 would be: without end
 
 
@@ -109,4 +110,5 @@ def patient(connection: socket.socket) -> None:
 
 def _timeval(seconds: float) -> bytes:
     whole = int(seconds)
-    return struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+    numbers = whole, int((seconds - whole) * 1_000_000)
+    return b"".join(number.to_bytes(_LONG, sys.byteorder) for number in numbers)

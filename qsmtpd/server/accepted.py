@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket as socket
 import marshal
-import socket
 from _socket import SHUT_WR
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..child.spawn import Environ
 from ..facts import ControlError
 from ..session import plan
-from . import rules
+from . import imports, rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class Configuration:
                 self._plans = {b"": self._plans[b""]}
             files, checkpassword = self.preloaded.files, self.options.checkpassword
             found = plan.make(self.protocol, files, environ, checkpassword)
+            if isinstance(found, plan.Plan):
+                imports.of(found)
             self._plans[rule] = found
             self.made += 1
         return found

@@ -13,7 +13,6 @@ import os
 from time import monotonic
 
 from ..log import Log
-from ..policy.running import Running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ def new_page(configuration: Configuration) -> mmap.mmap | None:
     """
     # A rule may set QSMTPD_PLUGINS for a client.
     if configuration.external_plugins or configuration.rules is not None:
+        from ..policy.running import Running
+
         return mmap.mmap(-1, Running.SIZE)
     return None
 
@@ -44,7 +45,11 @@ def log_death(page: mmap.mmap | None, code: int, pid: int, ip: bytes, hung: bool
     is logged of a process that has ended by itself, and in no plugin: it has done that.
     """
     log = Log(2, pid=pid, ip=ip)
-    found = None if page is None else Running.read(page)
+    found = None
+    if page is not None:
+        from ..policy.running import Running
+
+        found = Running.read(page)
     if found is not None:
         plugin, hook, deadline = found
         hangs = hung or (code == _WATCHDOG and monotonic() >= deadline)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from _socket import MSG_DONTWAIT, MSG_PEEK
-from collections import OrderedDict
 
 from .. import waits
 from ..facts import Counters, Reply
@@ -26,12 +25,15 @@ from .timers import Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Callable
 
     from .accepted import Connections
     from .events import Events
     from .options import Options
     from .pool import Pool
+else:
+    from _collections import OrderedDict  # see timers.py
 
 NO_PROCESS = Reply(421, b"4.3.2", b"no process for you now, try again later", end="no-process")
 NO_ROOM = Reply(421, b"4.3.2", b"too many connections, try again later", end="no-room")

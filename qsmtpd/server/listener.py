@@ -5,9 +5,9 @@ It waits for nothing.  What it does not accept yet waits in the kernel's backlog
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import os
-import socket
 from _socket import socket as Socket
 from time import monotonic
 

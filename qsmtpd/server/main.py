@@ -7,7 +7,7 @@ import os
 from .. import __version__, log
 from ..config.files import fix_home, home
 from ..net import ucspi
-from . import accepted, limits, permissions, sockets, status, warmup
+from . import accepted, imports, limits, sockets, status, warmup
 from .configuration import Configuration
 from .master import Master
 from .options import HELP, QUIET, USAGE, Options, UsageError
@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(111)
     status.quiet = options.verbose == QUIET
     if options.check:
+        from . import permissions
+
         os._exit(permissions.check(options, _base(environ)))
     try:
         _run(options, environ)
@@ -53,8 +55,7 @@ def _run(options: Options, environ: Mapping[bytes, bytes]) -> None:
     except OSError as error:
         where = f"{options.host} {options.port}"
         raise OSError(0, f"cannot listen on {where}: {error.strerror}") from error
-    # As root: perhaps the user of -u cannot read where our Python is installed.
-    warmup.import_all()
+    imports.at_start(options)
     become(options)
     if options.ident:
         status.say("warning: ident lookups are not done: -r and -t do nothing")

@@ -23,8 +23,8 @@ from .signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket as socket
     import signal
-    import socket
     from collections.abc import Callable
 
     from .configuration import Configuration

@@ -6,7 +6,7 @@ resolv.conf(5) allows.
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 
 ALLOWED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
@@ -35,7 +35,8 @@ def name_of(ip: str, paranoid: bool = False) -> bytes | None:
         # Of the port no name is wanted: it would be looked for in the whole of services(5).
         name = socket.getnameinfo((ip, 0), socket.NI_NAMEREQD | socket.NI_NUMERICSERV)[0]
         if paranoid and all(
-            found[4][0] != ip for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found[4][0] != ip
+            for found in socket.getaddrinfo(name.encode(), None, 0, socket.SOCK_STREAM)
         ):
             return None
     except (OSError, UnicodeError):

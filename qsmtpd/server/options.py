@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getopt
 import os
 
-from ..qmtp.qmqp import Qmqp
-from ..qmtp.qmtp import Qmtp
 from ..session.dialogue import Smtp
+from . import arguments as command_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +54,6 @@ HELP = """
 _LETTERS = "146dDhHoOpPqQrRUvXb:c:C:g:l:t:u:x:"
 _WORDS = ["drain=", "hold=", "protocol=", "sessions=", "spare=", "check", "quiet"]
 QUIET, ERRORS, STATUS = 0, 1, 2
-PROTOCOLS: dict[str, type[Conversation]] = {"smtp": Smtp, "qmtp": Qmtp, "qmqp": Qmqp}
 
 
 class UsageError(Exception):
@@ -99,8 +96,8 @@ class Options:
         self.drain = 8 if os.getpid() == 1 else 0
         self._gid_of_user: int | None = None
         try:
-            pairs, rest = getopt.getopt(arguments, _LETTERS, _WORDS)
-        except getopt.GetoptError as error:
+            pairs, rest = command_line.split(arguments, _LETTERS, _WORDS)
+        except ValueError as error:
             raise UsageError(str(error)) from error
         for option, value in pairs:
             self._set(option, value, environ)
@@ -127,9 +124,7 @@ class Options:
         elif option == "-l":
             self.local_name = value
         elif option == "--protocol":
-            if value not in PROTOCOLS:
-                raise UsageError(f"--protocol wants one of {', '.join(PROTOCOLS)}")
-            self.protocol = PROTOCOLS[value]
+            self.protocol = _protocol(value)
         elif option == "-x":
             self.rules = value
         elif option == "-u":
@@ -175,6 +170,21 @@ _NUMBERS = {
     "--spare": ("spare", 0),
 }
 _MOST_ID = 2**32 - 2
+
+
+def _protocol(value: str) -> type[Conversation]:
+    """The protocol of this name.  Raises UsageError."""
+    if value == "qmtp":
+        from ..qmtp.qmtp import Qmtp
+
+        return Qmtp
+    if value == "qmqp":
+        from ..qmtp.qmqp import Qmqp
+
+        return Qmqp
+    if value != "smtp":
+        raise UsageError("--protocol wants one of smtp, qmtp, qmqp")
+    return Smtp
 
 
 def _user(value: str) -> tuple[int, int | None]:

@@ -11,7 +11,7 @@ from ..diagnose.report import Report
 from ..facts import ControlError
 from ..net.ip import canonical
 from ..net.tcprules import BEFORE
-from . import limits, sockets, warmup
+from . import imports, limits, sockets
 from .accepted import without_names
 from .names import ALLOWED
 from .rules import Rules, denies
@@ -42,7 +42,7 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
             sockets.expect_address(options)
     except OSError as error:
         nowhere = error
-    warmup.import_packages()  # as the server does, before it becomes that user
+    imports.at_start(options)  # as the server does, before it becomes that user
     try:
         become(options)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from socket import SCM_RIGHTS, SOL_SOCKET
+from _socket import SCM_RIGHTS, SOL_SOCKET
 from time import monotonic
 
 from .. import waits

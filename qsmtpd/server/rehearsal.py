@@ -6,8 +6,8 @@ than later ones: caches, specialised instructions, what is looked up only once.
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import socket
 from time import monotonic
 
 from .. import log as logs
@@ -98,12 +98,13 @@ def serve_some(protocol: type[Conversation]) -> None:
         for _ in range(_TIMES):
             # One read for each command, as if the client waited for the answers.
             server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with server, client:
-                for piece in _REFUSED[protocol.name]:
-                    client.send(piece)
-                client.shutdown(socket.SHUT_WR)
-                accepted = Accepted(server.fileno(), dict(facts), b"", monotonic(), True)
-                worker.serve(configuration, accepted, None)
+            for piece in _REFUSED[protocol.name]:
+                client.send(piece)
+            client.shutdown(socket.SHUT_WR)
+            accepted = Accepted(server.fileno(), dict(facts), b"", monotonic(), True)
+            worker.serve(configuration, accepted, None)
+            server.close()
+            client.close()
     finally:
         logs.redirect(before)
         waits.begin_session()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import socket
 
 from ..net.sockets import patient
 
@@ -24,7 +24,7 @@ def listen(options: Options, environ: Mapping[bytes, bytes]) -> list[socket.sock
     for listener in listeners:
         listener.setblocking(False)
         patient(listener)
-        listener.set_inheritable(False)
+        os.set_inheritable(listener.fileno(), False)
     return listeners
 
 
@@ -57,8 +57,10 @@ def address(options: Options) -> tuple[int, tuple[Any, ...]]:
     if host == "0":
         host = "::" if options.family == 6 else "0.0.0.0"
     try:
+        # What is ASCII as bytes: for text Python loads a codec and its tables.
+        name = host.encode("ascii") if host.isascii() else host
         found = socket.getaddrinfo(
-            host, options.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name, options.port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE
         )
     except UnicodeError as error:  # a..b, a label that is too long, bytes that are no UTF-8
         raise OSError(0, "this is no name of a host, or of a port") from error
@@ -71,8 +73,11 @@ def expect_address(options: Options) -> None:
     Tried with any free port: the one that is meant may be in use, by this very server.
     """
     family, place = address(options)
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    try:
         probe.bind((place[0], 0, *place[2:]))
+    finally:
+        probe.close()
 
 
 def _bound(options: Options) -> socket.socket:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from time import monotonic
-from typing import Generic, TypeVar
 
 from .. import waits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Callable, Iterator
+    from typing import Generic, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+else:
+    # collections.py and typing.py are a megabyte, which each process would have, too.
+    from _collections import OrderedDict
+
+    T, Generic = None, {None: object}
 
 
 class Timers(Generic[T]):

@@ -1,8 +1,7 @@
 """What the server does before it forks, so that its workers need not.
 
-A cold child leaves out what not every session needs; a server imports it all,
-so that a worker imports nothing: that takes time, and after an upgrade of the
-package it would fetch code that does not fit.
+A cold child leaves out what not every session needs; a server imports all that its
+settings want (see imports.py).
 
 What a worker writes to in the memory that it shares with the server is copied
 for it, and the first run of any code writes more than later ones.  So the server
@@ -17,20 +16,17 @@ import os
 import time
 
 from ..config.files import ControlFiles, home
-from ..config.session import UTF8_OFF, proxy_settings
+from ..config.session import proxy_settings
 from ..config.settings import Settings
 from ..facts import ControlError
 from ..log import Log, log_trouble
 from ..policy import load
-from ..policy.spec import BUILT_IN
 from ..policy.stages import CONNECT
-from ..policy.timelimit import TimeLimit
 from ..session import plan
 from ..session.plan import NoPlan, Plan
-from ..smtp import utf8
-from ..smtp.sasl import MECHANISMS
 from ..tls.errors import Unavailable
 from ..tls.settings import IMPLICIT, STARTTLS
+from . import imports
 from .configuration import Preloaded
 from .rehearsal import serve_some, warm_up
 
@@ -38,68 +34,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..session.protocol import Conversation
     from .configuration import Configuration
-
-#: pyOpenSSL is not among them: to load a certificate is to import it.
-_LATER = (
-    "binascii",
-    "hashlib",
-    "hmac",
-    "termios",
-    "qsmtpd.net.drain",
-    "qsmtpd.net.dns.lookup",
-    "qsmtpd.net.dns.resolver",
-    "qsmtpd.net.ip",
-    "qsmtpd.net.prefixes",
-    "qsmtpd.net.proxyhosts",
-    "qsmtpd.config.cdb",
-    "qsmtpd.config.mechanisms",
-    "qsmtpd.child.conversation",
-    "qsmtpd.child.query",
-    "qsmtpd.child.queue",
-    *("qsmtpd.smtp.sasl." + mechanism.file for mechanism in MECHANISMS.values()),
-    "qsmtpd.smtp.sasl.relay",
-    "qsmtpd.smtp.sasl.scram",
-    "qsmtpd.session.auth",
-    "qsmtpd.session.chunks",
-    "qsmtpd.session.data",
-    "qsmtpd.session.dovecot",
-    "qsmtpd.session.inspection",
-    "qsmtpd.session.message",
-    "qsmtpd.session.removals",
-    "qsmtpd.session.starttls",
-    "qsmtpd.policy.external",
-    "qsmtpd.policy.lines",
-    "qsmtpd.policy.spool",
-    "qsmtpd.filters.dkimsignature",
-    "qsmtpd.filters.wildmat",
-    "qsmtpd.smtp.asciiheader",
-    "qsmtpd.smtp.authres",
-    "qsmtpd.smtp.canonical",
-    "qsmtpd.smtp.chunk",
-    "qsmtpd.smtp.date",
-    "qsmtpd.smtp.remover",
-    "qsmtpd.smtp.taglist",
-    "qsmtpd.smtp.utf8",
-    "qsmtpd.tls.clients",
-    "qsmtpd.tls.external",
-    "qsmtpd.tls.pairs",
-    *("qsmtpd.filters." + name for name in BUILT_IN),
-)
-#: What plugins from elsewhere may need.
-_FOR_PLUGINS = ("tempfile", "faulthandler", "qsmtpd.policy.backend")
-#: What filters load with their first client, or their first message: too much for a server
-#: where they are not on.
-_STORE = tuple(f"qsmtpd.policy.store.{name}" for name in ("once", "redis", "sqlite"))
-_FOR_FILTERS = {
-    "clientlimit": ("qsmtpd.filters.greylistkey", *_STORE),
-    "dkim": ("qsmtpd.filters.dkimkey",),
-    "greylist": ("qsmtpd.filters.greylistkey", *_STORE),
-    "qmqpqueue": ("qsmtpd.filters.qmqpbackend",),
-    "rspamd": ("json",),
-    "sendlimits": _STORE,
-    "spf": ("qsmtpd.filters.spfquery",),
-}
-_FOR_TLS = ("OpenSSL.crypto", "cryptography.x509")
 
 
 def preload(
@@ -110,7 +44,6 @@ def preload(
     What is wrong is logged, and in the problems of what is returned; each
     session will find it again.
     """
-    import_all()
     warm_up()
     load.forget()
     files = ControlFiles(home(environ))
@@ -149,14 +82,12 @@ def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
     try:
         if isinstance(made, NoPlan):
             raise made.error
+        imports.of(made)
         if made.plugins.external:
-            _import(_FOR_PLUGINS)
             _load_plugins(made, loaded)
         serves = True
-        _load_libraries(made)
         _prepare_tls(made, log, loaded)
-        if made.settings.utf8 != UTF8_OFF:
-            utf8.library()
+        imports.for_utf8(made)
     except ControlError as error:
         if loaded.note(f"{error.name}: {error.reason}"):
             log.line("control", name=error.name, reason=error.reason)
@@ -164,16 +95,6 @@ def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
         if loaded.note(f"{type(error).__name__}: {error}"):
             log_trouble(log, error)
     return serves
-
-
-def _load_libraries(made: Plan) -> None:
-    """Have what filters load with their first client."""
-    for spec in made.settings.policy.plugins:
-        if spec.plugin in _FOR_FILTERS:
-            try:
-                _import(_FOR_FILTERS[spec.plugin])
-            except ControlError:
-                pass  # who wants it, says so
 
 
 def _load_plugins(made: Plan, loaded: Preloaded) -> None:
@@ -186,6 +107,8 @@ def _load_plugins(made: Plan, loaded: Preloaded) -> None:
     )
     connects = loaded.files.kept.get(specs)
     if connects is None:
+        from ..policy.timelimit import TimeLimit
+
         limit = TimeLimit()
         try:
             order = made.plugins.hooks(limit=limit).order
@@ -198,38 +121,6 @@ def _load_plugins(made: Plan, loaded: Preloaded) -> None:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-
-
-def import_all() -> None:
-    """Import what a session may import later.  Threads must never have been started."""
-    register = os.register_at_fork
-    # threading, which pyOpenSSL imports, would make its inner state anew in each
-    # process that is forked.  Without threads it stays right.  That it does nothing
-    # saves, in a session of a server with a certificate, 0.2 to 0.3 MB of copied
-    # memory and 5 to 11 % of the page faults (November 2026).
-    os.register_at_fork = lambda **_: None
-    try:
-        import threading  # noqa: F401
-    finally:
-        os.register_at_fork = register
-    _import(_LATER)
-    import_packages()
-
-
-def import_packages() -> None:
-    """Import what no part of Python is and a session without TLS wants: idna, where it is.
-
-    With what it imports when it is used: its tables, and the codec punycode.
-    """
-    try:
-        utf8.forms("b\u00fccher.example".encode())
-    except ControlError:
-        pass  # who wants it, says so
-
-
-def _import(names: tuple[str, ...]) -> None:
-    for name in names:
-        __import__(name)
 
 
 def _prepare_tls(made: Plan, log: Log, loaded: Preloaded) -> None:
@@ -248,7 +139,7 @@ def _prepare_tls(made: Plan, log: Log, loaded: Preloaded) -> None:
     if way is not None and tls.mode in (STARTTLS, IMPLICIT):
         from ..tls import context
 
-        _import(_FOR_TLS)
+        imports.for_tls(made)
         wrong = [*wrong, *context.keep(tls).wrong]
         for name, trouble in context.keep_names(tls):
             if loaded.note(f"servercerts/{os.fsdecode(name)}: {trouble}"):

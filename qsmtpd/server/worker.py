@@ -13,18 +13,16 @@ what it can before the fork (see warmup.py), and this file does little.
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
 import gc
 import os
-import socket
 import sys
 
 from .. import waits
 from ..facts import TLS_FAILED, ControlError, Outcome
 from ..net.sockets import SocketTransport
 from ..net.tcprules import DENIED, DENIED_END
-from ..policy.running import Running
-from ..policy.timelimit import TimeLimit
 from ..session import connection
 from ..session.plan import NoPlan
 from . import names, rules, status
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     import signal
 
     from ..config.files import ControlFiles
+    from ..policy.running import Running
     from .board import Board
     from .configuration import Configuration
     from .options import Options
@@ -76,7 +75,11 @@ def work(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were blocked over the fork
     gc.set_threshold(GARBAGE)
     gc.enable()  # what was there before the fork is frozen
-    running = None if page is None else Running(page)
+    running = None
+    if page is not None:
+        from ..policy.running import Running
+
+        running = Running(page)
     if configuration.options.sessions == 1:
         accepted = first or _receive(control)
         if control is not None:
@@ -185,6 +188,8 @@ def serve(
     limit = None
     external = isinstance(plan, NoPlan) or plan.plugins.external
     if running is not None and external:
+        from ..policy.timelimit import TimeLimit
+
         # The master says which plugin it was, so a traceback can go to /dev/null (0).
         limit = TimeLimit(0, running)
     transport = SocketTransport(accepted.fd)

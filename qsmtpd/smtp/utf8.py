@@ -8,13 +8,15 @@ before.  Whether a label is one at all, says IDNA2008, by the library `idna`.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from ..facts import ControlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 #: What is in no address: the controls (C0, DEL, C1), the separators of lines and
 #: paragraphs, and what turns the direction of the text around it and shows
@@ -25,8 +27,33 @@ FORBIDDEN = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029
 #: Characters; with A-labels it is longer than with U-labels (RFC 5890, 2.3.2.1).
 LABEL_LIMIT, DOMAIN_LIMIT = 63, 253  # RFC 1035, 2.3.4: without the bytes that are in no text
 A_LABEL = "xn--"
+#: What is known of so many domains is kept: several filters ask, for each recipient.
+_KNOWN_LIMIT = 100
+_all_known: list[dict[bytes, Any]] = []
 #: Of characters before this one a text is in form C.
 COMBINING = "\u0300"
+
+
+def _remembering(function: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """As functools.lru_cache, which would load a quarter of a megabyte in each process."""
+    known: dict[bytes, T] = {}
+
+    def ask(domain: bytes) -> T:
+        if domain not in known:
+            found = function(domain)
+            if len(known) >= _KNOWN_LIMIT:
+                known.clear()
+            known[domain] = found
+        return known[domain]
+
+    _all_known.append(known)
+    return ask
+
+
+def forget() -> None:
+    """Know nothing of any domain."""
+    for known in _all_known:
+        known.clear()
 
 
 def check(text: bytes) -> None:
@@ -74,7 +101,7 @@ def entry_forms(entry: bytes) -> tuple[bytes, ...]:
         return (given,)
 
 
-@lru_cache(maxsize=100)  # several filters ask, for each recipient
+@_remembering
 def forms(domain: bytes) -> tuple[bytes, ...]:
     """A domain in lower case: as it is written, with U-labels and with A-labels."""
     given = domain.lower()
@@ -123,7 +150,7 @@ def _is_international(domain: bytes) -> bool:
     return not domain.isascii() or A_LABEL.encode() in domain
 
 
-@lru_cache(maxsize=100)
+@_remembering
 def _with_a_labels(domain: bytes) -> bytes | None:
     """The domain with A-labels, or None where it is none.  What is ASCII needs not be a host's."""
     idna = library()

@@ -7,6 +7,8 @@ for 40 KB of names with 127 labels, and costs a cold start more than all of a se
 
 from __future__ import annotations
 
+from _socket import AF_INET6, inet_ntop, inet_pton
+
 from ...facts import ControlError
 from ..ucspi import is_ipv4
 
@@ -176,13 +178,11 @@ def reverse(address: bytes) -> bytes | None:
     """
     if is_ipv4(address):
         return b".".join(reversed(address.split(b".")))
-    import ipaddress
-
     try:
-        parsed = ipaddress.IPv6Address(address.decode("ascii"))
-    except ValueError:
+        packed = inet_pton(AF_INET6, address.decode("ascii"))
+    except (OSError, ValueError):
         return None
-    return parsed.reverse_pointer.removesuffix(".ip6.arpa").encode("ascii")
+    return ".".join(reversed(packed.hex())).encode("ascii")
 
 
 def pointer(address: bytes) -> bytes | None:
@@ -278,11 +278,9 @@ def _ipv4(wire: bytes, at: int, length: int, known: Known) -> bytes:
 
 
 def _ipv6(wire: bytes, at: int, length: int, known: Known) -> bytes:
-    import ipaddress
-
     if length != 16:
         raise ValueError("no address")
-    return str(ipaddress.IPv6Address(wire[at : at + 16])).encode("ascii")
+    return inet_ntop(AF_INET6, wire[at : at + 16]).encode("ascii")
 
 
 def _mx(wire: bytes, at: int, length: int, known: Known) -> tuple[int, bytes]:

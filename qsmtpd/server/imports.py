@@ -1,0 +1,177 @@
+"""What sessions import when they come to it: the server has it before, so that no process imports.
+
+That takes time, and after an upgrade of the package it would be code that does not fit.
+Only what the settings want: each megabyte that the server has costs a process that is
+forked from it 0.1 to 0.2 ms (November 2026).
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..config.session import UTF8_ON
+from ..facts import ControlError
+from ..policy.spec import BUILT_IN
+from ..policy.stages import BODY, DATA_POST, HEADER
+from ..smtp import utf8
+from ..smtp.sasl import MECHANISMS, SCRAM
+from ..tls.settings import IMPLICIT, OFF, STARTTLS
+from .user import become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..config.session import AuthSettings
+    from ..session.plan import Plan
+    from .options import Options
+
+#: Whatever is set.
+_ALWAYS = (
+    "fcntl",
+    "qsmtpd.child.queue",
+    "qsmtpd.config.cdb",
+    "qsmtpd.net.drain",
+    "qsmtpd.net.ip",
+    "qsmtpd.session.chunks",
+    "qsmtpd.session.data",
+    "qsmtpd.smtp.asciiheader",
+    "qsmtpd.smtp.chunk",
+    "qsmtpd.smtp.utf8",
+)
+#: Where something looks at messages.
+_INSPECTION = ("qsmtpd.session.inspection", "qsmtpd.session.removals", "qsmtpd.policy.spool")
+_PLUGINS = (
+    *("faulthandler", "tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.external"),
+    *("qsmtpd.policy.lines", "qsmtpd.policy.running", "qsmtpd.policy.timelimit"),
+)
+_AUTH = ("qsmtpd.session.auth", "qsmtpd.session.dovecot", "qsmtpd.smtp.sasl.relay")
+_SCRAM = ("hashlib", "hmac", "qsmtpd.child.conversation", "qsmtpd.smtp.sasl.scram")
+_TLS = ("hashlib", "qsmtpd.session.starttls", "qsmtpd.tls.external")
+_OPENSSL = ("OpenSSL.crypto", "cryptography.x509", "qsmtpd.tls.openssl")
+_DNS = ("qsmtpd.net.dns.lookup", "qsmtpd.net.dns.resolver")
+_PROGRAM = ("qsmtpd.child.query",)
+_STORE = (
+    *(f"qsmtpd.policy.store.{name}" for name in ("address", "once", "redis", "sqlite")),
+    "qsmtpd.filters.greylistkey",
+)
+_WILD = ("qsmtpd.filters.expression", "qsmtpd.filters.wildmat")
+#: What filters load with their first client, or their first message.
+_FILTERS = {
+    "authresults": ("qsmtpd.net.dns.message", "qsmtpd.smtp.authres"),
+    "badattachments": ("qsmtpd.smtp.mime",),
+    "badheaders": ("qsmtpd.smtp.encodedword", "qsmtpd.smtp.mime"),
+    "badloadertypes": ("qsmtpd.smtp.mime",),
+    "badmailfrom": _WILD,
+    "badmimetypes": ("qsmtpd.smtp.mime",),
+    "badrcptto": _WILD,
+    "clientlimit": _STORE,
+    "dkim": (
+        *("hashlib", "qsmtpd.filters.dkimkey", "qsmtpd.filters.dkimsignature"),
+        *("qsmtpd.smtp.canonical", *_DNS),
+    ),
+    "dmarc": ("qsmtpd.filters.dmarcmessage", *_DNS),
+    "dnsbl": _DNS,
+    "fcrdns": _DNS,
+    "greylist": ("qsmtpd.filters.clientlist", "qsmtpd.net.dns.message", *_WILD, *_STORE),
+    "headers": ("qsmtpd.smtp.date",),
+    "helocheck": _DNS,
+    "messagecheck": _PROGRAM,
+    "mfdnscheck": _DNS,
+    "qmqpqueue": ("qsmtpd.filters.qmqpbackend",),
+    "rcptcheck": _PROGRAM,
+    "recipients": _PROGRAM,
+    "rhsbl": _DNS,
+    "rspamd": ("binascii", "json", "qsmtpd.smtp.remover"),
+    "sendlimits": ("unicodedata", *_STORE),
+    "spf": ("qsmtpd.filters.spfquery", *_DNS),
+    "spp": _PROGRAM,
+}
+
+
+def at_start(options: Options) -> None:
+    """Before the change of user: all there is where that user could import nothing later."""
+    _import(_ALWAYS)
+    if (options.uid, options.gid) == (None, None) or _can_read(options):
+        return
+    names = [*_INSPECTION, *_PLUGINS, *_AUTH, *_SCRAM, *_TLS, *_DNS, *_PROGRAM, *_STORE, *_WILD]
+    names += [f"qsmtpd.filters.{name}" for name in BUILT_IN]
+    names += [f"qsmtpd.smtp.sasl.{mechanism.file}" for mechanism in MECHANISMS.values()]
+    for more in _FILTERS.values():
+        names += more
+    for name in names:
+        _try(__import__, name)
+    _try(_import_idna)
+
+
+def of(made: Plan) -> None:
+    """What the sessions of a plan want, but for their libraries.  Raises ControlError."""
+    settings = made.settings
+    if made.plugins.external:
+        _import(_PLUGINS)
+    own = made.plugins.own()
+    looks = any(stage in entry.functions for entry in own for stage in (HEADER, BODY, DATA_POST))
+    if looks or made.plugins.external:
+        _import(_INSPECTION)
+    if settings.tls.mode != OFF:
+        _import(_TLS)
+    if settings.auth.mechanisms or settings.auth.dovecot is not None:
+        _import(_of_auth(settings.auth))
+    for spec in settings.policy.plugins:
+        _try(_import, _FILTERS.get(spec.plugin, ()))
+
+
+def _of_auth(auth: AuthSettings) -> list[str]:
+    names = [*_AUTH]
+    for mechanism in filter(None, map(MECHANISMS.get, auth.mechanisms)):
+        names.append(f"qsmtpd.smtp.sasl.{mechanism.file}")
+        if mechanism.asks == SCRAM:
+            names += _SCRAM
+    return names
+
+
+def for_tls(made: Plan) -> None:
+    """The same for TLS in this process."""
+    if made.settings.tls.mode in (STARTTLS, IMPLICIT):
+        _import(_OPENSSL)
+
+
+def for_utf8(made: Plan) -> None:
+    """The same for addresses in UTF-8.  Raises ControlError where the library is not there.
+
+    Where only our own domains are to have them, which is the default, few clients do: the
+    first one's process imports the library, with tables of more than a megabyte.
+    """
+    if made.settings.utf8 == UTF8_ON:
+        _import_idna()
+
+
+def _import_idna() -> None:
+    """With what it imports when it is used: its tables, and the codec punycode."""
+    utf8.forms("b\u00fccher.example".encode())
+
+
+def _can_read(options: Options) -> bool:
+    """Can the user of -u read this package, and Python?  Tried in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(options)
+            for file in (__file__, os.__file__):
+                os.close(os.open(file, os.O_RDONLY))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _try(load: Callable[..., object], *what: object) -> None:
+    try:
+        load(*what)
+    except (ControlError, ImportError):
+        pass  # a library that is not there: who wants it, says so
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        __import__(name)
