@@ -359,7 +359,7 @@ ROWS = [
         (b"/no/such/store", b"control", b"control/me", b"control/me/store", b"redis://127.0.0.1:1",
          b"unix:users/nobody"), {"GREYLIST": ""}),
     Row("storeprefix", "STOREPREFIX", {b"mx": "mx", b"x" * 64: None},
-        (b"a b", b"a*", b"\xff", b"x" * 65), WRONG, on=SHARED),
+        (b"a b", b"a*", b"a:b", b"\xff", b"x" * 65), WRONG, on=SHARED),
     Row("storekey", None, {b"x" * 16: None, b"x" * 64: None}, (b"x" * 15, b"x" * 65), WRONG,
         on=SHARED),
     Row("storelocal", "STORELOCAL", {b"users/store": "users/store"}, (b"a\x01b", b"x" * 1001),

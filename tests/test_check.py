@@ -9,6 +9,8 @@ from cdbs import make_cdb
 from certificates import Certificate
 from harness import BIN, Home, Variables
 
+from qsmtpd.diagnose.noted import _shown
+
 SERVER = Certificate("mx.example")
 
 
@@ -40,6 +42,47 @@ def test_an_empty_list_of_what_is_looked_for(home: Home) -> None:
         assert f"warning: control/{name}: has no entry, so nothing is looked for" in lines
     said = "warning: control/badmimetypes.cdb: has no key, so nothing is looked for"
     assert said in lines, lines
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"redis://hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"redis://:hunter2@127.0.0.1/3", "redis://:...@127.0.0.1/3"),
+        (b"redis://joe:hun:t@er2@127.0.0.1", "redis://joe:...@127.0.0.1"),
+        (b"unix://joe:hunter2@/run/redis?db=3", "unix://joe:...@/run/redis?db=3"),
+        (b"unix:joe:hunter2@/run/redis", "...@/run/redis"),
+        (b"unix:hunter2@/run/redis", "...@/run/redis"),
+        (b"unix://hunter2@/run/redis", "...@/run/redis"),
+        (b"redis:/:hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"redis:hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"redis//joe:hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"redis//hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"valkey/hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"REDIS://hunter2@127.0.0.1", "...@127.0.0.1"),
+        (b"redis://127.0.0.1", "redis://127.0.0.1"),
+        (b"unix:/run/redis", "unix:/run/redis"),
+        (b"/var/lib/store@mx", "/var/lib/store@mx"),
+    ],
+)
+def test_what_is_secret_in_an_address(value: bytes, shown: str) -> None:
+    """Also where somebody has mistaken how it is written."""
+    assert _shown("store", value) == shown
+
+
+@pytest.mark.parametrize("address", ["redis://hunter2@127.0.0.1", "unix:joe:hunter2@/run/redis"])
+@pytest.mark.parametrize("place", ["control/store", "QSMTPD_STORE"])
+def test_no_password_is_said(home: Home, address: str, place: str) -> None:
+    home.environ["GREYLIST"] = ""
+    if place == "QSMTPD_STORE":
+        home.environ[place] = address
+    else:
+        home.control("store", address)
+    run = home.run(b"", "--check")
+    said = run.out.decode()
+    assert run.status == 1 and f"wrong: {place}: has no " in said, said
+    assert "hunter2" not in said + run.log
+    assert f"ok: store = ...@{address.partition('@')[2]} ({place})" in said, said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from filters import TAKEN, build, client, logged, open_log, say
 
 from qsmtpd.facts import Envelope, Peer
 from qsmtpd.filters import clientlimit
-from qsmtpd.filters.clientlimit import RENEWAL
+from qsmtpd.filters.clientlimit import RENEWAL, SPARE
 
 NOW = 1_800_000_000
 FULL = b"drop 421 too many connections from your address (#4.7.0)"
@@ -82,6 +82,20 @@ def test_a_place_that_is_not_given_back_is_free_some_time_later(
     assert connect(session(tmp_path)) == FULL, "the other one has taken its place anew"
     lost.disconnect(client())
     assert connect(session(tmp_path)) == FULL, "another one has the place that was lost"
+
+
+def test_a_place_of_a_time_to_come_is_free(tmp_path: Path, clock: Clock) -> None:
+    """It was taken while the clock was ahead; clocks of machines may differ a little."""
+    clock.now = 1_000_000
+    assert [connect(session(tmp_path)) for _ in range(3)] == [TAKEN, TAKEN, FULL]
+    clock.now = 1_000_000 - SPARE
+    assert connect(session(tmp_path)) == FULL
+    clock.now = 0
+    first, second = session(tmp_path), session(tmp_path)
+    assert [connect(first), connect(second)] == [TAKEN, TAKEN]
+    assert connect(session(tmp_path)) == FULL
+    first.disconnect(client())
+    assert connect(session(tmp_path)) == TAKEN
 
 
 def test_a_message_that_takes_long_keeps_the_place(tmp_path: Path, clock: Clock) -> None:

@@ -9,12 +9,21 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import pytest
+from filters import NOWHERE
 
-from qsmtpd.policy.store import COUNTS, GREYLIST, Record, Trouble
+from qsmtpd.config.files import ControlFiles
+from qsmtpd.config.settings import Settings
+from qsmtpd.facts import Client, Peer
+from qsmtpd.log import Log
+from qsmtpd.policy.store import COUNTS, GREYLIST, Access, Record, Trouble, Unavailable
 from qsmtpd.policy.store.counts import Counter, count, listed
 from qsmtpd.policy.store.sqlite import ReadOnlyStore, SqliteStore
+
+if TYPE_CHECKING:
+    from qsmtpd.policy.store import Store
 
 NOW = 1_800_000_000
 BUDGET = 20.0  # seconds: on a machine that is busy
@@ -38,6 +47,65 @@ def test_what_is_kept_is_there_for_the_next_process(tmp_path: Path) -> None:
     assert (found.since, found.count, found.ends) == (NOW, 7, NOW + 10)
     assert store.look(COUNTS, [b"\0key"], NOW) == [None], "another table"
     assert store.look(GREYLIST, [b"\0key", b"key"], NOW + 10) == [None, None], "it has ended"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("qsmtpd.policy.store.monotonic", made)
+    return made
+
+
+def asker(folder: Path, clock: Clock, seconds: float, trouble: bool = False) -> Callable[[], bool]:
+    """What asks for one session, whose budget is 1 second: was there an answer?
+
+    A question takes so many seconds, and ends in trouble, or in an answer.
+    """
+    variables = {b"QSMTPD_STORE": os.fsencode(folder / "store"), b"STORETIMEOUT": b"1"}
+    settings = Settings(ControlFiles(os.fsencode(folder)), variables)
+    access = Access(settings.for_plugin("greylist", {}, Log(NOWHERE)), "pass")
+    client = Client(Peer())
+
+    def question(store: Store) -> bool:
+        assert abs(store.deadline - clock.now - 1) <= 1
+        clock.now += seconds
+        if trouble:
+            raise Trouble("failed", "as a test wants it")
+        return True
+
+    def ask() -> bool:
+        try:
+            return access.ask(client, question)
+        except Unavailable:
+            return False
+
+    return ask
+
+
+def test_who_is_answered_at_once_may_ask_as_often_as_he_likes(tmp_path: Path, clock: Clock) -> None:
+    ask = asker(tmp_path, clock, 0.04)
+    assert all(ask() for _ in range(5000)), "200 seconds in all"
+
+
+def test_answers_that_are_waited_for_use_up_the_budget(tmp_path: Path, clock: Clock) -> None:
+    ask = asker(tmp_path, clock, 0.06)
+    assert [ask() for _ in range(20)] == [True] * 17 + [False] * 3
+
+
+def test_failures_use_up_the_budget(tmp_path: Path, clock: Clock) -> None:
+    """However soon they come."""
+    ask = asker(tmp_path, clock, 0.04, trouble=True)
+    begun = clock.now
+    assert not any(ask() for _ in range(1000))
+    assert 1 <= clock.now - begun < 1.05
 
 
 def test_many_keys_at_once(tmp_path: Path) -> None:

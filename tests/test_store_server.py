@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
 import pytest
 from daemons import Line, Peer, Script, words
+from harness import Home
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qsmtpd.policy.store import COUNTS, GREYLIST, Record, Trouble
+from qsmtpd.policy.store import redis as module
 from qsmtpd.policy.store.address import parse
 from qsmtpd.policy.store.redis import IDLE, RedisStore
 
@@ -177,6 +180,56 @@ def test_what_it_may_answer_to_a_write(path: Path, replies: tuple[bytes, ...], w
     assert seen.count(b"MULTI") == 1
 
 
+#: what it says to AUTH and to SELECT -> the word for it
+QUOTING: list[tuple[str, tuple[bytes, ...], str]] = [
+    ("AUTH", (b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n",), "failed"),
+    ("WRONGPASS", (b"-WRONGPASS hunter2\r\n",), "denied"),
+    ("the first word", (b"-hunter2\r\n",), "failed"),
+    ("SELECT", (b"+OK\r\n", b"-NOPERM joe:hunter2 has no database\r\n"), "denied"),
+    ("no error", (b"hunter2?\r\n",), "foreign"),
+    ("no error to SELECT", (b"+OK\r\n", b"$hunter2\r\n"), "foreign"),
+    ("a value", (b"$7\r\nhunter2hunter2\r\n",), "foreign"),
+]
+
+
+@pytest.mark.parametrize(("replies", "word"), [a[1:] for a in QUOTING], ids=[a[0] for a in QUOTING])
+def test_who_quotes_the_password_is_not_quoted(
+    path: Path, replies: tuple[bytes, ...], word: str
+) -> None:
+    rest = (b"+OK\r\n",) * (2 - len(replies)) + (b"+OK\r\n",) * 4
+    with Peer(saying(*replies, *rest), path) as peer:
+        store = opened(peer, url=b"unix://joe:hunter2@%b?db=3" % os.fsencode(path))
+        with pytest.raises(Trouble) as raised:
+            store.update(GREYLIST, [b"k"], NOW, lambda _: [Record(NOW, 1, NOW + 1)])
+        assert raised.value.word == word, raised.value.reason
+        assert "hunter2" not in raised.value.reason and str(path) in raised.value.reason
+        assert not store.sockets
+
+
+@pytest.mark.parametrize("end", ["", "?db=3"], ids=["AUTH", "SELECT"])
+def test_no_password_is_in_the_log_or_said_by_check(home: Home, path: Path, end: str) -> None:
+    def script(line: Line) -> None:
+        refused = b"SELECT" if end else b"AUTH"
+        while said := words(line):
+            line.say(b"-ERR joe:hunter2 may not\r\n" if said[0] == refused else b"+OK\r\n")
+
+    url = f"unix://joe:hunter2@{path}{end}"
+    home.control("store", url)
+    home.environ |= {"GREYLIST": "", "STORELOCAL": "local"}
+    session = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@ok.example>\r\nQUIT\r\n"
+    with Peer(script, path) as peer:
+        run = home.run(session)
+        checked = home.run(b"", "--check")
+        assert peer.connections == 2
+    assert run.codes[-2:] == [250, 221]
+    (line,) = run.events("plugin")
+    assert (line["store"], line["then"]) == ("failed", "pass")
+    assert "refuses the user, the password or the database" in line["reason"]
+    assert "hunter2" not in run.log + checked.out.decode() + checked.log
+    assert f"store = unix://joe:...@{path}{end} (control/store)" in checked.out.decode()
+    assert f"wrong: control/store: unix:{path}" in checked.out.decode()
+
+
 def test_another_comes_between(path: Path) -> None:
     """EXEC has done nothing then: all of it is done again."""
     first = (b"+OK\r\n", b"+OK\r\n", NIL, b"+OK\r\n", b"+QUEUED\r\n", b"*-1\r\n")
@@ -265,6 +318,82 @@ def test_a_connection_that_has_died_is_opened_again(
         store.deadline = later + 20
         assert store.look(GREYLIST, [b"k"], NOW) == [None]
         assert peer.connections == before + 1, "nobody has used it for too long"
+
+
+# -- all names ---------------------------------------------------------------------
+
+
+class Listing:
+    """A server that answers SCAN by answer(its number): the next cursor, and names.
+
+    Every key has the same record; `asked` has the keys of what was asked else.
+    """
+
+    def __init__(self, answer: Callable[[int], tuple[bytes, list[bytes]]]) -> None:
+        self._answer = answer
+        self.scans = 0
+        self.asked: list[tuple[bytes, ...]] = []
+
+    def __call__(self, line: Line) -> None:
+        record = b"%d 7 %d" % (NOW, NOW + 9)
+        while said := words(line):
+            if said[0] == b"SCAN":
+                cursor, names = self._answer(self.scans)
+                self.scans += 1
+                line.say(b"*2\r\n" + _bulk(cursor) + b"*%d\r\n" % len(names))
+                line.say(b"".join(map(_bulk, names)))
+                continue
+            self.asked.append(tuple(said))
+            if said[0] == b"DEL":
+                line.say(b":%d\r\n" % len(said[1:]))
+            else:
+                line.say(b"*%d\r\n" % len(said[1:]) + _bulk(record) * len(said[1:]))
+
+
+def _bulk(text: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+OURS = [b"mx:counts:" + bytes((byte,)) * 32 for byte in b"abc"]
+
+
+def test_names_that_do_not_begin_as_ours_do_are_left_alone(path: Path) -> None:
+    """Names may come in any part, and twice."""
+    strange = [b"", b"mx:counts", b"mx:clients:a", b"my:counts:a", b"x mx:counts:a", b"MX:COUNTS:a"]
+    parts = [(b"7", OURS[:2]), (b"99999999999999999999", strange), (b"0", OURS[1:])]
+    listing = Listing(lambda number: parts[number % 3])
+    with Peer(listing, path) as peer:
+        store = opened(peer)
+        found = [key for key, _ in store.records(COUNTS, NOW)]
+        assert found == [b"#" + name[len(b"mx:counts:") :] for name in OURS]
+        assert store.remove(COUNTS) == 3
+        store.close()
+    assert listing.scans == 6
+    (got, deleted) = listing.asked
+    assert got == (b"MGET", *OURS) and set(deleted) == {b"DEL", *OURS}
+
+
+@pytest.mark.parametrize("cursors", [[b"7"], [b"7", b"8"], [b"1", b"2", b"3", b"2"]])
+def test_a_listing_whose_cursors_come_again_has_an_end(path: Path, cursors: list[bytes]) -> None:
+    listing = Listing(lambda number: (cursors[number % len(cursors)], OURS))
+    with Peer(listing, path) as peer:
+        store = opened(peer)
+        for ask in (lambda: list(store.records(COUNTS, NOW)), lambda: store.remove(COUNTS)):
+            with pytest.raises(Trouble) as raised:
+                ask()
+            assert raised.value.word == "foreign" and str(path) in raised.value.reason
+    assert listing.scans <= 2 * (len(cursors) + 1) and listing.asked == []
+
+
+def test_a_listing_without_end_has_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is a good one, in time, with another cursor."""
+    monkeypatch.setattr(module, "_SCANS", 50)
+    listing = Listing(lambda number: (b"%d" % (number + 1), []))
+    with Peer(listing, path) as peer:
+        with pytest.raises(Trouble) as raised:
+            list(opened(peer).records(COUNTS, NOW))
+        assert raised.value.word == "foreign"
+    assert 50 <= listing.scans < 60
 
 
 @given(st.binary(max_size=200))

@@ -176,7 +176,7 @@ def _shown(name: str, value: bytes) -> str:
         return "..."
     text = value.decode("ascii", "backslashreplace")
     given, at, place = text.rpartition("@")
-    if not at or ":" not in given:
+    if not at or not (":" in given or given.startswith(("redis", "valkey"))):
         return text
     scheme, slashes, words = given.partition("://")
     user, colon, _ = words.partition(":")

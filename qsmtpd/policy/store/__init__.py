@@ -187,7 +187,7 @@ class StoreSettings:
         prefix = settings.line(PREFIX, "STOREPREFIX")
         if prefix is not None:
             if not 0 < len(prefix) <= PREFIX_LIMIT or prefix.strip(_PREFIX):
-                what = f"is no word of 1 to {PREFIX_LIMIT} letters, digits and ._:-{{}}"
+                what = f"is no word of 1 to {PREFIX_LIMIT} letters, digits and ._-{{}}"
                 raise ControlError(place_of(settings, PREFIX, "STOREPREFIX"), what)
             self.prefix = prefix
         secret = settings.line(KEY)

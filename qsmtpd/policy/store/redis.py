@@ -193,9 +193,15 @@ class RedisStore:
     def _talk(self, daemon: Daemon, wire: list[bytes], first: int = 0) -> list[Reply]:
         """The replies, but for those to the `first` words."""
         daemon.send(b"".join(wire))
-        replies = [read_reply(daemon) for _ in wire]
+        # What is said to the first words may quote the password.
+        try:
+            replies = [read_reply(daemon) for _ in wire]
+        except Nonsense:
+            if first:
+                raise Nonsense("answers nonsense") from None
+            raise
         for each in replies[:first]:
-            if isinstance(each, Failure):  # its text may quote the password
+            if isinstance(each, Failure):
                 word = _WORDS.get(each.word, "failed")
                 raise self._trouble(word, "refuses the user, the password or the database")
         self._expect_no_failure(replies[first:])
