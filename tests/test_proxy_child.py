@@ -279,12 +279,16 @@ def test_an_unlisted_address_gains_nothing(home: Home, header: bytes, listed: st
     assert not home.messages()
 
 
-def test_nor_by_pieces(home: Home) -> None:
+@pytest.mark.parametrize(("force", "code"), [("0", 502), ("1", 530)])
+@pytest.mark.parametrize("header", [LOCAL, IPV6])
+def test_nor_by_pieces(home: Home, header: bytes, force: str, code: int) -> None:
     """The signature has lines in it, which are answered until it can be told what it is."""
     (home.control_dir / "proxyhosts").unlink()
-    run = home.run(LOCAL + RELAYED, dribble=True, over="socket")
+    SERVER.save(home.control_dir / "servercert.pem")
+    run = home.run(header + RELAYED, dribble=True, over="socket", FORCETLS=force)
     assert ends(run) == ("not-smtp-proxy", BALANCER)
-    assert run.codes == [220, 502, 502]
+    assert run.codes == [220, code, code]
+    assert not home.messages()
 
 
 def test_nor_is_a_second_header_heeded(home: Home) -> None:
@@ -374,6 +378,21 @@ def test_tls_in_front(home: Home, on: bool, ssl: bytes | None) -> None:
     if counts:
         assert run.event("tls")["cipher"] == "TLS_AES_256_GCM_SHA384"
         assert b"tls TLS_AES_256_GCM_SHA384" in home.messages()[0].text
+
+
+@pytest.mark.parametrize("where", ["variable", "rule"])
+def test_tls_in_front_that_does_not_count_is_not_told(home: Home, where: str) -> None:
+    seen = home.path / "seen"
+    script = home.script(f"/usr/bin/env >{seen}\nexec {PROGRAMS / 'oracle'}")
+    header = v2(0x11, "198.51.100.7", "203.0.113.25", 40000, 25, vector(0x20, SSL))
+    environ: Variables = {"PROXYTLS": "on", "QMAILQUEUE": script}
+    off: Variables = {"QSMTPD_TLS": "off"}
+    if where == "rule":
+        off = rules(home, '198.51.100.7:allow,QSMTPD_TLS="off"')
+    for more, number in (({}, 2), (off, 0)):
+        assert ends(home.run(header + OURS, **environ, **more)) == ("quit", "198.51.100.7")
+        text = seen.read_text()
+        assert text.count("\nSSL_") == number and "TCPREMOTEIP=198.51.100.7\n" in text, text
 
 
 def test_a_lie_on_tls(home: Home) -> None:

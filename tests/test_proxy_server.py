@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from client import Client, client_context
-from harness import BIN, Home, needs, wait_for
+from harness import BIN, PROGRAMS, Home, needs, wait_for
 from listeners import Server, listening, make_rules, patched
 from proxying import V2, v1, v2, vector
 from test_proxy_child import CLIENTS, IPV4, IPV6, LOCAL, SSL, UNKNOWN, drip
@@ -356,6 +356,21 @@ def test_an_unlisted_address_gains_nothing(home: Home, listed: str | None) -> No
             assert "proxy" not in event
 
 
+@pytest.mark.parametrize("force", ["0", "1"])
+def test_nor_by_pieces(home: Home, force: str) -> None:
+    (home.control_dir / "proxyhosts").unlink()
+    SERVER.save(home.control_dir / "servercert.pem")
+    home.environ["FORCETLS"] = force
+    with Server(home) as server, server.client() as client:
+        assert client.reply() == GREETING
+        for _ in range(2):
+            assert client.ask(b"")[:4] == (b"530 " if force == "1" else b"502 ")
+        client.send(LOCAL[4:])
+        assert client.rest() == b""
+        (event,) = ended(server)
+        assert (event["end"], event["ip"]) == ("not-smtp-proxy", "127.0.0.1")
+
+
 def test_a_rule_makes_nobody_a_balancer(home: Home) -> None:
     (home.control_dir / "proxyhosts").unlink()
     cdb = make_rules(home.path / "rules.cdb", ':allow,PROXYHOSTS="127.0.0.1"')
@@ -422,3 +437,45 @@ def test_tls_in_front(home: Home, on: bool, names: str) -> None:
                 client.ask(b"QUIT")
             ended(server, number)
         assert len(server.events("tls")) == 2 * on
+
+
+@pytest.mark.parametrize("names", ["-H", "-h"])
+def test_tls_in_front_that_does_not_count_is_not_told(home: Home, names: str) -> None:
+    """Where a rule or a setting says so, no variable of it reaches a program."""
+    seen = home.path / "seen"
+    look = home.script(f"/usr/bin/env >>{seen}\n")
+    home.environ["RCPTCHECK"] = look
+    home.environ["QMAILQUEUE"] = home.script(f"/usr/bin/env >>{seen}\nexec {PROGRAMS / 'oracle'}")
+    home.control("proxytls", "on")
+    SERVER.save(home.control_dir / "servercert.pem")
+    lines = [
+        f'198.51.100.{n}:allow,QSMTPD_TLS="{how}"' for n, how in enumerate(("off", "starttls"))
+    ]
+    cdb = make_rules(home.path / "rules.cdb", "=nosuch.example:deny", *lines, ":allow")
+
+    def told(server: Server, number: int) -> list[str]:
+        """The variables of TLS in the environments of both programs."""
+        seen.unlink(missing_ok=True)
+        done = len(server.events("session"))
+        address = f"198.51.100.{number}"
+        header = v2(0x11, address, "203.0.113.25", 40000, 25, vector(0x20, SSL))
+        with behind(server, header) as client:
+            assert client.reply() == GREETING
+            assert client.ask(b"EHLO x").startswith(b"250 ")
+            assert client.deliver().startswith(b"250 ok ")
+            client.quit()
+        ended(server, done + 1)
+        text = seen.read_text()
+        assert text.count(f"TCPREMOTEIP={address}\n") == 2
+        return sorted(line for line in text.splitlines() if line.startswith("SSL_"))
+
+    with Server(home, names, "-c", "1", "-x", str(cdb)) as server:
+        assert (
+            told(server, 2)
+            == ["SSL_CIPHER=TLS_AES_256_GCM_SHA384"] * 2 + ["SSL_PROTOCOL=TLSv1.3"] * 2
+        )
+        assert told(server, 0) == told(server, 1) == []
+        assert len(server.events("tls")) == 1
+    home.environ["QSMTPD_TLS"] = "off"
+    with Server(home, names, "-x", str(cdb)) as server:
+        assert told(server, 2) == []

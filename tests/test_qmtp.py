@@ -203,6 +203,50 @@ def test_who_is_a_client(
         assert (run.status, run.event("session")["end"]) == (1, "not-listed")
 
 
+def test_who_is_no_client_is_to_come_again(home: Home) -> None:
+    """With another list he may be one: the log and observers have it as what it is."""
+    source = """
+    class Plugin:
+        def __init__(self, settings):
+            self._log = settings.log
+        def deny(self, client, ruling):
+            self._log(at=ruling.stage, said=ruling.reply)
+    """
+    home.plugin("observer", source)
+    home.control("plugins", "observer", "builtins")
+    run = home.run(handed(b"x@ok.example"), program="qsmtpd-qmqpd")
+    text = "Zsorry, you are not one of the clients of this server (#4.7.1)"
+    assert verdicts(run.out) == [text.encode()]
+    refused, session, seen = (run.event(name) for name in ("refused", "session", "plugin"))
+    assert refused["reply"] == session["reply"] == text
+    assert refused["proto"] == session["proto"] == "QMQP"
+    assert (seen["at"], seen["said"]) == ("connect", "450 " + text[1:])
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize(
+    ("program", "proto"),
+    [("qsmtpd", None), ("qsmtpd-qmtpd", "QMTP"), ("qsmtpd-qmqpd", "QMQP")],
+)
+@pytest.mark.parametrize(
+    ("environ", "end"),
+    [
+        ({"DATABYTES": "x"}, "control"),
+        ({"DATABYTES": "x", "SMTPS": "1"}, "control"),
+        ({"SMTPS": "1"}, "tls-unavailable"),
+        ({"QMAILHOME": "/nonexistent"}, "control"),
+    ],
+)
+def test_what_was_to_be_spoken_is_in_the_log(
+    home: Home, program: str, proto: str | None, environ: dict[str, str], end: str
+) -> None:
+    """Also of sessions that do not begin."""
+    home.control("qmqpclients", "192.0.2.1")
+    run = home.run(b"", program=program, **environ)  # type: ignore[arg-type]
+    event = run.event("session")
+    assert (event["end"], event.get("proto")) == (end, proto)
+
+
 @pytest.mark.sample(18)
 @pytest.mark.parametrize(
     "entry",

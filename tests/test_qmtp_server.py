@@ -136,6 +136,22 @@ def test_who_may_use_qmqp(home: Home) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["smtp", "qmtp", "qmqp"])
+def test_what_was_to_be_spoken_is_in_the_log(home: Home, protocol: str) -> None:
+    """Where nobody can be served, by all settings or by those of a rule."""
+    proto = None if protocol == "smtp" else protocol.upper()
+    cdb = make_rules(home.path / "rules.cdb", '127.0.0.9:allow,DATABYTES="x"', ":allow")
+    home.control("maxrecipients", "many")
+    for source in ("127.0.0.1", "127.0.0.9"):
+        with Server(home, "--protocol", protocol, "-x", str(cdb)) as server:
+            with server.client(source) as client:
+                client.rest()
+            (event,) = sessions(server, 1)
+            assert (event["end"], event.get("proto")) == ("control", proto)
+        home.control("maxrecipients", "100")
+
+
+@pytest.mark.slow
 def test_more_connections_than_one_address_may_have(home: Home) -> None:
     """There is no limit for who is listed in QMQP."""
     home.control("qmqpclients", "127.0.0.5")

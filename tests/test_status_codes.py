@@ -89,3 +89,33 @@ def test_every_transcript(home: Home, transcript: Transcript) -> None:
         assert found, line
         text = text.replace(b"TIME qp PID", b"")
         assert (found[1], re.sub(rb"\d+ qp \d+\Z", b"", found[3])) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("at", "sent", "wire"),
+    [
+        ("connect", b"", b"421 go away (#4.7.1)"),
+        ("helo", b"HELO x", b"421 go away (#4.7.1)"),
+        ("helo", b"EHLO x", b"421 go away (#4.7.1)"),
+        ("mail", b"MAIL FROM:<a@b>", b"421 4.7.1 go away"),
+        ("unknown", b"XYZZY", b"421 4.7.1 go away"),
+    ],
+)
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_a_last_reply_is_in_the_log_as_it_is_sent(
+    home: Home, at: str, sent: bytes, wire: bytes, switch: str
+) -> None:
+    """RFC 2034, 3: there is none in a greeting or in what HELO and EHLO are answered."""
+    source = f"""
+    from qsmtpd.decision import drop
+    def {at}(*facts):
+        return drop(b"go away", 421, b"4.7.1")
+    """
+    home.plugin("away", source)
+    home.control("plugins", "away", "builtins")
+    run = home.run(sent + b"\r\nNOOP\r\n", ENHANCEDSTATUSCODES=switch)
+    if switch == "off":
+        wire = b"421 go away (#4.7.1)"
+    assert run.lines[-1] == wire
+    for name in ("refused", "session"):
+        assert run.event(name)["reply"].encode() == wire
