@@ -152,6 +152,20 @@ def test_what_was_to_be_spoken_is_in_the_log(home: Home, protocol: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["qmtp", "qmqp"])
+def test_a_process_that_is_killed(home: Home, protocol: str) -> None:
+    home.control("qmqpclients", "127.0.0.1")
+    with Server(home, "--protocol", protocol) as server, server.client() as client:
+        client.send(b"1")
+        busy(server, 1)
+        (pid,) = server.children()
+        os.kill(pid, signal.SIGKILL)
+        assert client.rest() == b""
+        (event,) = sessions(server, 1)
+        assert (event["end"], event["proto"]) == ("process-killed", protocol.upper())
+
+
+@pytest.mark.slow
 def test_more_connections_than_one_address_may_have(home: Home) -> None:
     """There is no limit for who is listed in QMQP."""
     home.control("qmqpclients", "127.0.0.5")

@@ -45,25 +45,33 @@ def test_names_that_do_not_fit() -> None:
         (9, PASSED, "Exit", "plugin-exits"),
     ],
 )
+@pytest.mark.parametrize(("protocol", "proto"), [(b"SMTP", None), (b"QMTP", "QMTP")])
 def test_log_of_a_death(
-    capfd: pytest.CaptureFixture[str], code: int, deadline: float, error: str, end: str
+    capfd: pytest.CaptureFixture[str],
+    code: int,
+    deadline: float,
+    error: str,
+    end: str,
+    protocol: bytes,
+    proto: str | None,
 ) -> None:
     page = mmap.mmap(-1, Running.SIZE)
     running = Running(page)
     running.begin("mine", "rcpt", deadline)
-    log_death(page, code, 4711, b"192.0.2.1")
+    log_death(page, code, 4711, b"192.0.2.1", protocol)
     trouble, session = map(parse_log, capfd.readouterr().err.splitlines())
     assert (trouble["event"], trouble["error"]) == ("trouble", error)
     assert (trouble["plugin"], trouble["hook"]) == ("mine", "rcpt")
-    assert (session["event"], session["end"]) == ("session", end)
+    assert (session["event"], session["end"], session.get("proto")) == ("session", end, proto)
     for line in (trouble, session):
         assert (line["pid"], line["ip"]) == ("4711", "192.0.2.1")
     running.end()
-    log_death(page, code, 4711, b"192.0.2.1")
+    log_death(page, code, 4711, b"192.0.2.1", protocol)
     said = capfd.readouterr().err
     if code == 9:
         killed = parse_log(said.rstrip())
         assert (killed["event"], killed["end"]) == ("session", "process-killed")
+        assert killed.get("proto") == proto
         assert (killed["pid"], killed["ip"], killed["signal"]) == ("4711", "192.0.2.1", "9")
     else:
         assert said == ""

@@ -38,13 +38,17 @@ def new_page(configuration: Configuration) -> mmap.mmap | None:
     return None
 
 
-def log_death(page: mmap.mmap | None, code: int, pid: int, ip: bytes, hung: bool = False) -> None:
+def log_death(
+    page: mmap.mmap | None, code: int, pid: int, ip: bytes, protocol: bytes, hung: bool = False
+) -> None:
     """Log that a worker has ended, with wait status `code`, while it served this client.
 
-    `hung`: the master has killed it, for its session should have been over.  Nothing
-    is logged of a process that has ended by itself, and in no plugin: it has done that.
+    `protocol` is what was spoken.  `hung`: the master has killed it, for its session should
+    have been over.  Nothing is logged of a process that has ended by itself, and in no
+    plugin: it has done that.
     """
     log = Log(2, pid=pid, ip=ip)
+    proto = None if protocol == b"SMTP" else protocol
     found = None
     if page is not None:
         from ..policy.running import Running
@@ -55,7 +59,7 @@ def log_death(page: mmap.mmap | None, code: int, pid: int, ip: bytes, hung: bool
         hangs = hung or (code == _WATCHDOG and monotonic() >= deadline)
         error, reason, end = _HANG if hangs else _EXIT
         log.line("trouble", error=error, reason=reason, plugin=plugin, hook=hook)
-        log.line("session", end=end)
+        log.line("session", end=end, proto=proto)
     elif os.WIFSIGNALED(code):
         end = "process-hangs" if hung else "process-killed"
-        log.line("session", end=end, signal=os.WTERMSIG(code))
+        log.line("session", end=end, proto=proto, signal=os.WTERMSIG(code))

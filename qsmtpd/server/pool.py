@@ -267,7 +267,8 @@ class Pool:
             del self._places[worker.place]
             self._board.free(worker.place)
         if worker.busy:
-            log_death(worker.page, code, pid, worker.ip, worker.hangs)
+            protocol = self.configuration.protocol.name
+            log_death(worker.page, code, pid, worker.ip, protocol, worker.hangs)
             self._release(worker)
             if self._options.verbose >= STATUS:
                 self._say_end(pid, code)
