@@ -468,8 +468,14 @@ def test_the_least_and_the_greatest_numbers(home: Home, which: Any) -> None:
     assert home.run(b"", "--check", **environ).status == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.variable or row.file)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.long if number % 3 else pytest.mark.slow)
+        for number, row in enumerate(ROWS)
+    ],
+    ids=lambda row: row.variable or row.file,
+)
 def test_a_value_of_each_kind(quiet_home: Home, row: Row) -> None:
     """What the tests above say of a session and of --check is so of the program."""
     home = quiet_home

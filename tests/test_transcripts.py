@@ -1,6 +1,7 @@
 """Every transcript, over a pipe and over a socket, in one piece and byte by byte; and warm.
 
-The fast tests have each once, in one piece: over the one and the other by turns.
+The fast tests have each third once, in one piece, and `make test` each byte by byte once:
+over the one and the other by turns.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ def cases() -> Iterator[Any]:
     """Each transcript in its modes; one mode of every third one is fast."""
     for number, transcript in enumerate(load()):
         whole = [mode for mode in transcript.modes if not mode[1]]
+        bytewise = [mode for mode in transcript.modes if mode[1]]
         fast = None if number % 3 else whole[number // 3 % len(whole)]
+        slow = [*whole, bytewise[number % len(bytewise)]]
         for over, dribble in transcript.modes:
+            mode = over, dribble
+            marks = [pytest.mark.slow if mode in slow else pytest.mark.long]
             yield pytest.param(
                 transcript,
                 over,
                 dribble,
                 id=f"{transcript.name}-{'bytes' if dribble else 'whole'}-{over}",
-                marks=[] if (over, dribble) == fast else [pytest.mark.slow],
+                marks=[] if mode == fast else marks,
             )
 
 
