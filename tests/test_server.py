@@ -632,6 +632,25 @@ def test_check_says_what_the_user_cannot_read(of_nobody: Home) -> None:
     ]
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_check_from_where_the_user_cannot_go(of_nobody: Home, relative: bool) -> None:
+    """As from /root; with a QMAILHOME that is relative, also for the second rule."""
+    closed = of_nobody.path / "closed"
+    closed.mkdir(mode=0o700)
+    cdb = make_rules(of_nobody.path / "rules.cdb", '192.0.2.1:allow,RELAYCLIENT=""', ":allow")
+    done = subprocess.run(
+        [BIN / "qsmtpd-server", "--check", "-u", str(NOBODY), "-x", cdb, "0", "25"],
+        env={**of_nobody.environ, **({"QMAILHOME": "."} if relative else {})},
+        cwd=of_nobody.path if relative else closed,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"ok: home = {of_nobody.path}" in done.stdout
+    assert "rule 192.0.2.1" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

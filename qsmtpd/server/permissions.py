@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..config.files import USERS, home
+from ..config.files import USERS, fix_home, home
 from ..diagnose import check as child
 from ..diagnose.report import Report
 from ..facts import ControlError
@@ -49,7 +49,9 @@ def check(options: Options, environ: Mapping[bytes, bytes]) -> int:
         report = Report()
         report.wrong("-u, -g", f"{error.strerror}: start this check as root")
         return report.print()
-    folder = home(environ)  # now: what follows goes there
+    environ = dict(environ)
+    fix_home(environ)  # now: what follows goes there
+    folder = home(environ)
     rules = None
     if options.rules is not None:
         rules = Rules(os.fsencode(options.rules), options.rules_optional)
@@ -78,7 +80,6 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
     """
 
     def examine(variables: Mapping[bytes, bytes]) -> Report:
-        os.chdir(place)  # the last one has gone to its QMAILHOME
         # What is said of PROXY headers is as of clients: their rules are looked for behind them.
         report = child.examine(
             variables, options.checkpassword, options.quiet_check, options.protocol, False
@@ -89,7 +90,6 @@ def _with_rules(options: Options, environ: Mapping[bytes, bytes], rules: Rules |
             report.wrong("HELOCHECK", "= refuses everybody, for -H looks up no name")
         return report
 
-    place = os.getcwd()
     problem = None
     found: dict[bytes, bytes] = {}
     try:
