@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ..child.spawn import Environ
 from ..facts import ControlError
 from ..session import plan
@@ -59,13 +61,13 @@ class Configuration:
     """The command line, the rules, and what was read and built beforehand.
 
     `environ` is the environment of every connection, before what is its own.
-    `made`: how many plans have been.
+    `made`: how many plans have been.  `imported`: modules that they wanted, and nobody before.
     A HUP makes a new Configuration, with the same options and rules.
     """
 
     __slots__ = (
         *("options", "protocol", "environ", "rules", "external_plugins", "preloaded", "made"),
-        "_plans",
+        *("imported", "_plans"),
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class Configuration:
         self._plans: dict[bytes, Plan | NoPlan] = {b"": preloaded.plan}
         self.external_plugins = preloaded.external_plugins
         self.made = 1
+        self.imported = 0
 
     def make_plans(self) -> list[Plan | NoPlan]:
         """Those of all rules, made now, so that what they ask for is read with all the rest."""
@@ -101,9 +104,11 @@ class Configuration:
             if len(self._plans) >= PLANS_LIMIT:
                 self._plans = {b"": self._plans[b""]}
             files, checkpassword = self.preloaded.files, self.options.checkpassword
+            before = len(sys.modules)
             found = plan.make(self.protocol, files, environ, checkpassword)
             if isinstance(found, plan.Plan):
-                imports.of(found)
+                imports.while_serving(found)
+            self.imported += len(sys.modules) - before
             self._plans[rule] = found
             self.made += 1
         return found

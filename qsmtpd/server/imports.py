@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 
 from ..config.session import UTF8_ON
-from ..facts import ControlError
-from ..policy.spec import BUILT_IN
 from ..policy.stages import BODY, DATA_POST, HEADER
 from ..smtp import utf8
 from ..smtp.sasl import MECHANISMS, SCRAM
@@ -20,12 +18,19 @@ from .user import become
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..config.session import AuthSettings
     from ..session.plan import Plan
     from .options import Options
 
+#: What a session may import from.
+_FOLDERS = (
+    *("child", "config", "facts", "filters", "net", "net.dns", "net.milter", "policy"),
+    *("policy.store", "session", "smtp", "smtp.sasl", "tls"),
+)
+#: Too much for who does not use it; and who cannot read Python, has no such library.
+_WITH_LIBRARY = ("filters.dkimkey", "filters.spfquery", "tls.openssl")
 #: Whatever is set.
 _ALWAYS = (
     "fcntl",
@@ -45,26 +50,40 @@ _PLUGINS = (
     *("faulthandler", "tempfile", "qsmtpd.policy.backend", "qsmtpd.policy.external"),
     *("qsmtpd.policy.lines", "qsmtpd.policy.running", "qsmtpd.policy.timelimit"),
 )
-_AUTH = ("qsmtpd.session.auth", "qsmtpd.session.dovecot", "qsmtpd.smtp.sasl.relay")
+_AUTH = (
+    *("qsmtpd.facts.rare", "qsmtpd.session.auth", "qsmtpd.session.dovecot"),
+    "qsmtpd.smtp.sasl.relay",
+)
 _SCRAM = ("hashlib", "hmac", "qsmtpd.child.conversation", "qsmtpd.smtp.sasl.scram")
-_TLS = ("hashlib", "qsmtpd.session.starttls", "qsmtpd.tls.external")
-_OPENSSL = ("OpenSSL.crypto", "cryptography.x509", "qsmtpd.tls.openssl")
+_TLS = (
+    *("binascii", "hashlib", "qsmtpd.session.starttls", "qsmtpd.tls.external"),
+    "qsmtpd.tls.provider",
+)
+_OPENSSL = ("OpenSSL.crypto", "cryptography.x509", "qsmtpd.tls.context", "qsmtpd.tls.openssl")
 _DNS = ("qsmtpd.net.dns.lookup", "qsmtpd.net.dns.resolver")
 _PROGRAM = ("qsmtpd.child.query",)
 _STORE = (
     *(f"qsmtpd.policy.store.{name}" for name in ("address", "once", "redis", "sqlite")),
     "qsmtpd.filters.greylistkey",
 )
-_WILD = ("qsmtpd.filters.expression", "qsmtpd.filters.wildmat")
+#: Charsets that mail often has.  All that Python knows are 2 MB: those import theirs.
+_CHARSETS = (
+    *(f"encodings.cp{number}" for number in (1250, 1251, 1252, 1254)),
+    *(f"encodings.iso8859_{number}" for number in (2, 9, 15)),
+    *("encodings.koi8_r", "encodings.utf_7", "encodings.utf_16_be", "encodings.utf_16_le"),
+    *(f"encodings.{name}" for name in ("big5", "gb2312", "gb18030", "gbk")),
+    *(f"encodings.{name}" for name in ("euc_kr", "iso2022_jp", "shift_jis")),
+)
+_MIME = ("unicodedata", "qsmtpd.smtp.mime", *_CHARSETS)
+#: QMTP and QMQP hold messages back.
+_PACKAGES = ("qsmtpd.policy.spool",)
 #: What filters load with their first client, or their first message.
 _FILTERS = {
     "authresults": ("qsmtpd.net.dns.message", "qsmtpd.smtp.authres"),
-    "badattachments": ("qsmtpd.smtp.mime",),
-    "badheaders": ("qsmtpd.smtp.encodedword", "qsmtpd.smtp.mime"),
-    "badloadertypes": ("qsmtpd.smtp.mime",),
-    "badmailfrom": _WILD,
-    "badmimetypes": ("qsmtpd.smtp.mime",),
-    "badrcptto": _WILD,
+    "badattachments": _MIME,
+    "badheaders": ("qsmtpd.smtp.encodedword", *_MIME),
+    "badloadertypes": _MIME,
+    "badmimetypes": _MIME,
     "clientlimit": _STORE,
     "dkim": (
         *("hashlib", "qsmtpd.filters.dkimkey", "qsmtpd.filters.dkimsignature"),
@@ -73,12 +92,12 @@ _FILTERS = {
     "dmarc": ("qsmtpd.filters.dmarcmessage", *_DNS),
     "dnsbl": _DNS,
     "fcrdns": _DNS,
-    "greylist": ("qsmtpd.filters.clientlist", "qsmtpd.net.dns.message", *_WILD, *_STORE),
+    "greylist": ("qsmtpd.filters.clientlist", "qsmtpd.net.dns.message", *_STORE),
     "headers": ("qsmtpd.smtp.date",),
     "helocheck": _DNS,
     "messagecheck": _PROGRAM,
     "mfdnscheck": _DNS,
-    "qmqpqueue": ("qsmtpd.filters.qmqpbackend",),
+    "qmqpqueue": ("qsmtpd.filters.qmqpbackend", "qsmtpd.policy.spool"),
     "rcptcheck": _PROGRAM,
     "recipients": _PROGRAM,
     "rhsbl": _DNS,
@@ -90,18 +109,24 @@ _FILTERS = {
 
 
 def at_start(options: Options) -> None:
-    """Before the change of user: all there is where that user could import nothing later."""
+    """Before the change of user: all that is ours where that user could import nothing later."""
     _import(_ALWAYS)
     if (options.uid, options.gid) == (None, None) or _can_read(options):
         return
-    names = [*_INSPECTION, *_PLUGINS, *_AUTH, *_SCRAM, *_TLS, *_DNS, *_PROGRAM, *_STORE, *_WILD]
-    names += [f"qsmtpd.filters.{name}" for name in BUILT_IN]
-    names += [f"qsmtpd.smtp.sasl.{mechanism.file}" for mechanism in MECHANISMS.values()]
-    for more in _FILTERS.values():
-        names += more
-    for name in names:
-        _try(__import__, name)
+    for tables in (_PLUGINS, _SCRAM, _TLS, *_FILTERS.values()):
+        _try_each(tables)
+    _try_each(_ours())
     _try(_import_idna)
+
+
+def _ours() -> Iterator[str]:
+    """All modules of what sessions have in common, but for those with a library of others."""
+    top = os.path.dirname(os.path.dirname(__file__))
+    for folder in _FOLDERS:
+        for name in sorted(os.listdir(os.path.join(top, *folder.split(".")))):
+            module = f"{folder}.{name.removesuffix('.py')}"
+            if name.endswith(".py") and module not in _WITH_LIBRARY:
+                yield f"qsmtpd.{module}"
 
 
 def of(made: Plan) -> None:
@@ -113,12 +138,14 @@ def of(made: Plan) -> None:
     looks = any(stage in entry.functions for entry in own for stage in (HEADER, BODY, DATA_POST))
     if looks or made.plugins.external:
         _import(_INSPECTION)
+    if made.protocol.name != b"SMTP":
+        _import(_PACKAGES)
     if settings.tls.mode != OFF:
         _import(_TLS)
     if settings.auth.mechanisms or settings.auth.dovecot is not None:
         _import(_of_auth(settings.auth))
     for spec in settings.policy.plugins:
-        _try(_import, _FILTERS.get(spec.plugin, ()))
+        _try_each(_FILTERS.get(spec.plugin, ()))
 
 
 def _of_auth(auth: AuthSettings) -> list[str]:
@@ -131,8 +158,11 @@ def _of_auth(auth: AuthSettings) -> list[str]:
 
 
 def for_tls(made: Plan) -> None:
-    """The same for TLS in this process."""
+    """The same for TLS in this process.  Raises Unavailable."""
     if made.settings.tls.mode in (STARTTLS, IMPLICIT):
+        from ..tls.provider import load_library
+
+        load_library()
         _import(_OPENSSL)
 
 
@@ -146,6 +176,12 @@ def for_utf8(made: Plan) -> None:
         _import_idna()
 
 
+def while_serving(made: Plan) -> None:
+    """All of that for a rule that is new.  What cannot be had, who wants it says so."""
+    for load in (of, for_tls, for_utf8):
+        _try(load, made)
+
+
 def _import_idna() -> None:
     """With what it imports when it is used: its tables, and the codec punycode."""
     utf8.forms("b\u00fccher.example".encode())
@@ -153,11 +189,15 @@ def _import_idna() -> None:
 
 def _can_read(options: Options) -> bool:
     """Can the user of -u read this package, and Python?  Tried in a process of its own."""
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        return False
     if pid == 0:
         try:
             become(options)
             for file in (__file__, os.__file__):
+                os.listdir(os.path.dirname(file))  # as import does
                 os.close(os.open(file, os.O_RDONLY))
             os._exit(0)
         finally:
@@ -165,11 +205,16 @@ def _can_read(options: Options) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+def _try_each(names: Iterable[str]) -> None:
+    for name in names:
+        _try(__import__, name)
+
+
 def _try(load: Callable[..., object], *what: object) -> None:
     try:
         load(*what)
-    except (ControlError, ImportError):
-        pass  # a library that is not there: who wants it, says so
+    except Exception:
+        pass  # a library that is not there, or is broken: who wants it, says so
 
 
 def _import(names: Iterable[str]) -> None:

@@ -58,6 +58,8 @@ class Pool:
         kept: Kept,
     ) -> None:
         self.configuration = configuration
+        #: What the processes that there are have, if not more: see Configuration.
+        self._imported = configuration.imported
         #: How many connections are being served.
         self.busy = 0
         self._options = configuration.options
@@ -96,6 +98,8 @@ class Pool:
         """
         if self._told:
             self.say_status(1)  # first, as in tcpserver's log: the worker says the rest
+        if self._imported != self.configuration.imported:
+            self.replace(self.configuration)  # a rule is new: no process is to import for it
         if not self._idle:
             self.look()
         worker = self._send(client) if self._idle else None
@@ -319,6 +323,7 @@ class Pool:
     def replace(self, configuration: Configuration) -> None:
         """Dismiss all workers; new ones have this configuration."""
         self.configuration = configuration
+        self._imported = configuration.imported
         self.dismiss()
 
     def dismiss(self) -> None:

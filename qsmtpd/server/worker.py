@@ -187,7 +187,7 @@ def serve(
         return Outcome(DENIED_END, DENIED), False
     limit = None
     external = isinstance(plan, NoPlan) or plan.plugins.external
-    if running is not None and external:
+    if running is not None and external and not isinstance(plan, NoPlan):
         from ..policy.timelimit import TimeLimit
 
         # The master says which plugin it was, so a traceback can go to /dev/null (0).

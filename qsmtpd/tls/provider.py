@@ -89,25 +89,14 @@ class OpensslProvider:
         """Import pyOpenSSL and load the certificates.  Raises Unavailable."""
         if self._context is not None:
             return
+        load_library()
         from .context import keep
 
         try:
-            _import_threading()
-            try:
-                import OpenSSL.SSL  # noqa: F401
-            except ImportError:
-                # Our launcher started Python without site, and so without its packages.
-                import site
-
-                site.main()
-            from . import openssl  # noqa: F401  (once we have said 220, no import may fail)
-
             self._context = keep(self._settings)
         except Unavailable:
             raise
-        except ImportError as error:
-            raise Unavailable(f"pyOpenSSL cannot be imported: {error}") from error
-        except Exception as error:  # one that does not fit the rest of the system, say
+        except Exception as error:
             raise Unavailable(explain(error)) from error
 
     def open(self, channel: Channel) -> Tls:
@@ -127,6 +116,24 @@ class OpensslProvider:
         tls = transport.facts()
         tls.remarks += self._context.remarks
         return self._settings.judge(tls)
+
+
+def load_library() -> None:
+    """Import pyOpenSSL, and what is ours around it.  Raises Unavailable."""
+    try:
+        _import_threading()
+        try:
+            import OpenSSL.SSL  # noqa: F401
+        except ImportError:
+            # Our launcher started Python without site, and so without its packages.
+            import site
+
+            site.main()
+        from . import context, openssl  # noqa: F401  (once we have said 220, no import may fail)
+    except ImportError as error:
+        raise Unavailable(f"pyOpenSSL cannot be imported: {error}") from error
+    except Exception as error:  # one that does not fit the rest of the system, say
+        raise Unavailable(explain(error)) from error
 
 
 def _import_threading() -> None:
