@@ -32,7 +32,7 @@ FORMS = ["simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed"]
 RSA, ED25519 = RsaKey(2048), Ed25519Key()
 KEYS: dict[str, Any] = {"rsa": RSA, "ed25519": ED25519}
 WAYS = ["DATA", "BDAT", "BDAT in pieces"]
-CHECKED: dict[str, Any] = {"DKIM": "", "AUTHRESULTS": "", "DNSTIMEOUT": "2"}
+CHECKED: dict[str, Any] = {"DKIM": "", "AUTHRESULTS": "", "DNSTIMEOUT": "20"}
 
 
 def commands(text: bytes, way: str, *before: str) -> bytes:

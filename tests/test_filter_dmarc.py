@@ -83,7 +83,9 @@ def judge(tmp_path: Path, dns: DnsServer) -> Any:
         who: Client | None = None,
         **environ: str,
     ) -> Tried:
-        full = {"DMARCPOLICY": "reject", "DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
+        for_ever = any(name in header for name in (b"slow.", b"half.", b"garbage."))
+        seconds = {"DNSTIMEOUT": "1" if for_ever else "20"}
+        full = {"DMARCPOLICY": "reject", "DNSCACHEIP": dns.where, **seconds, **environ}
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             plugin = build("dmarc", tmp_path, fd, **full)

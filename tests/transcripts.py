@@ -145,7 +145,8 @@ class Transcript:
         with ExitStack() as stack:
             if self._zone:
                 dns = stack.enter_context(DnsServer("\n".join(self._zone)))
-                environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": "1", **environ}
+                seconds = "1" if any(line.endswith(" silent") for line in self._zone) else "20"
+                environ = {"DNSCACHEIP": dns.where, "DNSTIMEOUT": seconds, **environ}
             if self._policy:
                 stack.enter_context(Peer(policy(self._action), home.path / "policy"))
             for name, script in self._scanners.items():
