@@ -27,7 +27,8 @@ class Child(Client):
 
     As a context manager it closes the connection and waits for the end of the
     process; who wants to know how that ended calls end() or one of its kind.
-    With `helper`, a UCSPI-TLS helper stands between the two.
+    With `helper`, a UCSPI-TLS helper stands between the two.  `ahead` is what the client has
+    sent before the process begins: what has to be there in time, as it may be stopped itself.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Child(Client):
         environ: dict[str, str],
         over: str = "socket",
         helper: Helper | None = None,
+        ahead: bytes = b"",
     ) -> None:
         fds: dict[str, int] = {}
         if over == "socket":
@@ -48,6 +50,7 @@ class Child(Client):
             child_in, to_child = os.pipe()
             from_child, child_out = os.pipe()
             super().__init__(Pipes(from_child, to_child))
+        self.send(ahead)
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             command,
@@ -156,9 +159,9 @@ def descriptors(pid: int) -> dict[int, str]:
 def left_behind(session: int) -> list[int]:
     """The processes that a program has left behind: who has been sent a signal has time to die."""
     deadline = time.monotonic() + DYING
-    while (members := session_members(session)) and time.monotonic() < deadline:
+    while session_members(session) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return members
+    return session_members(session)  # as it is behind the deadline: we may have been stopped
 
 
 def session_members(session: int) -> list[int]:

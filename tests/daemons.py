@@ -123,7 +123,8 @@ class Peer:
         with self._lock:
             servers = list(self._open.values())
         for server in servers:
-            server.join(END)
+            for _part in range(10):  # we may be stopped in one of them
+                server.join(END / 10)
         self.stop()
 
 

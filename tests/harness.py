@@ -144,10 +144,12 @@ class Home:
         *arguments: str,
         over: str = "socket",
         helper: Helper | None = None,
+        ahead: bytes = b"",
         **environ: str | None,
     ) -> Child:
-        """Start qsmtpd and leave the conversation to the test."""
-        return self.launch([BIN / "qsmtpd", *arguments], self._full(environ), over, helper)
+        """Start qsmtpd and leave the conversation to the test, but for what is sent `ahead`."""
+        command: Command = [BIN / "qsmtpd", *arguments]
+        return self.launch(command, self._full(environ), over, helper, ahead)
 
     def launch(
         self,
@@ -155,9 +157,10 @@ class Home:
         environ: dict[str, str],
         over: str = "socket",
         helper: Helper | None = None,
+        ahead: bytes = b"",
     ) -> Child:
         """The same for any command; what a test that fails has left is ended after it."""
-        child = Child(command, environ, over, helper)
+        child = Child(command, environ, over, helper, ahead)
         self.started.append(child)
         return child
 

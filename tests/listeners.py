@@ -128,6 +128,16 @@ class Server(Listener):
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def early(self, data: bytes) -> Client:
+        """A client that has sent this before it is accepted."""
+        self.signal(signal.SIGSTOP)
+        try:
+            client = self.client()
+            client.send(data)
+        finally:
+            self.signal(signal.SIGCONT)
+        return client
+
     def wait(self) -> int:
         """For its end; the exit status."""
         return self._process.wait(PATIENCE)
@@ -154,13 +164,18 @@ class Server(Listener):
         return int(lines[-1][len("status: ") :].partition("/")[0])
 
 
-def patched(*changes: str, package: str = "qsmtpd.server") -> list[str | Path]:
-    """The program with something else in a module of a package: `pool.IDLE = 0.5`."""
+def patched(
+    *changes: str, package: str = "qsmtpd.server", program: str = "qsmtpd.server"
+) -> list[str | Path]:
+    """The program with something else in a module of a package: `pool.IDLE = 0.5`.
+
+    `program`: the package that has it in main.py.
+    """
     modules = ", ".join({change.partition(".")[0] for change in changes})
     lines = [
         "import sys",
         "sys.path.insert(0, sys.argv.pop(1))",
-        "from qsmtpd.server import main",
+        f"from {program} import main",
         f"from {package} import {modules}",
         *changes,
         "main.main(sys.argv[1:])",

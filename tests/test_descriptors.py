@@ -346,6 +346,7 @@ def test_maildir_with_a_log_that_cannot_be_written(home: Home, kind: str) -> Non
 # -- slow clients ----------------------------------------------------------
 
 #: Whoever goes on sending after the last reply is too slow, and soon cut off.
+IN_DATA = b"MAIL FROM:<>\r\nRCPT TO:<b@ok.example>\r\nDATA\r\n"
 NO_GRACE: Variables = {"MINDATARATE": "999999999"}
 
 
@@ -355,12 +356,9 @@ NO_GRACE: Variables = {"MINDATARATE": "999999999"}
 @pytest.mark.parametrize("data", [False, True])
 def test_silence(home: Home, data: bool) -> None:
     """In the middle of a command, and of the data."""
-    talk = home.talk(TIMEOUTSMTPD="1")
-    talk.reply()
-    if data:
-        talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
-    talk.send(b"x\r\n.\r" if data else b"NO")
-    assert talk.reply() == b"421 timeout (#4.4.2)"
+    talk = home.talk(TIMEOUTSMTPD="1", ahead=IN_DATA + b"x\r\n.\r" if data else b"NO")
+    replies = [talk.reply() for _ in range(5 if data else 2)]
+    assert replies[-1] == b"421 timeout (#4.4.2)"
     run = talk.ended()
     assert (run.out, run.status) == (b"", 1)
     assert run.event("session")["end"] == "timeout"
@@ -372,29 +370,27 @@ def test_silence(home: Home, data: bool) -> None:
 
 def test_data_rate(home: Home) -> None:
     """Nobody sends a message this fast in pieces, each of which is awaited."""
-    talk = home.talk(TIMEOUTSMTPD="1", MINDATARATE="999999999")
-    talk.reply()
-    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
+    talk = home.talk(TIMEOUTSMTPD="1", MINDATARATE="999999999", ahead=IN_DATA)
     while talk.send_each(b"x" * 20):
         pass
     run = talk.ended()
-    assert run.lines == [b"421 timeout (#4.4.2)"]
+    assert run.codes[-2:] == [354, 421] and run.lines[-1] == b"421 timeout (#4.4.2)"
     assert 1 <= float(run.event("message")["seconds"]) < 4
     assert run.children == []
     assert home.messages() == []
-    talk = home.talk(TIMEOUTSMTPD="1", MINDATARATE="999999999")
-    talk.reply()
-    assert talk.deliver().startswith(b"250 ok ")  # only after TIMEOUTSMTPD
-    talk.end()
+    whole = IN_DATA + b"Subject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n"
+    run = home.talk(TIMEOUTSMTPD="1", MINDATARATE="999999999", ahead=whole).ended()
+    assert run.codes[-2:] == [250, 221]  # only after TIMEOUTSMTPD
 
 
 @pytest.mark.parametrize("data", [False, True])
 def test_session_limit(home: Home, data: bool) -> None:
     """However busy the client is."""
-    talk = home.talk(SESSION_TIMEOUT="1", MAXJUNK="99999999", **NO_GRACE)
+    ahead = IN_DATA if data else b""
+    talk = home.talk(SESSION_TIMEOUT="1", MAXJUNK="99999999", ahead=ahead, **NO_GRACE)
     talk.reply()
     if data:
-        talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
+        assert [talk.reply()[:4] for _ in range(3)] == [b"250 ", b"250 ", b"354 "]
         while talk.send_each(b"text\r\n"):
             pass
         last = talk.reply()
@@ -470,9 +466,7 @@ def test_terminal_that_never_reads(home: Home) -> None:
 def test_the_session_limit_holds_for_a_client_that_never_stops(home: Home) -> None:
     """Data that is always there must not keep the clock from being looked at."""
     slow = home.script("while head -c 4096 | grep -q .; do sleep 0.05; done; exit 1\n")
-    talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1", **NO_GRACE)
-    talk.reply()
-    talk.ask(b"MAIL FROM:<>", b"RCPT TO:<b@ok.example>", b"DATA")
+    talk = home.talk(QMAILQUEUE=slow, SESSION_TIMEOUT="1", ahead=IN_DATA, **NO_GRACE)
     block = b"x" * 62 + b"\r\n"
     while talk.send(block * 1024):
         pass  # until it has closed

@@ -228,6 +228,8 @@ def test_the_listener_waits_for_nobody(home: Home) -> None:
 # -- a helper in front -----------------------------------------------------
 
 
+#: It waits longer for the end of the input than the helper, which is one of ours, may be stopped.
+PATIENT = patched(f"drain.SECONDS = {PATIENCE}", package="qsmtpd.net", program="qsmtpd")
 #: A client, and what waits for the exit status of its qsmtpd.
 Behind = tuple[Client, Callable[[], int]]
 
@@ -241,7 +243,8 @@ def behind(request: pytest.FixtureRequest, home: Home) -> Iterator[Behind]:
     """
     path = SERVER.save(home.path / "certificate")
     if request.param == "ucspi":
-        talk = home.talk(helper=Helper(path, S6, gives_up=True), UCSPITLS="")
+        environ = {**home.environ, "UCSPITLS": ""}
+        talk = home.launch(PATIENT, environ, helper=Helper(path, S6, gives_up=True))
         talk.reply()
         talk.starttls()
         yield talk, lambda: talk.process.wait(PATIENCE)
@@ -251,7 +254,7 @@ def behind(request: pytest.FixtureRequest, home: Home) -> Iterator[Behind]:
     fds = helper.in_front(theirs)
     environ = {**home.environ, "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": "X"}
     process = subprocess.Popen(
-        [home.program("qsmtpd")],
+        PATIENT,
         stdin=fds[0],
         stdout=fds[1],
         stderr=subprocess.DEVNULL,

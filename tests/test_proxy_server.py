@@ -23,6 +23,7 @@ HELD = [b"EHLO x", b"MAIL FROM:<a@b>"]
 @pytest.fixture
 def home(home: Home) -> Home:
     home.control("proxyhosts", "127.0.0.0/24", "127.0.1.1")
+    home.control("proxytimeout", "60")  # unless that is what a test is about
     return home
 
 
@@ -234,7 +235,7 @@ def test_what_is_no_header(home: Home, sent: bytes, end: str) -> None:
 @pytest.mark.parametrize("sent", [b"", IPV4[:-1], V2])
 def test_a_header_that_does_not_come(home: Home, sent: bytes) -> None:
     home.control("proxytimeout", "1")
-    with Server(home) as server, behind(server, sent) as client:
+    with Server(home) as server, server.early(sent) as client:
         assert client.rest() == b""
         (event,) = ended(server)
         assert event["end"] == "proxy-timeout" and 1 <= float(event["seconds"]) < 30

@@ -394,9 +394,9 @@ def test_a_recipient_check(home: Home) -> None:
 # -- the end -----------------------------------------------------------------
 
 
-def start(home: Home, program: str, **environ: str) -> Child:
+def start(home: Home, program: str, ahead: bytes = b"", **environ: str) -> Child:
     home.control("qmqpclients", "192.0.2.1")
-    return home.launch([BIN / program], {**home.environ, **environ})
+    return home.launch([BIN / program], {**home.environ, **environ}, ahead=ahead)
 
 
 @pytest.mark.sample(2)
@@ -456,8 +456,7 @@ def test_term_while_the_queue_program_has_the_message(home: Home, program: str) 
 @pytest.mark.parametrize("program", [QMTP, QMQP])
 @pytest.mark.parametrize("sent", [b"", b"9", b"100:1", b"100:x"])
 def test_who_is_silent(home: Home, program: str, sent: bytes) -> None:
-    with start(home, program, TIMEOUTSMTPD="1") as client:
-        client.send(sent)
+    with start(home, program, sent, TIMEOUTSMTPD="1") as client:
         said = verdicts(client.rest())
     broken = program == QMQP and sent == b"100:x"
     assert said == ([] if program == QMTP or broken else [b"Ztimeout (#4.4.2)"])
@@ -467,8 +466,7 @@ def test_who_is_silent(home: Home, program: str, sent: bytes) -> None:
 @pytest.mark.slow
 def test_who_is_slow(home: Home) -> None:
     """Less than the minimum rate, though always something."""
-    with start(home, QMTP, TIMEOUTSMTPD="1", MINDATARATE="1000") as client:
-        client.send(b"100000:\n")
+    with start(home, QMTP, b"100000:\n", TIMEOUTSMTPD="1", MINDATARATE="1000") as client:
         over = select.poll()
         over.register(client.socket.fileno(), select.POLLIN)
         while not over.poll(50):

@@ -136,7 +136,7 @@ def test_a_listening_socket_that_somebody_has_shut_down(home: Home) -> None:
             mail(listener.getsockname()[1])
             before = cpu(server.pid)
             listener.shutdown(socket.SHUT_RDWR)
-            wait_for(lambda: (home.path / "log").read_text().count("cannot accept: Invalid") == 2)
+            wait_for(lambda: (home.path / "log").read_text().count("cannot accept: Invalid") >= 2)
             assert cpu(server.pid) - before < 0.3
         finally:
             server.terminate()

@@ -118,16 +118,14 @@ def test_who_has_sent_all_and_shut_down(home: Home) -> None:
 def test_time_limits(home: Home, setting: str, reply: bytes, end: str) -> None:
     """The word and the line in the log are those of a session."""
     home.control(setting, "1")
-    with Server(home) as server, held(server) as client:
-        client.send(b"half")
-        assert client.rest() == reply + b"\r\n"
+    with Server(home) as server:
+        client = server.early(b"half")
+        assert client.rest() == GREETING + b"\r\n" + reply + b"\r\n"
         event = session(server)
         assert (event["end"], event["reply"]) == (end, reply.decode())
         assert (event["pid"], event["bytes_in"]) == (str(server.pid), "4")
-        cold = home.talk()
-        cold.reply()
-        cold.send(b"half")
-        assert cold.reply() == reply
+        cold = home.talk(ahead=b"half")
+        assert [cold.reply(), cold.reply()] == [GREETING, reply]
         theirs = cold.ended().event("session")
         assert event.keys() == theirs.keys() | {"local_ip", "local_port", "port"}
 

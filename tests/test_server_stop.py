@@ -180,13 +180,14 @@ def test_a_process_that_hangs_is_killed(home: Home) -> None:
     home.control("sessiontimeout", "1")
     home.control("queuetimeout", "1")
     home.control("queuewritetimeout", "1")
+    stopped = home.path / "stopped"
+    script = f"echo $PPID >{stopped}\nkill -STOP $PPID\nexec cat >/dev/null\n"
+    home.environ["QMAILQUEUE"] = home.script(script)
     run = patched("plan.SPARE = 0.0", package="qsmtpd.session")
-    with Server(home, run=run) as server, server.client() as client:
-        client.reply()
-        assert client.ask(b"NOOP") == b"250 ok"
-        (pid,) = server.children()
-        os.kill(pid, signal.SIGSTOP)
-        event = wait_for(lambda: server.events("session"))[0]
-        assert (event["end"], event["pid"]) == ("process-hangs", str(pid))
-        assert client.rest() == b""
-        assert server.session(b"QUIT")[1].startswith(b"221 ")
+    with Server(home, run=run) as server:
+        with server.early(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n") as client:
+            event = wait_for(lambda: server.events("session"))[0]
+            assert (event["end"], event["pid"]) == ("process-hangs", stopped.read_text().rstrip())
+            client.rest()
+        with server.early(b"QUIT\r\n") as client:
+            assert client.rest().endswith(b"\r\n221 mx.example\r\n")
