@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,20 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     home.end()
+
+
+@pytest.fixture
+def of_nobody() -> Iterator[Home]:
+    """A home that this user can read (pytest's folders are ours alone); a queue that says who."""
+    path = Path(tempfile.mkdtemp())
+    home = Home(path)
+    path.chmod(0o777)
+    home.environ["QMAILQUEUE"] = home.script(
+        f"cat >/dev/null; (id -u; id -g; id -G) >{path}/seen; cat <&1 >/dev/null"
+    )
+    yield home
+    home.end()
+    shutil.rmtree(path)
 
 
 @pytest.fixture

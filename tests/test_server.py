@@ -15,8 +15,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -477,20 +475,6 @@ def test_socket_activation_with_nonsense(home: Home) -> None:
     assert b"cannot listen" in done.stderr
 
 
-@pytest.fixture
-def of_nobody() -> Iterator[Home]:
-    """A home that this user can read (pytest's folders are ours alone); a queue that says who."""
-    path = Path(tempfile.mkdtemp())
-    home = Home(path)
-    path.chmod(0o777)
-    home.environ["QMAILQUEUE"] = home.script(
-        f"cat >/dev/null; (id -u; id -g; id -G) >{path}/seen; cat <&1 >/dev/null"
-    )
-    yield home
-    home.end()
-    shutil.rmtree(path)
-
-
 @ROOT_ONLY
 def test_user_and_group(of_nobody: Home) -> None:
     home = of_nobody
@@ -632,6 +616,7 @@ def test_check_says_what_the_user_cannot_read(of_nobody: Home) -> None:
     ]
 
 
+@ROOT_ONLY
 @pytest.mark.parametrize("relative", [False, True])
 def test_check_from_where_the_user_cannot_go(of_nobody: Home, relative: bool) -> None:
     """As from /root; with a QMAILHOME that is relative, also for the second rule."""

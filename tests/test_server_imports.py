@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import base64
 import functools
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +29,7 @@ from netstrings import handed, package
 from proxying import v2, vector
 from test_auth_scram import JOE, SEED, log_in
 from test_auth_scram import client as scram_client
+from test_server import NOBODY, ROOT_ONLY
 from tls_home import AUTHORITY, SERVER
 
 from qsmtpd.facts import rare
@@ -294,9 +297,9 @@ AAAAAAAAAAAAAAAAAAAAAAAAAAAA
 class Watched(Server):
     """A server of which we hear what its processes import."""
 
-    def __init__(self, home: Home, *options: str) -> None:
+    def __init__(self, home: Home, *options: str, code: str = WATCHED, root: Path = ROOT) -> None:
         self.trace = home.path / "imports"
-        program: list[str | Path] = [sys.executable, "-IS", "-c", WATCHED, ROOT, self.trace]
+        program: list[str | Path] = [sys.executable, "-IS", "-c", code, root, self.trace]
         super().__init__(home, *options, run=program)
 
     def imported(self) -> set[str]:
@@ -549,3 +552,56 @@ def test_a_rule_that_is_new(home: Home, sessions: str) -> None:
         serve("127.0.0.2", 4)
         pids = [event["pid"] for event in server.events("session")]
         assert len(set(pids)) == (4 if sessions == "1" else 2) and pids[0] != pids[1]
+
+
+def test_a_library_for_few(home: Home) -> None:
+    """Where idna is missing, the server says so at once, and where it is not, it has it not."""
+    missing = WATCHED.replace("import os, sys", "import os, sys; sys.modules['idna'] = None")
+    for code in (WATCHED, missing):
+        with Watched(home, code=code) as server:
+            maps = Path(f"/proc/{server.pid}/maps").read_text()
+            said = [event["name"] for event in server.events("control")]
+            assert said == ([] if code == WATCHED else ["Python's idna"])
+            assert "unicodedata" not in maps
+            assert server.session(b"HELO x", b"QUIT")[1].startswith(b"250 ")
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("on", ["tls", "filters"])
+def test_a_user_who_cannot_read_python(of_nobody: Home, on: str) -> None:
+    """What HUP switches on is there; here and in many places /root is root's alone."""
+    home = of_nobody
+    home.environ["QSMTPD_STORE"] = str(home.path / "store")
+    package = shutil.copytree(ROOT / "qsmtpd", home.path / "closed" / "qsmtpd").parent
+    package.chmod(0o700)
+    with Watched(home, "-u", str(NOBODY), "-g", str(NOBODY), root=package) as server:
+        assert server.session(b"HELO x")[1].startswith(b"250 ")
+        if on == "tls":
+            SERVER.save(home.control_dir / "servercert.pem").chmod(0o644)
+            home.control("smtputf8", "on")
+        else:
+            home.control("badheaders", "re:subject:[ ]bad.*")
+            home.control("greylist", "0")
+            home.control("proxyhosts", "127.0.0.9")
+            home.control("sendlimits", "client:* messages=1000000/hour")
+        server.reload()
+        assert "not read anew" not in server.log()
+        with server.client() as client:
+            client.reply()
+            if on == "tls":
+                client.starttls()
+            assert client.deliver().startswith(b"250 ")
+            client.ask(b"QUIT")
+        server.sessions(2)
+        assert server.imported() == set()
+
+
+def test_no_process_to_try_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it counts as what cannot be."""
+
+    def fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    assert imports._works(lambda: None) and not imports._works(lambda: 1 / 0)
+    monkeypatch.setattr(os, "fork", fork)
+    assert not imports._works(lambda: None)

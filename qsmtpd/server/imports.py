@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ..config.session import UTF8_ON
+from ..config.session import UTF8_LOCAL, UTF8_ON
 from ..policy.stages import BODY, DATA_POST, HEADER
 from ..smtp import utf8
 from ..smtp.sasl import MECHANISMS, SCRAM
@@ -29,8 +29,6 @@ _FOLDERS = (
     *("child", "config", "facts", "filters", "net", "net.dns", "net.milter", "policy"),
     *("policy.store", "session", "smtp", "smtp.sasl", "tls"),
 )
-#: Too much for who does not use it; and who cannot read Python, has no such library.
-_WITH_LIBRARY = ("filters.dkimkey", "filters.spfquery", "tls.openssl")
 #: Whatever is set.
 _ALWAYS = (
     "fcntl",
@@ -109,24 +107,27 @@ _FILTERS = {
 
 
 def at_start(options: Options) -> None:
-    """Before the change of user: all that is ours where that user could import nothing later."""
+    """Before the change of user: all there is where that user could import nothing later.
+
+    That is twice the memory, and HUP may switch on whatever there is.
+    """
     _import(_ALWAYS)
     if (options.uid, options.gid) == (None, None) or _can_read(options):
         return
-    for tables in (_PLUGINS, _SCRAM, _TLS, *_FILTERS.values()):
+    _try(_load_library)
+    for tables in (_PLUGINS, _SCRAM, _TLS, _OPENSSL, *_FILTERS.values()):
         _try_each(tables)
     _try_each(_ours())
     _try(_import_idna)
 
 
 def _ours() -> Iterator[str]:
-    """All modules of what sessions have in common, but for those with a library of others."""
+    """All modules that sessions may import."""
     top = os.path.dirname(os.path.dirname(__file__))
     for folder in _FOLDERS:
         for name in sorted(os.listdir(os.path.join(top, *folder.split(".")))):
-            module = f"{folder}.{name.removesuffix('.py')}"
-            if name.endswith(".py") and module not in _WITH_LIBRARY:
-                yield f"qsmtpd.{module}"
+            if name.endswith(".py"):
+                yield f"qsmtpd.{folder}.{name.removesuffix('.py')}"
 
 
 def of(made: Plan) -> None:
@@ -160,9 +161,7 @@ def _of_auth(auth: AuthSettings) -> list[str]:
 def for_tls(made: Plan) -> None:
     """The same for TLS in this process.  Raises Unavailable."""
     if made.settings.tls.mode in (STARTTLS, IMPLICIT):
-        from ..tls.provider import load_library
-
-        load_library()
+        _load_library()
         _import(_OPENSSL)
 
 
@@ -182,27 +181,48 @@ def while_serving(made: Plan) -> None:
         _try(load, made)
 
 
+def _load_library() -> None:
+    from ..tls.provider import load_library
+
+    load_library()
+
+
 def _import_idna() -> None:
     """With what it imports when it is used: its tables, and the codec punycode."""
     utf8.forms("b\u00fccher.example".encode())
 
 
+def expect_utf8(made: Plan) -> None:
+    """Raises ControlError where that first one would find no library."""
+    if made.settings.utf8 == UTF8_LOCAL and not _works(utf8.library):
+        utf8.library()
+
+
 def _can_read(options: Options) -> bool:
-    """Can the user of -u read this package, and Python?  Tried in a process of its own."""
+    """Can the user of -u read this package, and Python?"""
+
+    def read() -> None:
+        become(options)
+        for file in (__file__, os.__file__):
+            os.listdir(os.path.dirname(file))  # as import does
+            os.close(os.open(file, os.O_RDONLY))
+
+    return _works(read)
+
+
+def _works(what: Callable[[], object]) -> bool:
+    """Does this raise nothing?  Tried in a process of its own; False where there is none, too."""
     try:
         pid = os.fork()
+        if pid == 0:
+            try:
+                what()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return os.waitpid(pid, 0)[1] == 0
     except OSError:
         return False
-    if pid == 0:
-        try:
-            become(options)
-            for file in (__file__, os.__file__):
-                os.listdir(os.path.dirname(file))  # as import does
-                os.close(os.open(file, os.O_RDONLY))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 def _try_each(names: Iterable[str]) -> None:

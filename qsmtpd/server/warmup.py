@@ -32,6 +32,8 @@ from .rehearsal import serve_some, warm_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..session.protocol import Conversation
     from .configuration import Configuration
 
@@ -50,7 +52,7 @@ def preload(
     files.read_ahead()
     made = plan.make(protocol, files, dict(environ), checkpassword)
     loaded = Preloaded(files, made, _now())
-    loaded.serves = _prepare(made, loaded)
+    loaded.serves = _prepare(made, loaded, imports.expect_utf8)
     try:
         loaded.proxies = proxy_settings(Settings(files, environ))
     except ControlError:
@@ -75,7 +77,9 @@ def prepare_rules(configuration: Configuration) -> None:
         _prepare(made, configuration.preloaded)
 
 
-def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
+def _prepare(
+    made: Plan | NoPlan, loaded: Preloaded, expect: Callable[[Plan], None] | None = None
+) -> bool:
     """Import and build what sessions of a plan want.  False where nobody can be served."""
     log = Log(pid=os.getpid())
     serves = False
@@ -88,6 +92,8 @@ def _prepare(made: Plan | NoPlan, loaded: Preloaded) -> bool:
         serves = True
         _prepare_tls(made, log, loaded)
         imports.for_utf8(made)
+        if expect is not None:
+            expect(made)
     except ControlError as error:
         if loaded.note(f"{error.name}: {error.reason}"):
             log.line("control", name=error.name, reason=error.reason)
