@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import getopt
+import ipaddress
 import os
 import re
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,10 @@ from qsmtpd.net import ip as address
 from qsmtpd.net import ucspi
 from qsmtpd.net.channel import SessionOver
 from qsmtpd.net.descriptors import Gone, Timeout
-from qsmtpd.net.prefixes import prefixes
+from qsmtpd.net.dns.message import reverse
+from qsmtpd.net.prefixes import is_address, prefixes
 from qsmtpd.net.tcprules import keys
+from qsmtpd.server import arguments as arguments_of
 from qsmtpd.server.accepted import network, plain
 from qsmtpd.session.ending import ending_of
 from qsmtpd.smtp import replies, states
@@ -129,6 +134,81 @@ def test_prefixes() -> None:
     assert list(prefixes(b"2001:db8::1")) == [b"2001:db8::", b"2001:db8:", b"2001:"]
     assert list(prefixes(b"::1")) == [b"::", b":"]
     assert list(prefixes(b"unknown")) == list(prefixes(b"")) == []
+
+
+GROUPS = st.sampled_from(
+    ["0", "1", "01", "ffff", "00db8", "DB8", "", "192.0.2.1", "1.2", "256", "g"]
+)
+#: Addresses in whatever spelling, and what is nearly one.
+SPELLINGS = st.one_of(
+    st.ip_addresses().map(str),
+    st.ip_addresses(v=6).map(lambda found: found.exploded.upper()),
+    st.integers(0, 2**48 - 1).map(lambda number: str(ipaddress.IPv6Address(number))),
+    st.lists(GROUPS, max_size=9).map(":".join),
+    st.lists(st.sampled_from(["0", "9", "255", "256", "09", ""]), max_size=5).map(".".join),
+    st.text("0123456789abcdefABCDEFx:.%/ \n\0[]", max_size=45),
+)
+
+
+@given(SPELLINGS)
+def test_canonical_addresses(text: str) -> None:
+    """As Python's ipaddress has them, whatever the C library makes of ::102:304."""
+    expected: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+    if "%" not in text:
+        with suppress(ValueError):
+            expected = ipaddress.ip_address(text)
+            expected = getattr(expected, "ipv4_mapped", None) or expected
+    found = address.canonical(text.encode())
+    assert found == (None if expected is None else str(expected).encode())
+    packed = address.packed_of(text.encode())
+    assert packed == (None if expected is None else expected.packed)
+    if packed is not None and expected is not None:
+        assert is_address(str(expected).encode())
+        pointer = expected.reverse_pointer.encode().removesuffix(b".ip6.arpa")
+        assert reverse(str(expected).encode()) == pointer.removesuffix(b".in-addr.arpa")
+
+
+LETTERS, WORDS = "1hb:u:", ["drain=", "check", "quiet"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    "--drain",
+                    "--drain=",
+                    "--drain=9",
+                    "--check",
+                    "--check=",
+                    "--quiet",
+                    "--",
+                    "-",
+                    "",
+                ]
+            ),
+            st.sampled_from(["--drai", "--=", "--x", "---", "0", "25", "a b", "-:", "-b:", "-é"]),
+            st.text("1hbu:x=-", max_size=4).map("-".__add__),
+        ),
+        max_size=6,
+    )
+)
+def test_options_of_a_command_line(arguments: list[str]) -> None:
+    """As Python's getopt has them, but that a long one is written in full."""
+    try:
+        expected = getopt.getopt(arguments, LETTERS, WORDS)
+    except getopt.GetoptError:
+        expected = None
+    try:
+        found = arguments_of.split(arguments, LETTERS, WORDS)
+    except ValueError:
+        found = None
+    full = {"--drain", "--check", "--quiet"}
+    short = {each for each in arguments if each.startswith("--") and each != "--"}
+    if {each.partition("=")[0] for each in short} <= full:
+        assert found == expected
+    else:
+        assert found is None or found == expected
 
 
 # -- log -------------------------------------------------------------------

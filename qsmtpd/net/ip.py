@@ -18,10 +18,17 @@ def canonical(text: bytes) -> bytes | None:
     it is.  There are no brackets and no zone (`%eth0`).
     """
     packed = packed_of(text)
-    if packed is None:
-        return None
+    return None if packed is None else text_of(packed)
+
+
+def text_of(packed: bytes) -> bytes:
+    """An address of 4 or 16 bytes as text (RFC 5952)."""
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    return socket.inet_ntop(family, packed).encode("ascii")
+    text = socket.inet_ntop(family, packed).encode("ascii")
+    if len(packed) == 16 and b"." in text and not packed.startswith(_MAPPED):
+        # An old form of ::102:304 (RFC 4291, 2.5.5.1) that some C libraries still write.
+        return b"::%x:%x" % tuple(int.from_bytes(packed[at : at + 2], "big") for at in (12, 14))
+    return text
 
 
 def packed_of(text: bytes) -> bytes | None:

@@ -7,7 +7,7 @@ for 40 KB of names with 127 labels, and costs a cold start more than all of a se
 
 from __future__ import annotations
 
-from _socket import AF_INET6, inet_ntop, inet_pton
+from _socket import AF_INET6, inet_pton
 
 from ...facts import ControlError
 from ..ucspi import is_ipv4
@@ -278,9 +278,11 @@ def _ipv4(wire: bytes, at: int, length: int, known: Known) -> bytes:
 
 
 def _ipv6(wire: bytes, at: int, length: int, known: Known) -> bytes:
+    from ..ip import text_of
+
     if length != 16:
         raise ValueError("no address")
-    return inet_ntop(AF_INET6, wire[at : at + 16]).encode("ascii")
+    return text_of(wire[at : at + 16])
 
 
 def _mx(wire: bytes, at: int, length: int, known: Known) -> tuple[int, bytes]:
