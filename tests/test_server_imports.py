@@ -321,6 +321,7 @@ def signed(text: bytes) -> bytes:
     return text.replace(b"\n", b"\r\n")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [(), ("--sessions", "1")], ids=str)
 def test_filters(home: Home, options: tuple[str, ...]) -> None:
     """As many as there can be at once, and a message that gives each of them something to do."""
@@ -393,6 +394,7 @@ def test_filters(home: Home, options: tuple[str, ...]) -> None:
     assert b"dkim=pass" in header and b"spf=pass" in header and b"dmarc=pass" in header
 
 
+@pytest.mark.slow
 def test_auth_in_clear(submission: Home) -> None:
     """By every mechanism; and who tries what is not there."""
     (submission.control_dir / "servercert.pem").unlink()
@@ -428,6 +430,7 @@ def test_auth_in_clear(submission: Home) -> None:
         assert server.imported() == set()
 
 
+@pytest.mark.slow
 def test_tls(inside: Home) -> None:
     """STARTTLS with a name of SNI, with certificates of clients, and TLS that is done in front."""
     (inside.control_dir / "clientca.pem").write_bytes(AUTHORITY.pem)
@@ -462,6 +465,7 @@ def test_tls(inside: Home) -> None:
         assert server.imported() == set()
 
 
+@pytest.mark.slow
 def test_a_plugin_and_a_hub(home: Home) -> None:
     """One from elsewhere, and a message that is held back for hubs, in a file."""
     change = ROOT / "tests" / "plugins" / "decide.py"
@@ -479,6 +483,7 @@ def test_a_plugin_and_a_hub(home: Home) -> None:
         assert len(hub.taken) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["qmtp", "qmqp"])
 def test_a_large_package(home: Home, protocol: str) -> None:
     home.environ["QMQPCLIENT"] = ""
@@ -495,6 +500,7 @@ def test_a_large_package(home: Home, protocol: str) -> None:
         assert server.imported() == set()
 
 
+@pytest.mark.slow
 def test_where_nobody_can_be_served(home: Home) -> None:
     home.control("databytes", "many")
     cdb = make_rules(home.path / "rules.cdb", ":allow")
@@ -505,6 +511,7 @@ def test_where_nobody_can_be_served(home: Home) -> None:
         assert server.imported() == set()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("sessions", ["1", "9"])
 def test_a_rule_that_is_new(home: Home, sessions: str) -> None:
     """What it wants is imported once for all, and no process that has served others serves it."""
@@ -554,6 +561,27 @@ def test_a_rule_that_is_new(home: Home, sessions: str) -> None:
         assert len(set(pids)) == (4 if sessions == "1" else 2) and pids[0] != pids[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["filters/badmimetypes.py", "session/auth.py"])
+def test_code_that_is_half_written(home: Home, file: str) -> None:
+    """As in the midst of an upgrade: who has that rule is told 421, and nobody else."""
+    home.arguments = [str(PROGRAMS / "checker"), "true"]
+    make_cdb(home.control_dir / "badmimetypes.cdb", {b"TVqQA": b""})
+    make_rules(home.path / "rules.cdb", ":allow")
+    package = shutil.copytree(ROOT / "qsmtpd", home.path / "other" / "qsmtpd")
+    with Watched(home, "-x", str(home.path / "rules.cdb"), root=package.parent) as server:
+        (package / file).write_text("def half(:\n")
+        rule = 'BADMIMETYPE="",SMTPAUTH="",AUTHCLEAR="1"'
+        make_rules(home.path / "rules.cdb", f"127.0.0.2:allow,{rule}", ":allow")
+        with server.client("127.0.0.2") as client:
+            reply = client.reply()
+            if reply.startswith(b"220 "):
+                reply = client.ask(b"EHLO x", b"AUTH PLAIN AGpvZQBzZWNyZXQ=")
+            assert reply.startswith(b"421 ")
+        assert server.session(b"HELO x", b"QUIT")[1:] == [b"250 mx.example", b"221 mx.example"]
+
+
+@pytest.mark.slow
 def test_a_library_for_few(home: Home) -> None:
     """Where idna is missing, the server says so at once, and where it is not, it has it not."""
     missing = WATCHED.replace("import os, sys", "import os, sys; sys.modules['idna'] = None")
@@ -567,6 +595,7 @@ def test_a_library_for_few(home: Home) -> None:
 
 
 @ROOT_ONLY
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["tls", "filters"])
 def test_a_user_who_cannot_read_python(of_nobody: Home, on: str) -> None:
     """What HUP switches on is there; here and in many places /root is root's alone."""
