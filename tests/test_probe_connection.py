@@ -20,7 +20,7 @@ from qsmtpd.probe.evidence import Evidence
 from qsmtpd.probe.listen.kinds import GOOD
 from qsmtpd.probe.protocol import Reply, read_reply
 
-TIMEOUT = 0.3
+TIMEOUT = 20.0
 DER = ssl.PEM_cert_to_DER_cert(Certificate("localhost").pem.decode())
 
 
@@ -107,8 +107,10 @@ def test_no_replies(pair: tuple[Connection, socket.socket], wire: bytes) -> None
 def test_silence_and_an_end(pair: tuple[Connection, socket.socket]) -> None:
     link, peer = pair
     peer.sendall(b"250 half")
+    link.timeout = 0.3
     with pytest.raises(Silent):
         link.line()
+    link.timeout = TIMEOUT
     peer.close()
     with pytest.raises(Closed):
         link.line()
