@@ -196,7 +196,7 @@ def _unreadable(folder: bytes, wanted: bool = True) -> Iterator[tuple[str, str]]
 def _python() -> Iterator[str]:
     """What of Python that user cannot read.
 
-    HUP may import what was not needed before: a plugin, pyOpenSSL with a certificate.
+    What is ours is there all the same (see imports.py), but not what a plugin may want on HUP.
     """
     for what in (sys.executable, os.__file__, __file__):
         if not os.access(what, os.R_OK):
