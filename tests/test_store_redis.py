@@ -154,7 +154,7 @@ def test_connections_of_a_client_on_two_machines(home: Home, server: RedisServer
     """Of 127.0.0.0/8 there is no limit; here that is 127.0.0.1 alone."""
     home.environ |= {"CLIENTLIMIT": "2", "QSMTPD_STORE": server.url, "STORELOCAL": "local"}
     full = b"421 too many connections from your address (#4.7.0)"
-    patch = "from qsmtpd.filters import clientlimit\nclientlimit.LOOPBACK = (b'127.0.0.1',)"
+    patch = "from qsmtpd.filters import clientlimit\nclientlimit.LOOPBACK = b'127.0.0.1'"
 
     def place(program: str) -> list[str | Path]:
         lines = f"import sys\nsys.path.insert(0, sys.argv.pop(1))\n{patch}\n"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 #: Of an address: so many bits are a client.
 IPV4, IPV6 = 32, 64
+LOOPBACK = b"127."  # and ::1
 MOST = 100
 TOO_MANY = drop(b"too many connections from your address", 421, b"4.7.0")
 #: A place is taken anew after so long, and so long it is kept beyond the longest wait for a
@@ -120,7 +121,7 @@ class Session:
 
         ip = client.peer.ip
         who = network(ip, IPV4, IPV6)
-        if who is None or ip.startswith(b"127.") or ip == b"::1":
+        if who is None or ip.startswith(LOOPBACK) or ip == b"::1":
             self._until = float("inf")
             return DECLINED
         try:
