@@ -113,10 +113,14 @@ class Finder(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run its code."""
-        assert module.__spec__ is not None
-        module.__file__ = module.__spec__.origin
-        if module.__spec__.loader_state:
-            exec(loads(module.__spec__.loader_state), module.__dict__)
+        spec = module.__spec__
+        assert spec is not None
+        module.__file__ = spec.origin
+        # What was read is let go: of all modules of a server it is nearly a megabyte.
+        code, spec.loader_state = spec.loader_state, None
+        if code:
+            code = loads(code)
+            exec(code, module.__dict__)
 
 
 def launch(root: str, module: str, arguments: list[str]) -> None:

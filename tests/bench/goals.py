@@ -15,9 +15,9 @@ from bench.results import Results
 NEEDED = {
     1: "What a session costs beside the floor is its own work: the rules of the dialogue, limits,"
     " the log; of a message, the queue program, which every contestant pays.",
-    2: "A process that is forked for a connection writes to some 500 pages that it shares with"
-    " the server, nearly all of them for reference counts; at 3 µs a page that is 1.4 ms, as much"
-    " CPU as the exec of smtpfront-qmail. It would need an interpreter that does not write to"
+    2: "A process that is forked for a connection writes to 400 to 600 pages that it shares with"
+    " the server, nearly all of them for reference counts; at 3 µs a page that is 1.2 to 1.8 ms, as"
+    " much CPU as the exec of smtpfront-qmail. It would need an interpreter that does not write to"
     " what it only reads (CPython 3.12 and 3.13 are no better than 3.11 here).",
     3: "Fewer hand-overs between the server and its processes.",
     4: "The pages that goal 2 speaks of, and what OpenSSL keeps for a connection.",
