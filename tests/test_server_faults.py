@@ -726,7 +726,7 @@ def test_memory_of_idle_connections(home: Home) -> None:
         for client in clients:
             client.reply()
             client.ask(b"EHLO x")
-        assert each(server) < 2_400_000  # 200 KB for what idna takes, which all have loaded
+        assert each(server) < 2_400_000
         for client in clients:
             client.close()
     SERVER.save(home.control_dir / "servercert.pem")
