@@ -31,7 +31,9 @@ class Listener:
 
     def __init__(self, command: Command, environ: dict[str, str], log: Path) -> None:
         self._log = log
-        with log.open("wb") as stream:
+        # A file of its own: what processes of one before it have still to say goes to the old one.
+        log.unlink(missing_ok=True)
+        with log.open("xb") as stream:
             self._process = subprocess.Popen(
                 command,
                 env=environ,
