@@ -24,6 +24,7 @@ class Certificate:
         issuer: Certificate | None = None,
         address: str | None = None,
         days: int = 1,
+        common: bool = False,  # is its name the common name alone?
     ) -> None:
         self.certificate: x509.Certificate
         if kind == "ec":
@@ -46,9 +47,11 @@ class Certificate:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + days * DAY - datetime.timedelta(seconds=1))
-            .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
         )
+        if not common:
+            names = x509.SubjectAlternativeName(alternative)
+            builder = builder.add_extension(names, critical=False)
         self.certificate = builder.sign(issuer.key if issuer else self.key, hashes.SHA256())
 
     @property

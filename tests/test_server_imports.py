@@ -18,13 +18,13 @@ import milters
 import pytest
 from cdbs import make_cdb
 from certificates import Certificate
-from client import Client, client_context
+from client import PATIENCE, Client, client_context
 from daemons import Peer, clamd, http, policy, rspamd, spam, spamd, userdb
 from dkim_signer import Ed25519Key, RsaKey, sign
 from dns_server import DnsServer
 from harness import BIN, PROGRAMS, ROOT, Home, wait_for
 from hubs import Hub
-from listeners import Server, make_rules
+from listeners import Server, listening, make_rules
 from netstrings import handed, package
 from proxying import v2, vector
 from test_auth_scram import JOE, SEED, log_in
@@ -292,6 +292,10 @@ Content-Disposition: attachment; filename="\uff41.txt"
 AAAAAAAAAAAAAAAAAAAAAAAAAAAA
 --x--
 """.encode("utf-8", "surrogateescape")
+
+
+#: The same of what the user of -u imports.
+CHECKED = WATCHED.replace("os.getpid() != master", "os.getuid() != 0")
 
 
 class Watched(Server):
@@ -623,6 +627,51 @@ def test_a_user_who_cannot_read_python(of_nobody: Home, on: str) -> None:
             client.ask(b"QUIT")
         server.sessions(2)
         assert server.imported() == set()
+
+
+@ROOT_ONLY
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["smtp", "qmqp"])
+def test_a_check_of_a_user_who_cannot_read_python(of_nobody: Home, protocol: str) -> None:
+    """It says what is wrong with the settings, and not that a module is missing."""
+    home = of_nobody
+    certificate = Certificate("mx.example", common=True)
+    certificate.save(home.control_dir / "servercert.pem").chmod(0o644)
+    (home.control_dir / "clientca.pem").write_bytes(AUTHORITY.pem)
+    for name, line in {
+        "badattachments": "re:.*\\.exe",
+        "dkim": "",
+        "dmarcpolicy": "reject",
+        "dnsbls": "bl.example",
+        "dovecotauth": "/nonexistent",
+        "greylist": "0",
+        "milters": "unix:/nonexistent",
+        "policyservers": "unix:/nonexistent",
+        "proxyhosts": "127.0.0.9",
+        "qmqpclients": "127.0.0.1",
+        "qmqpservers": "127.0.0.1:1",
+        "rspamd": "http://127.0.0.1:1/",
+        "sendlimits": "client:* messages=1000000/hour",
+        "smtputf8": "on",
+        "spfbehavior": "3",
+    }.items():
+        home.control(name, line)
+    home.environ |= {"QSMTPD_STORE": str(home.path / "store"), "DNSCACHEIP": "127.0.0.1:1"}
+    package = shutil.copytree(ROOT / "qsmtpd", home.path / "closed" / "qsmtpd").parent
+    package.chmod(0o700)
+    trace = home.path / "imports"
+    program: list[str | Path] = [sys.executable, "-IS", "-c", CHECKED, package, trace, "--check"]
+    arguments = ["-u", str(NOBODY), "-g", str(NOBODY), "--protocol", protocol, "127.0.0.1", "0"]
+    done = subprocess.run(
+        [*program, *arguments],
+        env=listening(home),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert "\nwrong: control/milters: unix:/nonexistent gives no answer" in done.stdout
+    assert "Error" not in done.stdout + done.stderr
+    assert not trace.exists(), trace.read_text()
 
 
 def test_no_process_to_try_it_in(monkeypatch: pytest.MonkeyPatch) -> None:

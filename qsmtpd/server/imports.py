@@ -75,6 +75,8 @@ _CHARSETS = (
 _MIME = ("unicodedata", "qsmtpd.smtp.mime", *_CHARSETS)
 #: QMTP and QMQP hold messages back.
 _PACKAGES = ("qsmtpd.policy.spool",)
+#: What --check imports late of Python's own.
+_CHECK = ("_strptime", "calendar", "encodings.charmap")
 #: What filters load with their first client, or their first message.
 _FILTERS = {
     "authresults": ("qsmtpd.net.dns.message", "qsmtpd.smtp.authres"),
@@ -109,7 +111,8 @@ _FILTERS = {
 def at_start(options: Options) -> None:
     """Before the change of user: all there is where that user could import nothing later.
 
-    That is twice the memory, and HUP may switch on whatever there is.
+    That is twice the memory, and HUP may switch on whatever there is.  With --check it
+    is what that imports, too.
     """
     _import(_ALWAYS)
     if (options.uid, options.gid) == (None, None) or _can_read(options):
@@ -117,14 +120,16 @@ def at_start(options: Options) -> None:
     _try(_load_library)
     for tables in (_PLUGINS, _SCRAM, _TLS, _OPENSSL, *_FILTERS.values()):
         _try_each(tables)
-    _try_each(_ours())
+    _try_each(_ours(_FOLDERS))
     _try(_import_idna)
+    if options.check:
+        _try_each((*_CHECK, *_ours(("diagnose",))))
 
 
-def _ours() -> Iterator[str]:
-    """All modules that sessions may import."""
+def _ours(folders: Iterable[str]) -> Iterator[str]:
+    """All modules of these."""
     top = os.path.dirname(os.path.dirname(__file__))
-    for folder in _FOLDERS:
+    for folder in folders:
         for name in sorted(os.listdir(os.path.join(top, *folder.split(".")))):
             if name.endswith(".py"):
                 yield f"qsmtpd.{folder}.{name.removesuffix('.py')}"
