@@ -18,6 +18,7 @@ from child import session_members
 from client import PATIENCE, Client
 from harness import BIN, Home, needs, wait_for
 from listeners import make_rules
+from ports import free_port
 from proxying import v2
 from run import Run
 from test_examples import EXAMPLES, Place, controls
@@ -29,13 +30,6 @@ PARTS = ("store", "haproxy", *FRONTS, *HUBS)
 PASSWORD = "replace-this-password"
 #: Seconds for which somebody unknown waits, and recipients within an hour: in tests.
 GREYLIST, LIMIT = 2, 25
-
-
-def free_port() -> int:
-    """One that is free at all addresses of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
 
 
 class Part:

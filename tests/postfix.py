@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Self
 import pytest
 from client import PATIENCE
 from harness import needs, wait_for
+from ports import free_port
 from tools import UNPACKED
 
 QUEUE = (
@@ -107,8 +107,7 @@ class Postfix:
         root_path = "" if root == Path("/") else str(root)
         text = MAIN.format(home=home, root=root_path, port=port)
         master = MASTER
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         if qmqp:
             text += f"qmqpd_authorized_clients = {qmqp}\n"
             master += f"127.0.0.1:{self.port} inet n - n - - qmqpd\n"

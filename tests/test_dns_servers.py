@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import Home, Variables, needs, wait_for
+from ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -63,8 +64,7 @@ def _dnsmasq(folder: Path, port: int) -> list[str]:
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where one of them is asked."""
     command: Callable[[Path, int], list[str]] = request.param
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with subprocess.Popen(command(tmp_path, port)) as process:
         try:
             wait_for(lambda: _listens(port))

@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 import smtplib
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from dkim_signer import RsaKey, sign
 from dns_server import DnsServer
 from harness import BIN, ROOT, Home, needs, wait_for
 from listeners import listening, mail, make_rules
+from ports import free_port
 from proxying import v1
 from tls_home import SERVER
 from tools import find
@@ -44,12 +44,6 @@ S6_NETWORKING = {
     '[ -n "$UID" ] && [ -n "$GID" ] && exec tcpserver -HR "$@"',
     "s6-tcpserver-access": '[ "$1" = -l ] && export TCPLOCALHOST="$2" && shift 2 && exec "$@"',
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Place:

@@ -14,7 +14,7 @@ from child import Command
 from client import PATIENCE, Client, client_context
 from harness import ROOT, Home, needs, wait_for
 from listeners import Listener, Server, make_rules, patched, tcpserver
-from test_examples import free_port
+from ports import free_port
 from tls_home import SERVER
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from client import PATIENCE
 from harness import ROOT, Home, needs, wait_for
+from ports import free_port
 from run import parse_log
 from tls_home import SERVER
 
@@ -60,12 +61,6 @@ syslog.PATH = {syslog!r}
 from qsmtpd.start import launch
 launch({root!r} + "/", "qsmtpd.main", [{checker!r}, "true"])
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def connect(port: int, tls: bool) -> smtplib.SMTP | None:

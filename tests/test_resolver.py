@@ -20,6 +20,7 @@ from dns_server import DnsServer
 from filters import NOWHERE
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import free_port
 
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.settings import Settings
@@ -192,9 +193,7 @@ def test_the_next_server(server: DnsServer, dead: str, monkeypatch: pytest.Monke
         other.do("example.org", dead)
         where = other.where
         if dead == "closed":
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-                unused.bind(("127.0.0.1", 0))
-                where = f"127.0.0.1:{unused.getsockname()[1]}"
+            where = f"127.0.0.1:{free_port()}"
         resolver = Session(where, server.where, seconds=60)
         assert resolver.ask("mx.example.org").records
         before = len(other.asked)

@@ -24,6 +24,7 @@ from child import Command
 from client import PATIENCE, Client, client_context
 from harness import BIN, Home, wait_for
 from listeners import HANDS_OVER, Server, gone, mail, make_rules, patched
+from ports import free_port
 from tls_home import SERVER
 
 pytestmark = pytest.mark.slow
@@ -182,9 +183,7 @@ def test_no_descriptor_for_a_client_who_was_handed_over(home: Home) -> None:
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])
 def test_standard_descriptors_that_are_closed(home: Home, closed: str) -> None:
     """The listening socket does not take their place, so nobody takes it for the log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command: Command = ["sh", "-c", f'exec "$@" {closed}', "sh", BIN / "qsmtpd-server", "-vH"]
     environ = {k: v for k, v in home.environ.items() if k != "PROTO" and k[:3] != "TCP"}
     server = subprocess.Popen(

@@ -12,6 +12,7 @@ from child import Command
 from client import PATIENCE, client_context
 from harness import BIN, Home, Variables, needs, wait_for
 from listeners import Listener, tcpserver
+from ports import free_port
 from tls_home import HASH, SERVER, SERVER_RSA
 
 pytestmark = pytest.mark.slow
@@ -169,12 +170,6 @@ def test_behind_a_front_end(home: Home, front: str) -> None:
     (message,) = home.messages()
     assert b" (HELO me) (127.0.0.1)\n" in message.text
     assert b" with ESMTPS\n  (TLS); " in message.text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ports import free_port
+
 from bench.contestants import Contestant
 from bench.place import Place
 
@@ -36,7 +38,7 @@ class Server:
     ) -> None:
         self.name = contestant.name
         self._greeting = greeting
-        self.port = _free_port()
+        self.port = free_port()
         command, environ = contestant.start(place, self.port)
         self._log = place.path / f"log.{self.port}"
         with self._log.open("wb") as log:
@@ -155,10 +157,3 @@ class Server:
         """
         after = self.private_dirty()
         return sum(max(0, size - before.get(pid, 0)) for pid, size in after.items())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
