@@ -18,8 +18,6 @@ from run import Run
 from ucspitls import Helper
 
 Command = Sequence[str | Path]
-#: On a busy machine a signal may need that long (seconds) to end a process.
-DYING = 2.0
 
 
 class Child(Client):
@@ -115,19 +113,22 @@ class Child(Client):
         out = self.rest()
         sender.join(PATIENCE)
         assert not sender.is_alive(), out
-        return self._run(out)
+        return self._run(out, 0)
 
-    def end(self, quit: bool = True) -> Run:
-        """QUIT (or just the end of the input), what is left to read, and the end."""
+    def end(self, quit: bool = True, leaves: int = 0) -> Run:
+        """QUIT (or just the end of the input), what is left to read, and the end.
+
+        `leaves` is how many processes it leaves behind on purpose.
+        """
         if quit:
             self.send(b"QUIT\r\n")
         if not isinstance(self.socket, ssl.SSLSocket):
             self.end_input()
-        return self.ended()
+        return self.ended(leaves)
 
-    def ended(self) -> Run:
+    def ended(self, leaves: int = 0) -> Run:
         """Wait for its end, which something else must bring about; what was still said."""
-        return self._run(b"" if self.closed else self.rest())
+        return self._run(b"" if self.closed else self.rest(), leaves)
 
     def hang_up(self) -> Run:
         """Close at once, with nothing more read, and wait for the end."""
@@ -135,17 +136,17 @@ class Child(Client):
         return self.ended()
 
     def kill(self) -> Run:
-        """kill -9 for it alone."""
+        """kill -9 for it alone: what it has started is not waited for."""
         self.process.kill()
-        self.process.wait(PATIENCE)
-        return self.hang_up()
+        self.close()
+        return self._run(b"", None)
 
-    def _run(self, out: bytes) -> Run:
+    def _run(self, out: bytes, leaves: int | None) -> Run:
         self.close()
         status = self.process.wait(PATIENCE)
         log = self.log()
         self._log.close()
-        return Run(out, log, status, left_behind(self.pid))
+        return Run(out, log, status, left_behind(self.pid, leaves))
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -156,12 +157,17 @@ def descriptors(pid: int) -> dict[int, str]:
     return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
-def left_behind(session: int) -> list[int]:
-    """The processes that a program has left behind: who has been sent a signal has time to die."""
-    deadline = time.monotonic() + DYING
-    while session_members(session) and time.monotonic() < deadline:
+def left_behind(session: int, leaves: int | None) -> list[int]:
+    """The processes that a program has left behind; who has been sent a signal has time to die.
+
+    Of more than so many the others are waited for, if there is a number.
+    """
+    deadline = time.monotonic() + PATIENCE
+    members = session_members(session)
+    while leaves is not None and len(members) > leaves and time.monotonic() < deadline:
         time.sleep(0.01)
-    return session_members(session)  # as it is behind the deadline: we may have been stopped
+        members = session_members(session)
+    return members
 
 
 def session_members(session: int) -> list[int]:

@@ -75,7 +75,7 @@ def in_one_session(
     is_refused(home, reply)
     healed.touch()
     is_accepted(home, talk.deliver(b"after\r\n"))
-    run = talk.end()
+    run = talk.end(leaves=leaves)
     assert run.status == 0
     for pid in run.children:
         os.kill(pid, signal.SIGKILL)
