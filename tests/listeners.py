@@ -185,17 +185,22 @@ def patched(
     return [sys.executable, "-c", "\n".join(lines), ROOT]
 
 
-def clocked(clock: Path, module: str) -> list[str | Path]:
-    """The program of a module, with the time of day moved by the seconds in this file."""
+def clocked(clock: Path, module: str, function: str = "time") -> list[str | Path]:
+    """The program of a module, with the time of day moved by the seconds in this file.
+
+    Or another clock: that of another function of Python's module time.
+    """
     lines = [
         "import sys, time",
         "root, clock = sys.argv[1:3]",
         "del sys.argv[1:3]",
-        "real = time.time",
+        f"real = time.{function}",
         "def moved():",
-        "    with open(clock) as file:",
-        "        return real() + float(file.read())",
-        "time.time = moved",
+        "    while True:",
+        "        with open(clock) as file:",
+        "            if seconds := file.read():  # else it is being written",
+        "                return real() + float(seconds)",
+        f"time.{function} = moved",
         "sys.path.insert(0, root)",
         f"from {module} import main",
         "main(sys.argv[1:])",
