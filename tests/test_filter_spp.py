@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,14 +179,16 @@ def test_wrong_files(lines: list[bytes], why: str) -> None:
 slow = pytest.mark.slow
 
 
-def made(home: Home, text: str, section: str = "rcpt", log: Path | None = None) -> Any:
+def made(
+    home: Home, text: str, section: str = "rcpt", log: Path | None = None, seconds: int = 60
+) -> Any:
     """The filter with one plugin, a shell script of this text."""
     script(home.path, text, "plugin")
     home.control("smtpplugins", f"[{section}]", "./plugin")
     if log is None:
-        return build("spp", home.path, SPPTIMEOUT="1")
+        return build("spp", home.path, SPPTIMEOUT=str(seconds))
     with open(log, "ab") as file:
-        return build("spp", home.path, os.dup(file.fileno()), SPPTIMEOUT="1")
+        return build("spp", home.path, os.dup(file.fileno()), SPPTIMEOUT=str(seconds))
 
 
 @pytest.fixture
@@ -204,16 +207,27 @@ def test_it_has_no_descriptor_but_its_output(inside: Home, tmp_path: Path) -> No
     os.close(fd)
     seen = (tmp_path / "seen").read_text()
     numbers = {line.split(" -> ")[0].split()[-1] for line in seen.splitlines() if " -> " in line}
+    numbers -= left_to_us()
     assert numbers <= {"0", "1", "2", "3"}, "3 is the directory that ls reads"
     assert "control/me" not in seen
+
+
+def left_to_us() -> set[str]:
+    """Descriptors that who has started the tests has left open, as make does to its own."""
+    found = set()
+    for fd in range(3, 1024):
+        with suppress(OSError):
+            if os.get_inheritable(fd):
+                found.add(str(fd))
+    return found
 
 
 @slow
 @pytest.mark.parametrize(
     ("text", "result"),
     [
-        ("exec sleep 60", "timeout"),
-        ("sleep 60 & wait", "timeout"),
+        ("exec sleep 1000", "timeout"),
+        ("sleep 1000 & wait", "timeout"),
         ("trap '' PIPE; yes A", "writes more than 65536 bytes"),
         ("head -c 10000000 /dev/zero", "writes more than 65536 bytes"),
         ("exec head -c 10000000 /dev/zero", "writes more than 65536 bytes"),
@@ -231,7 +245,7 @@ def test_it_has_no_descriptor_but_its_output(inside: Home, tmp_path: Path) -> No
 )
 def test_faults(inside: Home, tmp_path: Path, text: str, result: str) -> None:
     log = tmp_path / "log"
-    plugin = made(inside, text, log=log)
+    plugin = made(inside, text, log=log, seconds=1 if result == "timeout" else 60)
     assert rcpt(plugin, b"x@ok.example") == FAILURE
     (line,) = logged(log)
     assert line["result"] == result
@@ -241,7 +255,7 @@ def test_faults(inside: Home, tmp_path: Path, text: str, result: str) -> None:
 @slow
 def test_what_runs_on_is_not_waited_for(inside: Home) -> None:
     """One that has forked, with its output open; it is ended by this test."""
-    plugin = made(inside, 'sleep 60 >&1 & echo "$!" >pid; echo E550 no')
+    plugin = made(inside, 'sleep 1000 >&1 & echo "$!" >pid; echo E550 no')
     try:
         assert rcpt(plugin, b"x@ok.example") == b"550 no (#5.7.1)"
     finally:
@@ -259,7 +273,7 @@ def test_65536_bytes_are_not_too_much(inside: Home) -> None:
 @slow
 def test_what_a_program_writes_is_read_whole(tmp_path: Path) -> None:
     path = script(tmp_path, "printf 'a\\0b\\n'; exit 3")
-    answer = read([os.fsencode(path)], {b"PATH": b"/bin:/usr/bin"}, 5, 100)
+    answer = read([os.fsencode(path)], {b"PATH": b"/bin:/usr/bin"}, 60, 100)
     assert (answer.status, answer.text) == (3, b"a\0b\n")
     answer = read([b"/no/such"], {}, 5, 100)
     assert (answer.status, answer.how) == (None, "cannot be started: No such file or directory")

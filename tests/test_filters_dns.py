@@ -57,11 +57,12 @@ def rcpt(
 RULES = [
     '127.0.0.2:allow,MFDNSCHECK="",FCRDNS="require",HELOCHECK="A"',
     '127.0.0.3:allow,FCRDNS="require"',
-    '127.0.0.4:allow,HELOCHECK="M",DNSTROUBLE="pass",DNSTIMEOUT="1"',
+    '127.0.0.4:allow,HELOCHECK="M",DNSTROUBLE="pass"',
     '127.0.0.5:allow,MFDNSCHECK="",DNSTIMEOUT="1"',
     '127.0.0.6:allow,MFDNSCHECK="",RELAYCLIENT=""',
     '127.0.0.7:allow,DNSCACHEIP="x"',
     '127.0.0.8:allow,DNSCACHEIP="x",MFDNSCHECK=""',
+    '127.0.0.9:allow,HELOCHECK="M",DNSTROUBLE="pass",DNSTIMEOUT="1"',
     ":allow",
 ]
 
@@ -76,7 +77,7 @@ def choose(listener: Listener) -> None:
     assert rcpt(listener, "127.0.0.2", helo=b"nowhere.com") == greeting
     nameless = b"550 your address has no name that leads back to it (#5.7.25)"
     assert rcpt(listener, "127.0.0.3") == nameless
-    assert rcpt(listener, "127.0.0.4", b"x@nowhere.com", b"dead.com") == b"250 ok"
+    assert rcpt(listener, "127.0.0.9", b"x@nowhere.com", b"dead.com") == b"250 ok"
     assert rcpt(listener, "127.0.0.4", helo=b"nowhere.com") == greeting
     assert rcpt(listener, "127.0.0.5", b"x@dead.com") == TEMPORARY
     assert rcpt(listener, "127.0.0.6", b"x@nowhere.com") == b"250 ok"
@@ -163,7 +164,7 @@ def test_a_dead_resolver(home: Home, dns: DnsServer, trouble: str) -> None:
     assert run.codes[3:6] == [250 if trouble == "pass" else 451] * 3
     assert monotonic() - start < 20
     # MAIL asks for the name, and one RCPT for the others: no command has a third second.
-    assert 0.9 < float(run.event("session")["seconds"]) < 10
+    assert 0.9 < float(run.event("session")["seconds"]) < 15
     assert all(event["dns"] == "timeout" for event in run.events("plugin"))
 
 
