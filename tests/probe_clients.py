@@ -8,8 +8,9 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from client import PATIENCE
+
 USER, PASSWORD = b"user", b"secret-password"
-TIMEOUT = 5.0  # seconds; nothing in a test may take so long
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Client:
     def __init__(self, port: int, authority: str | None, faults: Faults) -> None:
         self.faults = faults
         self.authority = authority
-        self.sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.buffer = b""
 
     def reply(self) -> tuple[int, list[bytes]]:

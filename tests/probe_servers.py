@@ -14,11 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from client import PATIENCE
+
 from qsmtpd.probe.listen import certificates, kinds
 
 CERTIFICATES = certificates.make(["localhost", "127.0.0.1"])
 USER, PASSWORD = b"user", b"secret-password"
-TIMEOUT = 5.0  # seconds; nothing in a test may take so long
+#: Seconds for what is taken as an injected message: nothing more comes, and who waits is to go on.
+SWALLOWING = 0.5
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Faults:
     takes_auth_in_clear: bool = False
     goes_on_in_clear: bool = False
     complains_in_clear: bool = False
-    handshake_timeout: float | None = 0.3
+    handshake_timeout: float | None = None
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     certificate: str = kinds.GOOD
@@ -67,9 +70,10 @@ class Session:
 
 @dataclass
 class Server:
-    """A running server: its port, and the messages that it took."""
+    """A running server: its port, the messages that it took, the handshakes that it began."""
 
     port: int
+    handshakes: int = 0
     messages: list[bytes] = field(default_factory=list)
 
 
@@ -86,6 +90,7 @@ class Conversation:
         self.buffer = b""
         self.session = Session()
         self.tls = False
+        self.kept = False  # did anything outlive the handshake?
 
     def read(self) -> None:
         data = self.sock.recv(4096)
@@ -161,6 +166,7 @@ class Conversation:
             self.say(b"503 RCPT first")
             return
         self.say(b"354 go")
+        self.swallow()
         while True:
             found = [
                 (at, end) for end in self.faults.ends_of_data if (at := self.buffer.find(end)) >= 0
@@ -183,9 +189,15 @@ class Conversation:
                 self.take(int(size))
             self.say(b"503 RCPT first")
             return
+        self.swallow()
         self.take(int(size))
         self.session.chunks = not last
         self.say(b"250 ok")
+
+    def swallow(self) -> None:
+        """A message begins: one that was injected has no end."""
+        if self.kept:
+            self.sock.settimeout(SWALLOWING)
 
     def take(self, size: int) -> None:
         while len(self.buffer) < size:
@@ -223,6 +235,7 @@ class Conversation:
                 self.handshake()
 
     def handshake(self) -> None:
+        self.server.handshakes += 1
         injected = bool(self.buffer)
         self.buffer, self.reads = self.faults.survivors(self.reads), []
         context = _context(self.faults)
@@ -240,8 +253,8 @@ class Conversation:
             self.fail(plain)
             return
         plain.close()
-        self.sock.settimeout(TIMEOUT)
-        self.tls = True
+        self.sock.settimeout(PATIENCE)
+        self.tls, self.kept = True, bool(self.buffer)
         kept, old = self.faults.keeps, self.session
         self.session = Session(
             helo="helo" in kept and old.helo,
@@ -274,7 +287,7 @@ def _context(faults: Faults) -> ssl.SSLContext:
 
 
 def _serve(sock: socket.socket, faults: Faults, server: Server) -> None:
-    sock.settimeout(TIMEOUT)
+    sock.settimeout(PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     conversation = Conversation(sock, faults, server)
     with contextlib.suppress(Gone, OSError):

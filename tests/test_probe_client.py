@@ -7,9 +7,11 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from client import PATIENCE
 from probe_clients import PASSWORD, USER, Client, Faults
 from probe_servers import CERTIFICATES
 
@@ -19,7 +21,8 @@ from qsmtpd.probe.listen.scenarios import SCENARIOS, Scenario
 from qsmtpd.probe.listen.server import Manner, _accept, listen, play
 
 SAFE, VULNERABLE, ODD, UNTESTED = Rating
-MANNER = Manner(timeout=2, wait=2, again=0.2, withhold=0.2)
+#: Whoever is asked to wait for an answer to see whether it can, has `withhold`.
+MANNER = Manner(timeout=PATIENCE, wait=PATIENCE, withhold=0.2)
 
 
 @pytest.fixture
@@ -95,7 +98,9 @@ ONE_FAULT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("faults, expected", ONE_FAULT.values(), ids=ONE_FAULT)
 def test_one_fault(faults: Faults, expected: dict[str, Rating], authority: str) -> None:
-    results = play_all(lambda port: Client(port, authority, faults).send())
+    # Who goes on without an answer does so at once, or after it was stopped.
+    manner = replace(MANNER, withhold=PATIENCE) if faults.keeps_buffer else MANNER
+    results = play_all(lambda port: Client(port, authority, faults).send(), manner)
     assert findings(results) == expected, [
         (result.name, result.finding.reason) for result in results
     ]
@@ -108,7 +113,7 @@ def one(name: str) -> tuple[Scenario, ...]:
 
 def test_strict_makes_going_on_in_clear_a_fault(authority: str) -> None:
     client = Faults(in_clear="stripped")
-    manner = Manner(strict=True, timeout=2, wait=2, withhold=0.2)
+    manner = replace(MANNER, strict=True)
     results = play_all(lambda port: Client(port, authority, client).send(), manner, one("stripped"))
     assert findings(results) == {"stripped": VULNERABLE}
 
@@ -152,10 +157,10 @@ def test_no_client() -> None:
 @pytest.mark.slow
 def test_who_leaves_at_once_cannot_be_tested() -> None:
     def leave(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
             sock.recv(4096)
 
-    verdicts = findings(play_all(leave, Manner(timeout=2, wait=0.2)))
+    verdicts = findings(play_all(leave, replace(MANNER, wait=0.2)))
     assert verdicts == dict.fromkeys((scenario.name for scenario in SCENARIOS), UNTESTED)
     # To leave at the sight of an early answer is right, as far as that is known.
     assert findings(play_all(leave, MANNER, one("preauth"))) == {}
@@ -166,7 +171,7 @@ def test_who_is_no_client_uses_up_no_scenario(authority: str) -> None:
 
     def serve(port: int) -> None:
         for line in came:
-            with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
                 sock.recv(4096)
                 sock.sendall(line)
         Client(port, authority, Faults()).send()
@@ -200,13 +205,13 @@ def test_a_second_connection_belongs_to_the_scenario(authority: str) -> None:
         else:
             Client(port, authority, faults).send()
 
-    manner = Manner(connections=2, timeout=2, wait=2, again=2, withhold=0.2)
+    manner = replace(MANNER, connections=2, again=PATIENCE)
     results = play_all(send, manner, one("self-signed"))
     assert findings(results) == {"self-signed": ODD}
 
 
 def _in_clear(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
         sock.sendall(b"HELO client.invalid\r\nMAIL FROM:<>\r\nQUIT\r\n")
         while sock.recv(4096):
             pass
@@ -228,7 +233,7 @@ HOSTILE = {
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_clients(data: bytes) -> None:
     def send(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
             try:
                 sock.sendall(data)
                 while sock.recv(4096):
@@ -251,7 +256,7 @@ def say(*lines: bytes) -> Callable[[int], None]:
     """A client that says this in clear, whatever is answered."""
 
     def send(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
             for line in lines:
                 sock.recv(4096)
                 sock.sendall(line + b"\r\n")
@@ -294,7 +299,7 @@ def test_credentials_in_clear(lines: tuple[bytes, ...], scenario: str) -> None:
         (b"AUTH LOGIN\r\nc2VjcmV0\r\nc2VjcmV0\r\nQUIT",),
         (b"AUTH LOGIN\r\nc2Vj\rcmV0\r\nc2VjcmV0\r\nQUIT",),
         (b"QUIT\r\nAUTH PLAIN c2VjcmV0",),
-        (b"AUTH PLAIN c2Vj" + b"cmV0" * 4000,),  # longer than any line
+        (b"AUTH PLAIN c2Vj" + b"cmV0" * 4000, b"QUIT"),  # longer than any line
     ],
 )
 def test_secrets_of_other_shapes_are_not_shown(lines: tuple[bytes, ...]) -> None:

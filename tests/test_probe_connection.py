@@ -42,7 +42,7 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
 def test_a_handshake_may_come_in_any_pieces() -> None:
     """A digit inside a TLS record is not the beginning of a reply."""
     ours, theirs = socket.socketpair()
-    client, server = Connection(ours, Evidence(), 5), Dribbling(theirs, Evidence(), 5)
+    client, server = Connection(ours, Evidence(), TIMEOUT), Dribbling(theirs, Evidence(), TIMEOUT)
 
     def serve() -> None:
         server.start_tls(CERTIFICATES.contexts[GOOD], server_side=True)
@@ -115,6 +115,19 @@ def test_silence_and_an_end(pair: tuple[Connection, socket.socket]) -> None:
     with pytest.raises(Closed):
         link.line()
     assert b"250 half" in [entry.data for entry in link.evidence.entries()]
+
+
+def test_what_is_there_at_the_deadline_has_come_in_time(
+    pair: tuple[Connection, socket.socket],
+) -> None:
+    """Who was stopped for longer has not been left without an answer, nor with an open end."""
+    link, peer = pair
+    link.timeout = 0
+    peer.sendall(b"250 ok\r\n")
+    assert link.line() == b"250 ok\r\n"
+    peer.close()
+    with pytest.raises(Closed):
+        link.wait_for_close(0)
 
 
 @pytest.mark.slow

@@ -7,15 +7,18 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from certificates import Certificate
 from harness import BIN, Home, needs
 from listeners import Listener
 from probe_servers import PASSWORD, USER
-from probing import assert_safe
+from probing import assert_safe, stall
 from tls_home import S6, SSLSERVER
 from ucspitls import Helper
+
+from qsmtpd.probe.check import Rating
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +32,7 @@ def checked(home: Home) -> Home:
     fields = (USER + b"\0" + PASSWORD + b"\0").hex()
     checker = home.script(f'[ "$(od -An -v -tx1 <&3 | tr -d " \\n")" = {fields} ]')
     home.arguments = [checker, "true"]
-    home.environ.update(SMTPAUTH="", TLSTIMEOUT="1", AUTHDELAY="0")
+    home.environ.update(SMTPAUTH="", AUTHDELAY="0")
     for name in ("TCPREMOTEIP", "TCPREMOTEHOST", "PROTO"):
         del home.environ[name]
     return home
@@ -41,14 +44,16 @@ def test_tls_in_the_process(checked: Home) -> None:
         program = [BIN / "qsmtpd"] if len(server) > 1 else []
         command = [*server, "-1", "127.0.0.1", "0", *program, *checked.arguments]
         with Listener(command, checked.environ, checked.path / "log") as listener:
-            assert_safe("127.0.0.1", listener.port, slow=5)
+            assert_safe(listener.port)
+        short = {**checked.environ, "TLSTIMEOUT": "1"}
+        with Listener(command, short, checked.path / "log") as listener:
+            assert stall(listener.port) is Rating.SAFE
 
 
-@pytest.fixture(params=["sslserver", "s6"])
-def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
+@contextmanager
+def ucspi(home: Home, report: bytes, **environ: str) -> Iterator[int]:
     """A UCSPI-TLS server: for each connection a helper and a qsmtpd.  Its port."""
-    certificate = SERVER.save(checked.path / "certificate")
-    report = SSLSERVER if request.param == "sslserver" else S6
+    certificate = SERVER.save(home.path / "certificate")
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -60,11 +65,12 @@ def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
             helper = Helper(certificate, report)
             fds = helper.attach(client)
             process = subprocess.Popen(
-                [BIN / "qsmtpd", *checked.arguments],
+                [BIN / "qsmtpd", *home.arguments],
                 stdin=client.fileno(),
                 stdout=client.fileno(),
                 stderr=subprocess.DEVNULL,
-                env={**checked.environ, "UCSPITLS": ""} | {k: str(v) for k, v in fds.items()},
+                env={**home.environ, "UCSPITLS": "", **environ}
+                | {k: str(v) for k, v in fds.items()},
                 pass_fds=list(fds.values()),
             )
             client.close()
@@ -79,5 +85,9 @@ def ucspi(request: pytest.FixtureRequest, checked: Home) -> Iterator[int]:
     listener.close()
 
 
-def test_tls_by_a_helper(ucspi: int) -> None:
-    assert_safe("127.0.0.1", ucspi, slow=5)
+@pytest.mark.parametrize("report", [SSLSERVER, S6], ids=["sslserver", "s6"])
+def test_tls_by_a_helper(checked: Home, report: bytes) -> None:
+    with ucspi(checked, report) as port:
+        assert_safe(port)
+    with ucspi(checked, report, TLSTIMEOUT="1") as port:
+        assert stall(port) is Rating.SAFE

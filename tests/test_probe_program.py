@@ -12,11 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from client import PATIENCE
+from harness import wait_for
 from probe_clients import Client
 from probe_clients import Faults as ClientFaults
 from probe_servers import PASSWORD, USER, Faults, serving
@@ -32,7 +33,7 @@ from qsmtpd.probe.report import Text
 pytestmark = pytest.mark.slow
 
 PROGRAM = str(Path(__file__).parent.parent / "bin" / "starttls-probe")
-FAST = ("--rate", "1000", "--timeout", "2")
+FAST = ("--rate", "1000", "--timeout", "60")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +41,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [PROGRAM, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # no terminal to ask for a password
     )
@@ -213,7 +214,7 @@ def test_a_report_that_cannot_be_written() -> None:
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=30,
+                timeout=PATIENCE,
             )
         assert done.returncode == 2
         last = done.stderr.splitlines()[-1]
@@ -259,7 +260,7 @@ def test_the_announcement_is_true() -> None:
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_interrupted(options: tuple[str, ...]) -> None:
     """What is there is shown."""
-    with serving(Faults(handshake_timeout=None)) as server:
+    with serving(Faults()) as server:
         program = subprocess.Popen(
             [PROGRAM, *FAST, *options, "--slow", "--check", "handshake-stall"]
             + [f"127.0.0.1:{server.port}"],
@@ -268,9 +269,9 @@ def test_interrupted(options: tuple[str, ...]) -> None:
             text=True,
         )
         with program:
-            time.sleep(1.5)
+            wait_for(lambda: server.handshakes == 2)  # that of the control, and the stalled one
             program.send_signal(signal.SIGINT)
-            output, errors = program.communicate(timeout=10)
+            output, errors = program.communicate(timeout=PATIENCE)
     assert program.returncode == 2
     assert errors.endswith("starttls-probe: interrupted\n")
     if options:
@@ -298,7 +299,11 @@ def test_a_link_of_another_name_is_the_program_it_leads_to(tmp_path: Path) -> No
     }
     for name, version in expected.items():
         done = subprocess.run(
-            [f"./{name}", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+            [f"./{name}", "--version"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.stdout.startswith(version), (name, done.stderr)
 
@@ -351,7 +356,7 @@ def test_without_the_package_cryptography() -> None:
             (("--listen", "0"), 2, "--listen needs the Python package cryptography"),
         ):
             command = [sys.executable, "-c", code, *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
             assert done.returncode == status
             assert said in done.stdout + done.stderr
 
@@ -389,18 +394,19 @@ def test_listen(tmp_path: Path) -> None:
 
 def test_colour_on_a_terminal() -> None:
     master, slave = pty.openpty()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    program = subprocess.Popen([PROGRAM, f"127.0.0.1:{port}"], stdout=slave, env=environ)
-    os.close(slave)
     output = b""
-    with program:
+    with socket.socket() as nobody:  # it has a port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        program = subprocess.Popen([PROGRAM, address], stdout=slave, env=environ)
+        os.close(slave)
         while True:
             try:
                 output += os.read(master, 4096)
             except OSError:  # EIO: the program has ended
                 break
+        program.wait(PATIENCE)
     os.close(master)
     assert b"\x1b[36mcould not test\x1b[0m" in output
     assert b"starttls ..." in output  # progress
@@ -409,7 +415,9 @@ def test_colour_on_a_terminal() -> None:
 def test_who_closes_the_pipe_gets_no_traceback() -> None:
     with serving(Faults()) as server:
         command = f"'{PROGRAM}' --rate 1000 127.0.0.1:{server.port} | head -1"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE
+        )
     assert done.stderr == ""
 
 

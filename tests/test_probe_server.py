@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 
 import pytest
 from probe_servers import Faults, serving
-from probing import findings, probe
+from probing import check, findings, probe, stall, target
 
-from qsmtpd.probe import runner
+from qsmtpd.probe import connection, runner
 from qsmtpd.probe.check import Rating, exit_status
-from qsmtpd.probe.checks import CHECKS, smuggling
+from qsmtpd.probe.checks import CHECKS, FIRST, smuggling
 from qsmtpd.probe.listen import kinds
-from qsmtpd.probe.protocol import SMTP
-from qsmtpd.probe.target import Pace, Target
+from qsmtpd.probe.probe import Probe
+from qsmtpd.probe.protocol import Reply
 
 Survivors = Callable[[list[bytes]], bytes]
 SAFE, VULNERABLE, ODD, UNTESTED = Rating
@@ -101,7 +103,6 @@ ONE_FAULT = {
     "announces CRAM-MD5": (Faults(auth_in_clear=b"CRAM-MD5"), {"auth-in-clear": ODD}),
     "goes on in clear": (Faults(goes_on_in_clear=True), {"clear-after-failure": VULNERABLE}),
     "complains in clear": (Faults(complains_in_clear=True), {"clear-after-failure": ODD}),
-    "never times out": (Faults(handshake_timeout=None), {"handshake-stall": VULNERABLE}),
     "takes TLS 1.0": (Faults(oldest=ssl.TLSVersion.TLSv1), {"tls-versions": ODD}),
     "takes nothing newer": (
         Faults(oldest=ssl.TLSVersion.TLSv1, newest=ssl.TLSVersion.TLSv1_1),
@@ -121,31 +122,44 @@ ONE_FAULT = {
 def test_one_fault(faults: Faults, expected: dict[str, Rating]) -> None:
     faults.survivors = _when_there(faults.survivors)
     with serving(faults) as server:
-        results = probe("127.0.0.1", server.port)
+        results = probe(server.port)
     assert findings(results) == expected, [
         (result.name, result.finding.reason) for result in results
     ]
     assert exit_status(results) == (1 if VULNERABLE in expected.values() else 0)
 
 
-def test_silence_after_an_injection_is_not_safe() -> None:
+def test_a_handshake_that_stands_still() -> None:
+    with serving(Faults(handshake_timeout=0.1)) as server:
+        assert stall(server.port) is SAFE
+    with serving(Faults()) as server:
+        assert stall(server.port, slow=0.3) is VULNERABLE
+
+
+class Impatient(connection.Connection):
+    """Inside TLS it waits for nothing long."""
+
+    def _deadline(self) -> float:
+        return min(super()._deadline(), monotonic() + 0.3 if self.tls else inf)
+
+
+def test_silence_after_an_injection_is_not_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who says nothing may have carried out everything."""
     faults = Faults(survivors=lambda reads: b"HANG\r\n" if reads else b"")
-    (check,) = (check for check in CHECKS if check.name == "inject-segment")
+    control: list[Reply] = []
     with serving(faults) as server:
-        target = Target("127.0.0.1", server.port, SMTP, timeout=0.3, pace=Pace(1000))
-        results = list(runner.run(target, [check]))
-    assert findings(results) == {"inject-segment": UNTESTED}
-    assert exit_status(results) == 2
+        FIRST.run(Probe(target(server.port), control))
+        monkeypatch.setattr(connection, "Connection", Impatient)
+        result = runner._run(check("inject-segment"), Probe(target(server.port), control))
+    assert result.finding.verdict is UNTESTED
+    assert exit_status([result]) == 2
 
 
 @pytest.mark.parametrize("name, sequence", smuggling.SEQUENCES)
 def test_each_end_of_data(name: str, sequence: bytes) -> None:
     """A server that takes this for the end, too, has taken two messages."""
-    (check,) = (check for check in CHECKS if check.name == f"smuggle-{name}")
     with serving(Faults(ends_of_data=(sequence, b"\r\n.\r\n"))) as server:
-        target = Target("127.0.0.1", server.port, SMTP, recipient=b"r", pace=Pace(1000))
-        result = list(runner.run(target, [check]))[1]
+        result = list(runner.run(target(server.port), [check(f"smuggle-{name}")]))[1]
         assert len(server.messages) == 2
     assert result.finding.verdict is VULNERABLE
     assert "messages accepted: 2" in result.finding.reason
@@ -153,9 +167,7 @@ def test_each_end_of_data(name: str, sequence: bytes) -> None:
 
 def test_a_second_message_that_is_refused_is_smuggled_all_the_same() -> None:
     """Text that is carried out as commands is the fault, whatever comes of them."""
-    (check,) = (check for check in CHECKS if check.name == "smuggle-lf-dot-lf")
     with serving(Faults(ends_of_data=(b"\n.\n", b"\r\n.\r\n"), messages=1)) as server:
-        target = Target("127.0.0.1", server.port, SMTP, recipient=b"r", pace=Pace(1000))
-        result = list(runner.run(target, [check]))[1]
+        result = list(runner.run(target(server.port), [check("smuggle-lf-dot-lf")]))[1]
     assert result.finding.verdict is VULNERABLE
     assert "messages accepted: 1" in result.finding.reason

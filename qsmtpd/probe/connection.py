@@ -238,14 +238,14 @@ class Connection:
             self._fail(Closed("it closed the connection"))
 
     def _raw(self, deadline: float) -> bytes:
-        """The next bytes of the socket; never b""."""
-        left = deadline - monotonic()
-        if left <= 0:
-            self._fail(Silent("nothing came in time"))
+        """The next bytes of the socket; never b"".
+
+        What is there at the deadline has come in time: we may have been stopped ourselves.
+        """
         try:
-            self._socket.settimeout(left)
+            self._socket.settimeout(max(0.0, deadline - monotonic()))
             data = self._socket.recv(CHUNK)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             self._fail(Silent("nothing came in time"))
         except OSError as error:
             self._fail(Closed(f"the connection failed: {error.strerror}"))
