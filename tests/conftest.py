@@ -46,14 +46,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make slow what is not in a sample."""
+    """Make slow, or long, what is not in a sample."""
     seen: Counter[str] = Counter()
     for item in items:
         sample = item.get_closest_marker("sample")
         if sample is not None:
             test = item.nodeid.partition("[")[0]
-            if seen[test] % sample.args[0]:
-                item.add_marker("slow")
+            fast, slow = (*sample.args, 1)[:2]
+            if seen[test] % fast:
+                item.add_marker("long" if seen[test] % slow else "slow")
             seen[test] += 1
 
 

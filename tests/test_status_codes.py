@@ -69,7 +69,7 @@ def test_some_of_them(reply: Reply, wire: bytes) -> None:
     assert reply.enhanced().of(None).wire() == wire
 
 
-@pytest.mark.sample(20)
+@pytest.mark.sample(20, 3)
 @pytest.mark.parametrize("transcript", list(load()), ids=lambda transcript: transcript.name)
 def test_every_transcript(home: Home, transcript: Transcript) -> None:
     over = transcript.modes[0][0]

@@ -1,7 +1,7 @@
 """Every transcript, over a pipe and over a socket, in one piece and byte by byte; and warm.
 
-The fast tests have each third once, in one piece, and `make test` each byte by byte once:
-over the one and the other by turns.
+The fast tests have each third once, in one piece; `make test` has each in one piece, and byte
+by byte over the other, by turns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def cases() -> Iterator[Any]:
     for number, transcript in enumerate(load()):
         whole = [mode for mode in transcript.modes if not mode[1]]
         bytewise = [mode for mode in transcript.modes if mode[1]]
-        fast = None if number % 3 else whole[number // 3 % len(whole)]
-        slow = [*whole, bytewise[number % len(bytewise)]]
+        piece = whole[number // 3 % len(whole)]
+        fast = None if number % 3 else piece
+        slow = piece, bytewise[(number // 3 + 1) % len(bytewise)]
         for over, dribble in transcript.modes:
             mode = over, dribble
             marks = [pytest.mark.slow if mode in slow else pytest.mark.long]

@@ -7,13 +7,14 @@ queued is whole.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import select
 import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from child import session_members
@@ -40,7 +41,17 @@ BODIES = [b"Subject: 1\n\n.\nx\n", b""]
 ENVELOPES = [b"Fa@no.example\0Tb@ok.example\0\0", b"F\0Tc@ok.example\0\0"]
 FIRST_END = SESSION.index(b"x\r\n.\r\n") + 6
 SECOND_END = len(SESSION) - len(b"QUIT\r\n")
-OFFSETS = range(len(SESSION) + 1)
+#: After each byte, or, as that takes long, each sixth and those around the end of a step.
+ENDS = list(itertools.accumulate(len(sent) for sent, _ in STEPS))
+NEAR = {end + more for end in ENDS for more in (-2, -1, 0, 1)}
+OFFSETS = [n for n in range(len(SESSION) + 1) if n % 6 == 0 or n in NEAR]
+AT = pytest.mark.parametrize(
+    "offsets",
+    [
+        pytest.param(OFFSETS, id="near ends"),
+        pytest.param(range(len(SESSION) + 1), id="every byte", marks=pytest.mark.long),
+    ],
+)
 
 
 def ended(offset: int) -> int:
@@ -67,10 +78,11 @@ def settle(session: int) -> None:
         time.sleep(0.002)
 
 
+@AT
 @pytest.mark.parametrize("over", ["pipe", "socket"])
-def test_end_of_input_at_every_byte(home: Home, over: str) -> None:
+def test_end_of_input_at_every_byte(home: Home, over: str, offsets: Iterable[int]) -> None:
     """The client ends its side, and still hears the replies to all that it had said."""
-    for offset in OFFSETS:
+    for offset in offsets:
         run = home.run(SESSION[:offset], over=over)
         assert queued(home) == ended(offset)
         assert run.children == []
@@ -92,9 +104,10 @@ def _ends() -> Iterator[tuple[int, bytes]]:
         yield end, code
 
 
-def test_close_without_reading_at_every_byte(home: Home) -> None:
+@AT
+def test_close_without_reading_at_every_byte(home: Home, offsets: Iterable[int]) -> None:
     """The client is gone with our replies unread: for a Unix socket, that is a reset."""
-    for offset in OFFSETS:
+    for offset in offsets:
         talk = home.talk()
         talk.send_each(SESSION[:offset])
         run = talk.hang_up()
@@ -158,9 +171,12 @@ def reset(client: Client) -> None:
     client.close()
 
 
+@AT
 @pytest.mark.parametrize("wait", [True, False], ids=["replies read", "replies unread"])
-def test_reset_at_every_byte(home: Home, server: Server, wait: bool) -> None:
-    for offset in OFFSETS:
+def test_reset_at_every_byte(
+    home: Home, server: Server, wait: bool, offsets: Iterable[int]
+) -> None:
+    for offset in offsets:
         client = server.connect()
         assert client.reply().startswith(b"220 ")
         left = offset
@@ -220,8 +236,9 @@ def refuses(port: int) -> bool:
 # -- kill -9 ---------------------------------------------------------------
 
 
-def test_killed_at_every_byte(home: Home) -> None:
-    for offset in OFFSETS:
+@AT
+def test_killed_at_every_byte(home: Home, offsets: Iterable[int]) -> None:
+    for offset in offsets:
         talk = home.talk(over="pipe")
         talk.send_each(SESSION[:offset])
         run = talk.kill()
