@@ -236,8 +236,14 @@ def _talk(client: Client, session: Session) -> bytes:
         if session.pipelined:
             if command != [TLS]:
                 pending += b"".join(map(_wire, command))
-        elif not _step(client, command, said):
-            break
+        else:
+            try:
+                if not _step(client, command, said):
+                    break
+            except OSError:
+                if session.end != "timeout":  # that comes also where we are stopped in a handshake
+                    raise
+                return b"\n".join(said)
     client.send(pending + last)
     if session.end == "reset":
         assert isinstance(client.socket, socket.socket)
