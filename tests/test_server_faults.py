@@ -291,7 +291,12 @@ def test_f05_terminate(home: Home, options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_f05_sessions_that_do_not_end(home: Home, again: bool) -> None:
     """They are ended after the bound, or at a second TERM."""
-    with Server(home, "--drain", "60" if again else "1") as server, server.client() as client:
+    # A process that is stopped when it is asked to end is not killed so soon.
+    run = patched("master.GRACE = 60.0")
+    with (
+        Server(home, "--drain", "60" if again else "1", run=run) as server,
+        server.client() as client,
+    ):
         assert client.reply().startswith(b"220 ")
         in_data(client)
         started = time.monotonic()

@@ -10,11 +10,13 @@ import time
 import pytest
 from client import Client
 from harness import Home, needs, wait_for
-from listeners import Server, gone, patched
+from listeners import Server, gone, make_rules, patched
 from test_shutdown import AT_WORK, IN_DATA, LAST
 
 pytestmark = pytest.mark.slow
 MAIL, RCPT, _ = IN_DATA
+#: A process that is stopped when it is asked to end is not killed so soon.
+LONG_GRACE = patched("master.GRACE = 60.0")
 
 
 def told(client: Client) -> bool:
@@ -95,7 +97,10 @@ def test_finish_while_the_queue_program_works(slow: Home) -> None:
 
 
 def test_a_verdict_has_what_is_left_of_the_drain(slow: Home) -> None:
-    with Server(slow, "--drain", "1") as server, server.client() as client:
+    with (
+        Server(slow, "--drain", "1", run=LONG_GRACE) as server,
+        server.client() as client,
+    ):
         client.reply()
         at_work(slow, client)
         started = time.monotonic()
@@ -176,18 +181,18 @@ def test_a_killed_process_is_logged_with_its_client(home: Home) -> None:
 
 
 def test_a_process_that_hangs_is_killed(home: Home) -> None:
-    """Far beyond the limit of its session; here, of no more than that."""
-    home.control("sessiontimeout", "1")
-    home.control("queuetimeout", "1")
-    home.control("queuewritetimeout", "1")
-    stopped = home.path / "stopped"
-    script = f"echo $PPID >{stopped}\nkill -STOP $PPID\nexec cat >/dev/null\n"
-    home.environ["QMAILQUEUE"] = home.script(script)
-    run = patched("plan.SPARE = 0.0", package="qsmtpd.session")
-    with Server(home, run=run) as server:
-        with server.early(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n") as client:
+    """Far beyond the limits of its session; here, after a second, where the client is this one."""
+    home.environ["QMAILQUEUE"] = home.script("kill -STOP $PPID\nexec cat >/dev/null\n")
+    rules = make_rules(home.path / "rules.cdb", '127.0.0.2:allow,SOON=""', ":allow")
+    longest = 'property(lambda plan: 1.0 if b"SOON" in plan.environ else 60.0)'
+    run = patched(f"plan.Plan.longest = {longest}", package="qsmtpd.session")
+    with Server(home, "-x", str(rules), run=run) as server:
+        with server.client("127.0.0.2") as client:
+            client.send(b"MAIL FROM:<>\r\nRCPT TO:<x@ok.example>\r\nDATA\r\n")
             event = wait_for(lambda: server.events("session"))[0]
-            assert (event["end"], event["pid"]) == ("process-hangs", stopped.read_text().rstrip())
+            assert event["end"] == "process-hangs"
+            assert f"pid {event['pid']} from 127.0.0.2" in server.said()
             client.rest()
-        with server.early(b"QUIT\r\n") as client:
-            assert client.rest().endswith(b"\r\n221 mx.example\r\n")
+        with server.client() as client:
+            client.send(b"NOOP\r\nQUIT\r\n")
+            assert client.rest().endswith(b"221 mx.example\r\n")
