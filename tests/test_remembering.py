@@ -82,7 +82,7 @@ def test_greylisting(place: Place) -> None:
         assert 299 <= left(server.session(*REFUSED)[3]) <= 300
         assert left(server.session(*REFUSED, source="127.0.1.1")[3]) > 290, "another network"
         place.clock.move(200)
-        assert 90 <= left(server.session(*REFUSED)[3]) <= 100
+        assert 60 <= left(server.session(*REFUSED)[3]) <= 100
         place.clock.move(301)
         assert server.session(*MESSAGE)[-2].startswith(b"250 ok ")
         place.clock.move(301 + 30 * 86400)

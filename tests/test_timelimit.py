@@ -81,14 +81,20 @@ def test_an_alarm_that_comes_as_a_call_begins(limit: TimeLimit) -> None:
     """It is for an earlier call, and must not disarm the timer of this one."""
 
     class Slow:
+        """The second call begins for longer than the first may take."""
+
+        calls = 0
+
         def begin(self, plugin: str, hook: str, deadline: float) -> None:
-            time.sleep(0.4)
+            self.calls += 1
+            if self.calls == 2:
+                time.sleep(0.4)
 
         def end(self) -> None:
             pass
 
     slow = TimeLimit(noted=Slow())
-    slow.call(("p", "x"), 0.5, lambda: None)
+    slow.call(("p", "x"), 0.2, lambda: None)
     with pytest.raises(Overdue):
         slow.call(("p", "x"), 0.9, time.sleep, 60)
     slow.stop()
