@@ -333,7 +333,7 @@ def test_maildir_with_a_log_that_cannot_be_written(home: Home, kind: str) -> Non
     for fd in (message_in, message_out, envelope_in, envelope_out):
         os.close(fd)
     try:
-        assert child.wait(10) == 54
+        assert child.wait(PATIENCE) == 54
     finally:
         child.kill()
         child.wait()
@@ -455,7 +455,7 @@ def test_terminal_that_never_reads(home: Home) -> None:
         os.close(fd)
     try:
         os.write(write, b"HELP\r\n" * 5000)
-        assert child.wait(10) == 1
+        assert child.wait(PATIENCE) == 1
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -265,7 +265,10 @@ def _step(client: Client, command: Command, said: list[bytes]) -> bool:
         if piece == TLS:
             lines = [client.ask(b"STARTTLS")]
             if lines[0].startswith(READY):
-                client.handshake()
+                try:
+                    client.handshake()
+                except OSError:  # the server's time was over
+                    return False
         else:
             client.send(_wire(piece))
             lines = client.lines()

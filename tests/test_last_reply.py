@@ -30,11 +30,16 @@ LINES = (b"x" * 70 + b"\r\n") * 20_000
 #: 3 MB with a bare LF in the middle, as from a client that does not look before its end.
 MESSAGE = LINES + b"bare\nLF\r\n" + LINES + b".\r\n"
 
+#: The programs; after the last reply they read on for longer than a client may be stopped.
+LINGERS = f"drain.SECONDS = drain.GRACE = {PATIENCE}"
+COLD = patched(LINGERS, package="qsmtpd.net", program="qsmtpd")
+WARM = patched(LINGERS, package="qsmtpd.net")
+
 Start = Callable[[Home], Listener]
 LISTENERS: dict[str, Start] = {
-    "tcpserver": tcpserver,
-    "qsmtpd-server": lambda home: Server(home),
-    "several sessions": lambda home: Server(home, "--sessions", "9"),
+    "tcpserver": lambda home: tcpserver(home, run=COLD),
+    "qsmtpd-server": lambda home: Server(home, run=WARM),
+    "several sessions": lambda home: Server(home, "--sessions", "9", run=WARM),
 }
 
 
@@ -174,7 +179,7 @@ def test_curl(inside: Home, listener: str, tls: list[str]) -> None:
 
 @pytest.mark.slow
 def test_more_than_quit(home: Home) -> None:
-    with Server(home) as server, server.client() as client:
+    with Server(home, run=WARM) as server, server.client() as client:
         client.reply()
         client.socket.sendall(b"QUIT\r\n" + LINES)
         assert client.reply() == b"221 mx.example"
@@ -184,7 +189,7 @@ def test_more_than_quit(home: Home) -> None:
 @pytest.mark.slow
 def test_a_refusal_before_the_session(home: Home) -> None:
     (home.control_dir / "me").unlink()
-    with Server(home) as server, server.client() as client:
+    with Server(home, run=WARM) as server, server.client() as client:
         client.socket.sendall(LINES)
         assert client.reply() == b"421 unable to read controls (#4.3.0)"
         assert client.socket.recv(1) == b""
@@ -192,9 +197,7 @@ def test_a_refusal_before_the_session(home: Home) -> None:
 
 @pytest.mark.slow
 def test_it_counts_until_it_is_closed(home: Home) -> None:
-    home.environ["MINDATARATE"] = "0"
-    run = patched(f"drain.SECONDS = {PATIENCE}", package="qsmtpd.net")
-    with Server(home, "-c", "1", run=run) as server, server.client() as first:
+    with Server(home, "-c", "1", run=WARM) as server, server.client() as first:
         first.reply()
         first.socket.sendall(b"GET / HTTP/1.0\r\n")
         assert first.reply().startswith(b"421 ")
@@ -228,8 +231,6 @@ def test_the_listener_waits_for_nobody(home: Home) -> None:
 # -- a helper in front -----------------------------------------------------
 
 
-#: It waits longer for the end of the input than the helper, which is one of ours, may be stopped.
-PATIENT = patched(f"drain.SECONDS = {PATIENCE}", package="qsmtpd.net", program="qsmtpd")
 #: A client, and what waits for the exit status of its qsmtpd.
 Behind = tuple[Client, Callable[[], int]]
 
@@ -244,7 +245,7 @@ def behind(request: pytest.FixtureRequest, home: Home) -> Iterator[Behind]:
     path = SERVER.save(home.path / "certificate")
     if request.param == "ucspi":
         environ = {**home.environ, "UCSPITLS": ""}
-        talk = home.launch(PATIENT, environ, helper=Helper(path, S6, gives_up=True))
+        talk = home.launch(COLD, environ, helper=Helper(path, S6, gives_up=True))
         talk.reply()
         talk.starttls()
         yield talk, lambda: talk.process.wait(PATIENCE)
@@ -254,7 +255,7 @@ def behind(request: pytest.FixtureRequest, home: Home) -> Iterator[Behind]:
     fds = helper.in_front(theirs)
     environ = {**home.environ, "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": "X"}
     process = subprocess.Popen(
-        PATIENT,
+        COLD,
         stdin=fds[0],
         stdout=fds[1],
         stderr=subprocess.DEVNULL,
