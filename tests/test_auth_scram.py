@@ -8,6 +8,7 @@ import hmac
 import os
 import smtplib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from msmtp import msmtp
 from scramp import ScramClient, ScramMechanism
 
 from qsmtpd.checkpassword import users
+from qsmtpd.child.conversation import Conversation
 from qsmtpd.config.files import ControlFiles
 from qsmtpd.config.session import AuthSettings
 from qsmtpd.config.settings import Settings
@@ -481,6 +483,16 @@ def test_helpers_that_hang(scram: Home, script: str) -> None:
         assert found == TEMPORARY
         talk.ask(b"QUIT")
         assert talk.ended().children == []
+
+
+@pytest.mark.slow
+def test_what_is_there_at_the_deadline() -> None:
+    """Who was stopped until then himself has still to look."""
+    child = Conversation([b"echo", b"s"], {b"PATH": os.fsencode(os.environ["PATH"])}, 100)
+    assert child.status(time.monotonic() + PATIENCE) == 0
+    assert child.hear(time.monotonic()) == b"s"
+    assert child.hear(time.monotonic()) is None
+    child.close()
 
 
 @pytest.mark.slow

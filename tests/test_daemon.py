@@ -337,6 +337,22 @@ def test_one_time_limit_for_all(
             daemon.exactly(1)
 
 
+def test_what_is_there_at_the_deadline(meet: Callable[..., Daemon]) -> None:
+    """Who was stopped until then himself has still to look."""
+    said, over = threading.Event(), threading.Event()
+
+    def script(line: Line) -> None:
+        line.say(b"no\n")
+        said.set()
+        over.wait(PATIENCE)
+
+    daemon, silent = meet(script), meet(Line.wait_for_end)
+    assert said.wait(PATIENCE)
+    assert not daemon.keeps_still(0.0)
+    assert silent.keeps_still(0.0)
+    over.set()
+
+
 def test_a_peer_that_does_not_read(meet: Callable[..., Daemon]) -> None:
     over = threading.Event()
     daemon = meet(lambda line: over.wait(PATIENCE), SHORT)

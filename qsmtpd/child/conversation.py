@@ -98,10 +98,11 @@ class Conversation:
         poll = select.poll()
         while self._from >= 0 and len(self._heard) <= self._limit:
             waits.check()
-            if monotonic() >= deadline:
-                return False
+            late = monotonic() >= deadline  # we may have been stopped: one look more
             poll.register(self._from, select.POLLIN)
             if not waits.wait(poll, deadline):
+                if late:
+                    return False
                 continue
             try:
                 # One more than the limit is as good as many.

@@ -18,6 +18,7 @@ from ..net.dovecot import Users
 from ..net.dovecotauth import Authentication, Server
 from ..net.policyprotocol import PolicyServer
 from .programs import check_plugins
+from .report import PATIENCE
 from .spool import is_place
 
 TYPE_CHECKING = False
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from ..net.daemonlist import Listed
     from .report import Report
 
-#: What is waited for each (seconds).
-WAIT = 5.0
 #: A recipient who is nowhere (RFC 2606, 2).
 _NOBODY = b"no-such-user-of-qsmtpd@check.invalid"
 
@@ -59,7 +58,7 @@ def _check_policyservers(report: Report, settings: PluginSettings) -> None:
     def ask(listed: Listed) -> bytes:
         one = servers[listed.name]
         question = policyserver.question(one, one.stages[0], client, Envelope(b""), _NOBODY, 0)
-        server = PolicyServer(listed.address, WAIT)
+        server = PolicyServer(listed.address, PATIENCE)
         try:
             action = server.ask(question)
         finally:
@@ -88,7 +87,7 @@ def _check_scanner(report: Report, settings: PluginSettings, name: str) -> None:
             report.warn(where, f"{_text(scanner.listed.name)} {what}")
 
     def ask(one: Listed) -> bytes:
-        said: bytes = protocol.ping(one.address, WAIT)
+        said: bytes = protocol.ping(one.address, PATIENCE)
         return said
 
     _ask_each(report, settings, filter.FILE, f"{name}'s socket", listed, ask)
@@ -103,7 +102,7 @@ def _check_milters(report: Report, settings: PluginSettings) -> None:
 
     def ask(one: Listed) -> bytes:
         nonlocal wants_file
-        asked = Milter(one.address, WAIT, WAIT)
+        asked = Milter(one.address, PATIENCE, PATIENCE)
         asked.quit()
         options = asked.options
         wants_file = wants_file or options.wants_file
@@ -166,7 +165,7 @@ _ASKING: dict[str, Callable[[Report, PluginSettings], None]] = {
 
 def _check_users(report: Report, where: str, address: Address) -> None:
     try:
-        users = Users(address, WAIT)
+        users = Users(address, PATIENCE)
         knows_all = users.knows(_NOBODY)  # what it says at first is no answer about a user
         users.close()
     except NoAnswer as error:
@@ -187,7 +186,7 @@ def check_server(
     """Dovecot's auth socket; `where` and `by` are the settings of it and of those `named`."""
     address = server.address
     try:
-        exchange = Authentication(address, WAIT)
+        exchange = Authentication(address, PATIENCE)
     except NoAnswer as error:
         report.wrong(where, no_answer(address, error))
         return

@@ -8,14 +8,13 @@ from time import monotonic
 from ..net.dns import settings
 from ..net.dns.exchange import Exchange
 from ..net.dns.message import Question
+from .report import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config.settings import Settings
     from .report import Report
 
-#: How long a server may take to answer (seconds).
-PATIENCE = 2.0
 #: Every resolver knows it (RFC 6761, 6.3), and one that does not says so.
 ASKED = b"localhost"
 

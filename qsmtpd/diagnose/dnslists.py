@@ -58,7 +58,7 @@ def _problems(
     """What is wrong with each list that does not answer as it should."""
     from ..net.dns.exchange import Exchange
     from ..net.dns.message import Question
-    from .dns import PATIENCE
+    from .report import PATIENCE
 
     exchange = Exchange([Server(*place) for place in servers], monotonic() + PATIENCE)
     names = [label + b"." + zone for zone in zones for label in (always, never)]

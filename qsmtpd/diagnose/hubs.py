@@ -17,7 +17,7 @@ from ..net import qmqp
 from ..net.daemon import TIMEOUT, Daemon, NoAnswer
 from ..smtp.netstring import Malformed, split
 from .noted import NotedSettings
-from .report import Report
+from .report import PATIENCE, Report
 from .spool import is_place
 
 TYPE_CHECKING = False
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from ..net.daemon import Address
 
-#: What is waited for a connection, and for a word, at most; and for a hub that closes (seconds).
-WAIT, LITTLE = 5.0, 0.3
+#: What is waited for a hub that closes (seconds).
+LITTLE = 0.3
 #: Of a text that a hub says (bytes).
 _TEXT_LIMIT = 1000
 
@@ -61,7 +61,7 @@ def reach(report: Report, found: qmqp.HubSettings) -> None:
     if is_place(report):
         report.note("TMPDIR", os.fsdecode(temporary()), "it takes the files of long messages")
     reached = 0
-    wait = min(WAIT, found.connect_timeout)
+    wait = min(PATIENCE, found.connect_timeout)
     for hub in found.hubs:
         try:
             places = hub.addresses(wait)
@@ -88,7 +88,7 @@ def _try(place: Address, wait: float) -> tuple[str | None, bool]:
     except NoAnswer as error:
         return f"cannot be reached: {error}", False
     try:
-        daemon.renew(WAIT, _TEXT_LIMIT)
+        daemon.renew(PATIENCE, _TEXT_LIMIT)
         waited = daemon.keeps_still(LITTLE)
         daemon.end_input()
         said = daemon.rest()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 OK, WARNING, WRONG = KINDS = ("ok", "warning", "wrong")
 DEFAULT = "default"
+#: How long who is asked by a check may take to answer (seconds): a machine may stand still.
+PATIENCE = 10.0
 
 
 class Report:

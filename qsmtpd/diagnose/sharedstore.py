@@ -9,6 +9,7 @@ from time import monotonic, time
 from ..net.daemon import LOCALHOST, UNIX
 from ..policy.store import CLIENTS, KEY, Record, StoreSettings, Trouble
 from ..policy.store.redis import RedisStore
+from .report import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from ..policy.store.address import Server
     from .report import Report
 
-#: What is waited for it (seconds).
-WAIT = 2.0
 #: Clocks of machines that share a store may differ by so many seconds.
 DIFFERENCE = 30
 #: Key of a record that is written to see whether that can be done; it lasts a second.
@@ -32,7 +31,7 @@ def check_shared(
     if server.password is None and not _is_near(server):
         report.warn(where, "names no password: whoever reaches the server can change all counts")
     store = RedisStore(server, wanted.prefix, wanted.secret)
-    store.deadline = monotonic() + WAIT
+    store.deadline = monotonic() + PATIENCE
     now = int(time())
     try:
         store.update(CLIENTS, [_TRIAL], now, lambda _: [Record(now, 0, now + 1)])

@@ -263,11 +263,13 @@ class Daemon:
         """Does it say nothing, and not close, for so long?  Raises Shutdown."""
         self._poll.modify(self._socket, select.POLLIN)
         deadline = monotonic() + seconds
-        while monotonic() < deadline:
+        while True:
+            late = monotonic() >= deadline  # we may have been stopped: one look more
             waits.check()
             if waits.wait(self._poll, deadline):
                 return False
-        return True
+            if late:
+                return True
 
     def end_input(self) -> None:
         """Nothing more is sent; what it says can still be read."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..smtp.sasl import Credentials
 
 #: How long an EHLO waits for Dovecot (seconds).
-WAIT = 3.0
+WAIT = 10.0
 
 
 def offered(settings: AuthSettings, server: Server, log: Log) -> tuple[bytes, ...] | None:
