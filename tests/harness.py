@@ -117,7 +117,7 @@ class Home:
     def clear(self) -> None:
         """Empty the spool."""
         for path in self.spool.iterdir():
-            path.unlink()
+            path.unlink(missing_ok=True)  # the program may remove it just then
 
     def run(
         self,

@@ -157,8 +157,9 @@ class Server(Listener):
         return [int(word) for word in text.split() if state(int(word)) not in "Z?"]
 
     def said(self) -> list[str]:
-        """Its status lines."""
-        return STATUS.findall(self.log())
+        """Its status lines; one that is half written is none yet."""
+        whole, _, _ = self.log().rpartition("\n")
+        return STATUS.findall(whole)
 
     def busy(self) -> int:
         """How many connections it says to have."""

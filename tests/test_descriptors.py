@@ -390,10 +390,10 @@ def test_session_limit(home: Home, data: bool) -> None:
     talk = home.talk(SESSION_TIMEOUT="1", MAXJUNK="99999999", ahead=ahead, **NO_GRACE)
     talk.reply()
     if data:
-        assert [talk.reply()[:4] for _ in range(3)] == [b"250 ", b"250 ", b"354 "]
-        while talk.send_each(b"text\r\n"):
-            pass
-        last = talk.reply()
+        # As far as the 354, but where it has been stopped before that for so long.
+        while (last := talk.reply())[:4] in (b"250 ", b"354 "):
+            while last[:4] == b"354 " and talk.send_each(b"text\r\n"):
+                pass
     else:
         while (last := talk.ask(b"NOOP")) == b"250 ok":
             pass
