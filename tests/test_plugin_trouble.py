@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, session_members
-from harness import PROGRAMS, ROOT, Home, wait_for
+from child import Child, Command, session_members
+from client import PATIENCE
+from harness import BIN, PROGRAMS, ROOT, Home, wait_for
+from listeners import patched
 from run import Run
 from tls_home import SERVER
 
@@ -43,8 +43,27 @@ ANSWERED = {
     "unknown": "XBAR",
     "command_xfoo": "XFOO",
 }
-#: So many start at a time: each has its second by the clock, also on a slow machine.
-STARTING = threading.Semaphore(4)
+#: A plugin has a second, but not to start: of that, none is spent on a machine that stands still.
+STARTS = (
+    "timelimit.TimeLimit.call = (lambda call: lambda self, who, seconds, *rest:"
+    " call(self, who, 60.0 if who[1] == 'start' else seconds, *rest))(timelimit.TimeLimit.call)"
+)
+#: Where the alarm is enough there is no watchdog, which might come first to one that was stopped.
+ALARM_ALONE = "timelimit._start_watchdog = lambda *_: None"
+#: What the alarm does not end.
+FOR_THE_WATCHDOG = ("hang", "compute", "disarm")
+
+
+def program(stage: str, how: str) -> Command:
+    """qsmtpd for a plugin that goes wrong in this way."""
+    changes = [STARTS] if stage != "start" else []
+    if how not in FOR_THE_WATCHDOG:
+        changes.append(ALARM_ALONE)
+    if not changes:
+        return [BIN / "qsmtpd"]
+    return patched(*changes, package="qsmtpd.policy", program="qsmtpd")
+
+
 #: What nobody hears of: there is nothing to refuse any more.
 OBSERVERS = ("ok", "deny", "reset", "disconnect")
 STAGES = (*ANSWERED, *OBSERVERS)
@@ -52,9 +71,9 @@ STAGES = (*ANSWERED, *OBSERVERS)
 HARMLESS = ("capabilities", "auth", "unknown", "command_xfoo", *OBSERVERS)
 
 
-def say(talk: Child, greeting: bytes) -> dict[str, bytes]:
+def say(talk: Child) -> dict[str, bytes]:
     """A whole session, step by step: the last line of each reply, by its command."""
-    replies = {"greeting": greeting or talk.reply()}
+    replies = {"greeting": talk.reply()}
 
     def ask(name: str, command: bytes) -> bytes:
         talk.send(command)
@@ -97,25 +116,17 @@ class Case:
         self.environ = environ
 
     def run(self) -> Case:
-        # The plugin's second is one of the clock: not all at once.
-        early = self.stage in ("start", "connect")
-        with contextlib.nullcontext() if early else STARTING:
-            talk = self.start()
-            greeting = b"" if early else talk.reply()
-        self.replies = say(talk, greeting)
+        talk = self.start()
+        self.replies = say(talk)
         self.end: Run = talk.end(quit=False)
         wait_for(lambda: not session_members(talk.pid))
         return self
 
     def start(self) -> Child:
-        return self.home.talk(
-            str(PROGRAMS / "checker"),
-            "true",
-            SMTPAUTH="",
-            AUTHCLEAR="1",
-            SEEN=str(self.home.path / "seen"),
-            **self.environ,
-        )
+        command = [*program(self.stage, self.how), str(PROGRAMS / "checker"), "true"]
+        seen = str(self.home.path / "seen")
+        environ = {"SMTPAUTH": "", "AUTHCLEAR": "1", "SEEN": seen, **self.environ}
+        return self.home.launch(command, {**self.home.environ, **environ})
 
     def __repr__(self) -> str:
         return f"{self.stage} {self.how}: {self.replies}\n{self.end.log}"
@@ -335,11 +346,10 @@ def in_tls(path: Path, stage: str, how: str) -> tuple[Child, bytes]:
     home = Home(path)
     SERVER.save(home.control_dir / "servercert.pem")
     home.control("plugins", f"{PLUGINS}/misbehave.py timeout=1 at={stage} how={how}")
-    with STARTING:
-        talk = home.talk()
-        talk.reply()
-        talk.starttls()
-        said = b""
+    talk = home.launch(program(stage, how), home.environ)
+    talk.reply()
+    talk.starttls()
+    said = b""
     try:
         for command in (b"EHLO c", b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA", b"NOOP"):
             said = talk.ask(command)
@@ -400,9 +410,9 @@ def test_a_plugin_that_cannot_be_made_again_after_starttls(inside: Home) -> None
 # -- around the plugin -------------------------------------------------------
 
 
-def start(home: Home, stage: str, how: str, **environ: Any) -> Child:
+def start(home: Home, stage: str, how: str) -> Child:
     home.control("plugins", f"{PLUGINS}/misbehave.py timeout=1 at={stage} how={how}")
-    talk = home.talk(over="pipe", **environ)
+    talk = home.launch(program(stage, how), home.environ, "pipe")
     assert talk.reply().startswith(b"220 ")
     return talk
 
@@ -422,7 +432,7 @@ def test_a_signal_during_plugin_code(home: Home, number: int, how: str) -> None:
     """TERM waits for its time limit, and for the watchdog where it never returns."""
     limit = "timeout=1" if number == signal.SIGTERM else ""
     home.control("plugins", f"{PLUGINS}/misbehave.py at=data_post how={how} {limit}")
-    talk = home.talk(over="pipe")
+    talk = home.launch(program("data_post", how), home.environ, "pipe")
     talk.reply()
     assert talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA") == b"354 go ahead"
     assert talk.send_each(BODY)
@@ -486,7 +496,7 @@ def test_a_child_that_it_leaves_behind(home: Home) -> None:
     talk.reply()
     try:
         assert talk.ask(b"QUIT") == b"221 mx.example"
-        assert talk.process.wait(10) == 0
+        assert talk.process.wait(PATIENCE) == 0
     finally:
         os.kill(int(child.read_text()), signal.SIGKILL)
     assert talk.end(quit=False).status == 0
@@ -527,7 +537,7 @@ def test_the_client_vanishes_during_a_pause(home: Home) -> None:
         """,
     )
     home.control("plugins", "slow timeout=1")  # the pause is not its own time
-    talk = home.talk()
+    talk = home.launch(program("data_post", "slow"), home.environ)
     talk.reply()
     talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
     talk.send_each(BODY)
@@ -558,7 +568,7 @@ def test_pauses_do_not_count(home: Home) -> None:
         """,
     )
     home.control("plugins", "slow timeout=1")
-    talk = home.talk()
+    talk = home.launch(program("rcpt", "slow"), home.environ)
     talk.reply()
     assert talk.answers(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"NOOP") == [
         b"250 ok",
@@ -589,11 +599,11 @@ def test_who_does_not_read_the_421(home: Home) -> None:
         """,
     )
     home.control("plugins", "loud timeout=1")
-    talk = home.talk(over="pipe")
+    talk = home.launch(program("unknown", "hang"), home.environ, "pipe")
     talk.reply()
     # More than a pipe holds; in one piece, or it would be waiting for us before HANG.
     talk.send(b"LOUD\r\n" * 200 + b"HANG\r\n")
-    assert talk.process.wait(20) != 0
+    assert talk.process.wait(PATIENCE) != 0
     run = talk.end(quit=False)
     assert run.event("trouble")["reason"] == "does not stop"
     assert run.event("session")["end"] == "plugin-hangs"
