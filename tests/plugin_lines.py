@@ -1,4 +1,4 @@
-"""Lines of control/plugins that name a plugin of tests/plugins."""
+"""Lines of control/plugins that name a plugin of tests/plugins, and qsmtpd for what goes wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from harness import ROOT
+from harness import BIN, ROOT
+from listeners import patched
 
 
 def _without_blanks(path: Path) -> Path:
@@ -32,3 +33,24 @@ def decide(**options: str) -> str:
 def label(line: str, name: str) -> str:
     """The same, as another instance."""
     return line.replace("decide.py", f"decide.py:{name}")
+
+
+#: A plugin has a second, but not to start: of that, none is spent on a machine that stands still.
+STARTS = (
+    "timelimit.TimeLimit.call = (lambda call: lambda self, who, seconds, *rest:"
+    " call(self, who, 60.0 if who[1] == 'start' else seconds, *rest))(timelimit.TimeLimit.call)"
+)
+#: Where the alarm is enough there is no watchdog, which might come first to one that was stopped.
+ALARM_ALONE = "timelimit._start_watchdog = lambda *_: None"
+#: What the alarm does not end.
+FOR_THE_WATCHDOG = ("hang", "compute", "disarm")
+
+
+def limited(stage: str, how: str, name: str = "qsmtpd") -> list[str | Path]:
+    """qsmtpd for a plugin that goes wrong in this way; `name`: or the package of a server."""
+    changes = [STARTS] if stage != "start" else []
+    if how not in FOR_THE_WATCHDOG:
+        changes.append(ALARM_ALONE)
+    if not changes:
+        return [BIN / "qsmtpd"]
+    return patched(*changes, package="qsmtpd.policy", program=name)

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child import Child, Command, session_members
+from child import Child, session_members
 from client import PATIENCE
-from harness import BIN, PROGRAMS, ROOT, Home, wait_for
-from listeners import patched
+from harness import PROGRAMS, Home, wait_for
+from plugin_lines import PLUGINS, limited
 from run import Run
 from tls_home import SERVER
 
 pytestmark = pytest.mark.slow
 
-PLUGINS = ROOT / "tests" / "plugins"
 TROUBLE = b"451 policy trouble, try again later (#4.3.0)"
 HANGS = b"421 policy trouble, try again later (#4.3.0)"
 #: base64 of NUL joe NUL secret.
@@ -43,26 +42,6 @@ ANSWERED = {
     "unknown": "XBAR",
     "command_xfoo": "XFOO",
 }
-#: A plugin has a second, but not to start: of that, none is spent on a machine that stands still.
-STARTS = (
-    "timelimit.TimeLimit.call = (lambda call: lambda self, who, seconds, *rest:"
-    " call(self, who, 60.0 if who[1] == 'start' else seconds, *rest))(timelimit.TimeLimit.call)"
-)
-#: Where the alarm is enough there is no watchdog, which might come first to one that was stopped.
-ALARM_ALONE = "timelimit._start_watchdog = lambda *_: None"
-#: What the alarm does not end.
-FOR_THE_WATCHDOG = ("hang", "compute", "disarm")
-
-
-def program(stage: str, how: str) -> Command:
-    """qsmtpd for a plugin that goes wrong in this way."""
-    changes = [STARTS] if stage != "start" else []
-    if how not in FOR_THE_WATCHDOG:
-        changes.append(ALARM_ALONE)
-    if not changes:
-        return [BIN / "qsmtpd"]
-    return patched(*changes, package="qsmtpd.policy", program="qsmtpd")
-
 
 #: What nobody hears of: there is nothing to refuse any more.
 OBSERVERS = ("ok", "deny", "reset", "disconnect")
@@ -123,7 +102,7 @@ class Case:
         return self
 
     def start(self) -> Child:
-        command = [*program(self.stage, self.how), str(PROGRAMS / "checker"), "true"]
+        command = [*limited(self.stage, self.how), str(PROGRAMS / "checker"), "true"]
         seen = str(self.home.path / "seen")
         environ = {"SMTPAUTH": "", "AUTHCLEAR": "1", "SEEN": seen, **self.environ}
         return self.home.launch(command, {**self.home.environ, **environ})
@@ -346,7 +325,7 @@ def in_tls(path: Path, stage: str, how: str) -> tuple[Child, bytes]:
     home = Home(path)
     SERVER.save(home.control_dir / "servercert.pem")
     home.control("plugins", f"{PLUGINS}/misbehave.py timeout=1 at={stage} how={how}")
-    talk = home.launch(program(stage, how), home.environ)
+    talk = home.launch(limited(stage, how), home.environ)
     talk.reply()
     talk.starttls()
     said = b""
@@ -412,7 +391,7 @@ def test_a_plugin_that_cannot_be_made_again_after_starttls(inside: Home) -> None
 
 def start(home: Home, stage: str, how: str) -> Child:
     home.control("plugins", f"{PLUGINS}/misbehave.py timeout=1 at={stage} how={how}")
-    talk = home.launch(program(stage, how), home.environ, "pipe")
+    talk = home.launch(limited(stage, how), home.environ, "pipe")
     assert talk.reply().startswith(b"220 ")
     return talk
 
@@ -432,7 +411,7 @@ def test_a_signal_during_plugin_code(home: Home, number: int, how: str) -> None:
     """TERM waits for its time limit, and for the watchdog where it never returns."""
     limit = "timeout=1" if number == signal.SIGTERM else ""
     home.control("plugins", f"{PLUGINS}/misbehave.py at=data_post how={how} {limit}")
-    talk = home.launch(program("data_post", how), home.environ, "pipe")
+    talk = home.launch(limited("data_post", how), home.environ, "pipe")
     talk.reply()
     assert talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA") == b"354 go ahead"
     assert talk.send_each(BODY)
@@ -537,7 +516,7 @@ def test_the_client_vanishes_during_a_pause(home: Home) -> None:
         """,
     )
     home.control("plugins", "slow timeout=1")  # the pause is not its own time
-    talk = home.launch(program("data_post", "slow"), home.environ)
+    talk = home.launch(limited("data_post", "slow"), home.environ)
     talk.reply()
     talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")
     talk.send_each(BODY)
@@ -568,7 +547,7 @@ def test_pauses_do_not_count(home: Home) -> None:
         """,
     )
     home.control("plugins", "slow timeout=1")
-    talk = home.launch(program("rcpt", "slow"), home.environ)
+    talk = home.launch(limited("rcpt", "slow"), home.environ)
     talk.reply()
     assert talk.answers(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"NOOP") == [
         b"250 ok",
@@ -599,7 +578,7 @@ def test_who_does_not_read_the_421(home: Home) -> None:
         """,
     )
     home.control("plugins", "loud timeout=1")
-    talk = home.launch(program("unknown", "hang"), home.environ, "pipe")
+    talk = home.launch(limited("unknown", "hang"), home.environ, "pipe")
     talk.reply()
     # More than a pipe holds; in one piece, or it would be waiting for us before HANG.
     talk.send(b"LOUD\r\n" * 200 + b"HANG\r\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from harness import BIN, PROGRAMS, ROOT, Home, Variables, wait_for
-from plugin_lines import PLUGINS, decide, label
+from plugin_lines import PLUGINS, decide, label, limited
 from tls_home import SERVER
 
 MB = 1024 * 1024
@@ -498,7 +498,7 @@ def test_back_ends_that_take_too_long(home: Home) -> None:
     talks = {}
     for how in ("doze-in-feed", "doze-in-commit", "doze-in-abort", "swallow-in-commit"):
         folder(home, how, " timeout=1")
-        talks[how] = home.talk()
+        talks[how] = home.launch(limited("queue", how), home.environ)
         talks[how].reply()  # by then it has read its control files
     for talk in talks.values():
         talk.ask(b"MAIL FROM:<>", b"RCPT TO:<x@ok.example>", b"DATA")

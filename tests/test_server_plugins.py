@@ -7,6 +7,7 @@ import mmap
 import pytest
 from harness import Home, wait_for
 from listeners import Server, mail
+from plugin_lines import limited
 from run import parse_log
 
 from qsmtpd.policy.running import Running
@@ -112,7 +113,7 @@ def test_a_worker_that_ends_within_a_plugin(
         """,
     )
     home.control("plugins", "mine timeout=1")
-    with Server(home, *options) as server:
+    with Server(home, *options, run=limited("mail", how, "qsmtpd.server")) as server:
         mail(server.port)
         with server.client() as client:
             assert client.reply().startswith(b"220 ")
