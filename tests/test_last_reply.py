@@ -94,6 +94,18 @@ def test_limits(
     assert read <= got <= read + size
 
 
+def test_what_has_come_while_we_were_stopped_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that stands still for longer than its limit resets no connection by that."""
+    clock = iter((0.0,))
+    monkeypatch.setattr(drain, "monotonic", lambda: next(clock, 99.0))
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"x" * 100_000)
+        drain.drain(ours.fileno(), ours.fileno(), 500)
+        ours.close()
+        assert theirs.recv(1) == b""  # with something unread it would be a reset
+
+
 @pytest.mark.parametrize("kind", ["terminal", "file"])
 def test_what_is_left_of_a_terminal_or_a_file_is_for_others(tmp_path: Path, kind: str) -> None:
     ends = []

@@ -177,8 +177,7 @@ def sockets_of(server: Server) -> int:
 def test_who_talks_early(home: Home, drop: bool) -> None:
     """It has a process, whose filter judges it."""
     home.control("greetdelay", "-60" if drop else "1")
-    with Server(home) as server, server.client() as client:
-        client.send(b"QUIT\r\n")
+    with Server(home) as server, server.early(b"QUIT\r\n") as client:
         if drop:
             assert client.reply() == b"554 SMTP protocol violation (#5.5.1)"
         else:

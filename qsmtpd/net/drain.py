@@ -25,8 +25,8 @@ CHUNK = 65536  # bytes per read
 def drain(input: int, output: int, rate: int) -> None:
     """Write no more to these two descriptors, which may be one; read to the end of the input.
 
-    At most SECONDS and BYTES, and no slower than `rate` (bytes per second; 0:
-    any).  Raises nothing.  Of a file or a terminal nothing is read: what is
+    At most SECONDS, and then what is there, and BYTES, and no slower than `rate` (bytes
+    per second; 0: any).  Raises nothing.  Of a file or a terminal nothing is read: what is
     left there is for others.
     """
     try:
@@ -40,9 +40,10 @@ def drain(input: int, output: int, rate: int) -> None:
         size = 0
         while size < BYTES:
             most = min(SECONDS, max(GRACE, size / rate)) if rate else SECONDS
-            if monotonic() >= start + most:
-                return
+            # What is there is read also at the end: we may have been stopped until then.
             if not waits.wait(poll, start + most):
+                if monotonic() >= start + most:
+                    return
                 continue
             try:
                 data = os.read(input, CHUNK)
