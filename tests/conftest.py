@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from child import Child
+from client import PATIENCE
 from filters import close_logs
 from harness import PROGRAMS, Home
 from hypothesis import settings
@@ -71,6 +72,12 @@ def logs() -> Iterator[None]:
     """The logs of filters that a test has made in this process end with it."""
     yield
     close_logs()
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters in this process ask a DNS server once, also where it is stopped for some seconds."""
+    monkeypatch.setattr("qsmtpd.net.dns.exchange.FIRST_WAIT", PATIENCE)
 
 
 @pytest.fixture

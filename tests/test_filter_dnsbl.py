@@ -108,7 +108,7 @@ def test_clients(place: Place, lines: list[str], threshold: int, reply: bytes) -
     assert rcpt(plugin, b"x@ok.example", client()) == text + said + bracket
 
 
-def test_all_are_asked_at_once_and_once_in_a_session(place: Place) -> None:
+def test_all_are_asked_at_once_and_once_in_a_session(place: Place, one_try: None) -> None:
     plugin = place.build("dnsbl", "bl.example", "b2.example", "bl.example 1 127.0.0.3")
     who = client()
     for _ in range(3):

@@ -138,7 +138,7 @@ def test_temporary_errors_where_not_asked(place: Place) -> None:
     assert ask(place.build(1, DNSTROUBLE="defer"), b"joe@temperror.example")[0] == TAKEN
 
 
-def test_both_domains_are_asked_at_once(place: Place) -> None:
+def test_both_domains_are_asked_at_once(place: Place, one_try: None) -> None:
     ask(place.build(), b"joe@fail.example")
     assert set(place.dns.asked) == {("client.example", "TXT"), ("fail.example", "TXT")}
     assert len(place.dns.asked) == 2

@@ -11,12 +11,13 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from client import PATIENCE
 from dns_server import DnsServer
 from filters import TAKEN, build, client, say
 from harness import BIN, ROOT, Home, Variables, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
-from listeners import Listener, Server, make_rules, tcpserver
+from listeners import Listener, Server, make_rules, patched, tcpserver
 
 from qsmtpd.facts import Envelope
 
@@ -184,7 +185,12 @@ def test_what_is_known_ends_with_starttls(inside: Home, dns: DnsServer, warm: bo
     inside.environ.update(MFDNSCHECK="", FCRDNS="note")
     mail = b"EHLO x", b"MAIL FROM:<x@a.com>", b"RCPT TO:<x@ok.example>", b"RSET"
     asked = [("1.0.0.127.in-addr.arpa", "PTR"), ("a.com", "MX")]
-    with Server(inside, "-c1", "--sessions", "9") if warm else tcpserver(inside) as listener:
+    once = f"exchange.FIRST_WAIT = {PATIENCE}"  # also where its server is stopped for a second
+    package, program = "qsmtpd.net.dns", "qsmtpd.server" if warm else "qsmtpd"
+    run = patched(once, package=package, program=program)
+    with (
+        Server(inside, "-c1", "--sessions", "9", run=run) if warm else tcpserver(inside, run=run)
+    ) as listener:
         for session in (0, 2):
             with listener.client() as talk:
                 assert talk.reply() == b"220 mx.example ESMTP"
@@ -196,7 +202,7 @@ def test_what_is_known_ends_with_starttls(inside: Home, dns: DnsServer, warm: bo
                 talk.quit()
 
 
-def test_what_fcrdns_notes() -> None:
+def test_what_fcrdns_notes(one_try: None) -> None:
     """The name; b"" where there is none; None where nobody could tell."""
     place = "1.2.0.192.in-addr.arpa"
     with DnsServer(f"{place} PTR Client.com\nclient.com A 192.0.2.1\n") as dns:

@@ -55,7 +55,7 @@ ZONE = """
 class Session:
     """A session's view of one server, or of several."""
 
-    def __init__(self, *where: str, seconds: float = 5, session: float = 30) -> None:
+    def __init__(self, *where: str, seconds: float = 60, session: float = 60) -> None:
         raw = {b"DNSCACHEIP": ",".join(where).encode()}
         self.client = Client(Peer())
         read = DnsSettings(Settings(ControlFiles(b"/tmp"), raw))
@@ -171,7 +171,7 @@ def test_a_late_answer_to_the_first_try_counts(
     assert len(set(server.sources)) == len(server.asked), "each try has a port and an id of its own"
 
 
-def test_what_is_long_comes_by_tcp(server: DnsServer) -> None:
+def test_what_is_long_comes_by_tcp(server: DnsServer, one_try: None) -> None:
     server.add("big.example", "TXT", "x" * 60000)
     for number in range(4000):
         server.add("wide.example", "A", f"10.0.{number // 256}.{number % 256}")
@@ -210,8 +210,8 @@ def test_ipv6() -> None:
         assert Session(server.where).ask("mx.example.org").records
 
 
-def test_what_was_learnt_is_kept(server: DnsServer) -> None:
-    resolver = Session(server.where)
+def test_what_was_learnt_is_kept(server: DnsServer, one_try: None) -> None:
+    resolver = Session(server.where, seconds=60)
     for _ in range(3):
         assert resolver.ask("mx.example.org").records
         assert resolver.ask("MX.example.org.").records
@@ -549,8 +549,10 @@ def test_any_resolv_conf(text: bytes, servers: list[bytes]) -> None:
     of_resolv_conf(b"\n".join(b"nameserver " + server for server in servers))
 
 
-def test_one_resolver_for_all_filters_of_a_session(server: DnsServer, tmp_path: Path) -> None:
-    raw = {b"DNSCACHEIP": server.where.encode(), b"DNSTIMEOUT": b"5"}
+def test_one_resolver_for_all_filters_of_a_session(
+    server: DnsServer, tmp_path: Path, one_try: None
+) -> None:
+    raw = {b"DNSCACHEIP": server.where.encode(), b"DNSTIMEOUT": b"60"}
     base = Settings(ControlFiles(os.fsencode(tmp_path)), raw)
     client = Client(Peer())
     first = Dns(base.for_plugin("one", {}, Log(NOWHERE)))
