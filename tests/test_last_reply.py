@@ -13,6 +13,7 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from client import PATIENCE, Client
@@ -104,6 +105,24 @@ def test_what_has_come_while_we_were_stopped_is_read(monkeypatch: pytest.MonkeyP
         drain.drain(ours.fileno(), ours.fileno(), 500)
         ours.close()
         assert theirs.recv(1) == b""  # with something unread it would be a reset
+
+
+def test_who_has_always_a_byte_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is over that is not waited for, but for so many reads."""
+    ours, theirs = socket.socketpair()
+    sent = 0
+
+    def wait(poll: select.poll, deadline: float) -> list[int]:
+        nonlocal sent
+        sent += theirs.send(b"x")
+        return [ours.fileno()]
+
+    clock = iter((0.0,))
+    monkeypatch.setattr(drain, "monotonic", lambda: next(clock, 99.0))
+    monkeypatch.setattr(drain, "waits", SimpleNamespace(wait=wait))
+    with ours, theirs:
+        drain.drain(ours.fileno(), ours.fileno(), 500)
+    assert sent == drain.LATE == 256
 
 
 @pytest.mark.parametrize("kind", ["terminal", "file"])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probe_servers import CERTIFICATES
 
-from qsmtpd.probe import x509
+from qsmtpd.probe import connection, x509
 from qsmtpd.probe.connection import Babble, Closed, Connection, NotTls, Silent, context
 from qsmtpd.probe.evidence import Evidence
 from qsmtpd.probe.listen.kinds import GOOD
@@ -128,6 +128,17 @@ def test_what_is_there_at_the_deadline_has_come_in_time(
     peer.close()
     with pytest.raises(Closed):
         link.wait_for_close(0)
+
+
+def test_but_not_for_ever(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, peer = pair
+    link.timeout = 0
+    monkeypatch.setattr(connection, "CHUNK", 1)
+    peer.sendall(b"x" * connection.LATE + b"\n")
+    with pytest.raises(Silent):
+        link.line()
 
 
 @pytest.mark.slow

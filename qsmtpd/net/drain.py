@@ -20,14 +20,16 @@ SECONDS = 5.0
 BYTES = 16 * 1024 * 1024
 GRACE = 1.0  # seconds; from then on the minimum rate counts
 CHUNK = 65536  # bytes per read
+#: When time is over, what is there is read, in so many reads: we may have been stopped until then.
+LATE = BYTES // CHUNK
 
 
 def drain(input: int, output: int, rate: int) -> None:
     """Write no more to these two descriptors, which may be one; read to the end of the input.
 
     At most SECONDS, and then what is there, and BYTES, and no slower than `rate` (bytes
-    per second; 0: any).  Raises nothing.  Of a file or a terminal nothing is read: what is
-    left there is for others.
+    per second; 0: any).  Raises nothing.  Of a file or a terminal nothing is read: what
+    is left there is for others.
     """
     try:
         kind = os.fstat(input).st_mode
@@ -37,12 +39,13 @@ def drain(input: int, output: int, rate: int) -> None:
         poll = select.poll()
         poll.register(input, select.POLLIN)
         start = monotonic()
-        size = 0
-        while size < BYTES:
+        size, left = 0, LATE
+        while size < BYTES and left:
             most = min(SECONDS, max(GRACE, size / rate)) if rate else SECONDS
-            # What is there is read also at the end: we may have been stopped until then.
+            late = monotonic() >= start + most
+            left -= late
             if not waits.wait(poll, start + most):
-                if monotonic() >= start + most:
+                if late:
                     return
                 continue
             try:

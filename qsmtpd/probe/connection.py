@@ -21,6 +21,8 @@ CHUNK = 16384  # bytes per read: the largest TLS record (RFC 8446, 5.1)
 LINE_LIMIT = 12290
 #: The maximum that is taken from one connection (bytes).
 TOTAL_LIMIT = 1024 * 1024
+#: So often what is there at a deadline is read all the same.
+LATE = 100
 #: Seconds between two segments, so that the peer reads them one by one.
 GAP = 0.1
 #: The maximum time of a connection, in timeouts of one answer.
@@ -69,6 +71,7 @@ class Connection:
         self._end = monotonic() + PATIENCE * timeout
         self._buffer = bytearray()  # received, not used
         self._total = 0
+        self._late = 0
         self._deaf = False  # the peer no longer takes what is sent to it
         self._tls: ssl.SSLObject | None = None
         self._incoming = ssl.MemoryBIO()
@@ -242,8 +245,12 @@ class Connection:
 
         What is there at the deadline has come in time: we may have been stopped ourselves.
         """
+        left = deadline - monotonic()
+        self._late += left <= 0
+        if self._late > LATE:
+            self._fail(Silent("the whole took too long"))
         try:
-            self._socket.settimeout(max(0.0, deadline - monotonic()))
+            self._socket.settimeout(max(0.0, left))
             data = self._socket.recv(CHUNK)
         except (TimeoutError, BlockingIOError):
             self._fail(Silent("nothing came in time"))
