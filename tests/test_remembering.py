@@ -140,7 +140,8 @@ def test_one_process_serves_many_clients_with_its_store_open(home: Home) -> None
 def test_whatever_the_store_is_mail_flows(place: Place, how: str) -> None:
     store, folder = place.store, place.store.parent
     holder = None
-    place.home.environ |= {"TMPDIR": str(place.home.path / "tmp"), "STORETIMEOUT": "1"}
+    place.home.environ["TMPDIR"] = str(place.home.path / "tmp")
+    place.home.environ["STORETIMEOUT"] = "1" if how == "locked" else "60"
     (place.home.path / "tmp").mkdir()
     if how == "missing":
         folder.rmdir()

@@ -383,7 +383,7 @@ def test_who_holds_it_is_not_waited_for_beyond_the_budget(tmp_path: Path) -> Non
             )
         assert raised.value.word == "busy"
         assert 0.2 < monotonic() - begun < 20
-        assert opened(path, budget=0.5).look(GREYLIST, [b"k"], NOW) != [None], "who reads, reads"
+        assert opened(path).look(GREYLIST, [b"k"], NOW) != [None], "who reads, reads"
 
 
 def test_one_that_is_replaced_while_it_is_open(tmp_path: Path) -> None:

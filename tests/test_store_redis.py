@@ -118,8 +118,8 @@ def test_who_is_known_to_one_machine_is_known_to_the_other(home: Home, server: R
 def test_whatever_it_does_mail_flows(
     home: Home, server: RedisServer, how: str, is_warm: bool
 ) -> None:
-    home.environ |= {"GREYLIST": "", "QSMTPD_STORE": server.url, "STORETIMEOUT": "1"}
-    home.environ["STORELOCAL"] = "local"
+    home.environ |= {"GREYLIST": "", "QSMTPD_STORE": server.url, "STORELOCAL": "local"}
+    home.environ["STORETIMEOUT"] = "1" if how == "stopped" else "60"
     words = {"down": "missing", "stopped": "busy", "full": "full", "password": "denied"}
     if how == "full":
         server.say("CONFIG", "SET", "maxmemory", "1")
@@ -141,7 +141,7 @@ def test_whatever_it_does_mail_flows(
         for _ in range(3):
             begun = monotonic()
             assert listener.session(*MESSAGE)[-2].startswith(b"250 ok ")
-            assert monotonic() - begun < 20
+            assert monotonic() - begun < 50
         assert listener.events("trouble") == []
         (line,) = listener.events("plugin")
         assert (line["store"], line["then"]) == (words[how], "pass")
