@@ -210,11 +210,11 @@ def play(server: Server, home: Home, session: Session) -> Trace:
     log = server.raw()[before:]
     queued = [
         Message(p.with_suffix(".message").read_bytes(), p.read_bytes())
-        for p in sorted(home.spool.glob("[0-9]*.envelope"))
+        for p in sorted(home.spool.glob("[0-9]*.envelope"), key=lambda p: p.stat().st_mtime_ns)
     ]
     ended = END.search(log)
     assert ended is not None
-    log = log[: ended.end()]
+    log = _without_digits(log[: ended.end()])
     lines = [line for line in log.splitlines() if not line.startswith(b"qsmtpd-server:")]
     return Trace(
         VARYING.sub(b"-", said),
@@ -222,6 +222,12 @@ def play(server: Server, home: Home, session: Session) -> Trace:
         [Message(DATE.sub(b"; -", m.text), m.envelope) for m in queued],
         ended[1] or b"",
     )
+
+
+def _without_digits(log: bytes) -> bytes:
+    """Of the bytes that a client is sent, those are not counted that say a queue program's pid."""
+    digits = sum(map(len, re.findall(rb'reply="250 ok \d+ qp (\d+)"', log)))
+    return re.sub(rb"\bbytes_out=(\d+)", lambda m: b"bytes_out=%d" % (int(m[1]) - digits), log)
 
 
 #: The end of a session, in the log; of one that a rule denies, there is only the listener's line.
