@@ -158,7 +158,7 @@ def test_a_process_that_is_killed(home: Home, protocol: str) -> None:
     with Server(home, "--protocol", protocol) as server, server.client() as client:
         client.send(b"1")
         busy(server, 1)
-        (pid,) = server.children()
+        (pid,) = wait_for(server.children)
         os.kill(pid, signal.SIGKILL)
         assert client.rest() == b""
         (event,) = sessions(server, 1)
