@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -317,12 +318,19 @@ def test_one_time_limit_for_all(
     passed = 0.0  # seconds, by a clock that we move
     for module in (daemon_module, waits):
         monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + passed)
+    wait = waits.wait
+
+    def wait_long(poll: select.poll, deadline: float) -> list[int]:
+        nonlocal passed
+        ready = wait(poll, deadline)
+        passed += PATIENCE / 8
+        return ready
+
+    monkeypatch.setattr(waits, "wait", wait_long)
 
     def trickle(line: Line) -> None:
-        nonlocal passed
         line.say(b"first\n")
         while line.hear():
-            passed += PATIENCE / 4
             line.say(b"x")
 
     daemon = meet(trickle, PATIENCE)
