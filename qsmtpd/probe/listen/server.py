@@ -108,12 +108,14 @@ def _judge(scenario: Scenario, visit: Visit, strict: bool, sound: Visit | None) 
 def _accept(listener: socket.socket, seconds: float) -> socket.socket | None:
     """The next client, or None if none comes in time."""
     deadline = monotonic() + seconds
-    while (left := deadline - monotonic()) > 0:
-        listener.settimeout(left)
+    while True:
+        left = max(0.0, deadline - monotonic())
+        listener.settimeout(left)  # with 0, who is there: we may have been stopped until now
         try:
             return listener.accept()[0]
         except OSError:
+            if not left:
+                return None
             # It was gone again (accept(2): ECONNABORTED); or there is no descriptor
             # for it (EMFILE, ENFILE), and it stays in the queue: not at once again.
             sleep(min(_PAUSE, left))
-    return None
