@@ -16,6 +16,7 @@ from client import PATIENCE
 from filters import close_logs
 from harness import PROGRAMS, Home
 from hypothesis import settings
+from scram_home import ANN, BOB, JOE, PROGRAM, SEED
 from tls_home import S6, SERVER, SSLSERVER, Start
 from ucspitls import Helper
 
@@ -118,6 +119,19 @@ def submission(home: Home) -> Home:
     )
     home.arguments = [str(PROGRAMS / "checker"), "true"]
     return home
+
+
+@pytest.fixture
+def scram(submission: Home) -> Home:
+    """joe has SCRAM, ann CRAM-MD5 and bob neither; joe's PLAIN is asked of the same file."""
+    submission.control("smtpusers", SEED, JOE, ANN, BOB)
+    submission.arguments = [str(PROGRAM), "true"]
+    submission.environ.update(
+        AUTHMECHANISMS="SCRAM-SHA-256 PLAIN LOGIN",
+        SCRAMPROGRAM=f"{PROGRAM} --scram",
+        MAXAUTHFAILURES="100",
+    )
+    return submission
 
 
 @pytest.fixture(params=["inside", "sslserver", "s6"])

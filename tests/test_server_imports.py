@@ -27,8 +27,8 @@ from hubs import Hub
 from listeners import Server, listening, make_rules
 from netstrings import handed, package
 from proxying import v2, vector
-from test_auth_scram import JOE, SEED, log_in
-from test_auth_scram import client as scram_client
+from scram_home import JOE, SEED, log_in
+from scram_home import client as scram_client
 from test_server import NOBODY, ROOT_ONLY
 from tls_home import AUTHORITY, SERVER
 
